@@ -10,6 +10,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from mesaform.http import UNHANDLED
 from tests.support.profiles import load_profile
 from tests.support.zookeeper import ZooKeeperServer, available
 
@@ -65,6 +66,17 @@ def lane_of(path: Path) -> str:
         if path.as_posix().startswith(prefix):
             return lane
     return "" if path.parts[0] == "unit" else path.as_posix()
+
+
+@pytest.fixture(autouse=True)
+def no_unhandled_errors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test no server of this process had an exception that no code foresaw."""
+    UNHANDLED.clear()
+    yield
+    counted = {port: count for port, count in UNHANDLED.by_port().items() if count}
+    UNHANDLED.clear()
+    if request.node.get_closest_marker("expects_unhandled_errors") is None:
+        assert counted == {}, "see the log for `unhandled_error`"
 
 
 @pytest.fixture(scope="session")

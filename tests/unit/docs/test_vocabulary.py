@@ -15,8 +15,8 @@ DENY_LIST = Path(__file__).with_name("denied_words.txt")
 
 FOLDERS = ("cluster", "stacks", "images", "benchmarks")
 
-STANDARD_NAMES = frozenset({"NotFound"})
-"""Terms of HTTP and of the AWS APIs that contain a denied word."""
+STANDARD_NAMES = frozenset({"NotFound", "connection_made"})
+"""Terms of HTTP, of the AWS APIs and of asyncio's protocols that contain a denied word."""
 
 
 def denied_words() -> frozenset[str]:

@@ -1,0 +1,30 @@
+"""The one HTTP server of every port: limits, time-outs, Host and Origin checks, error bodies.
+
+`server.HttpServer` serves an aiohttp application behind the boundary. `port.HttpPort` says what
+differs from port to port. Handlers read a request only with `body` and `query`. Depends on aiohttp,
+msgspec, structlog and `mesaform.common`.
+"""
+
+from mesaform.http.body import decode_json, read_body, read_json
+from mesaform.http.errors import BadRequest
+from mesaform.http.hosts import AcceptedHosts
+from mesaform.http.port import HttpPort, Limits
+from mesaform.http.query import integer
+from mesaform.http.server import HttpServer
+from mesaform.http.stream import mark_stream
+from mesaform.http.unhandled import UNHANDLED, Unhandled
+
+__all__ = [
+    "UNHANDLED",
+    "AcceptedHosts",
+    "BadRequest",
+    "HttpPort",
+    "HttpServer",
+    "Limits",
+    "Unhandled",
+    "decode_json",
+    "integer",
+    "mark_stream",
+    "read_body",
+    "read_json",
+]
