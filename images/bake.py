@@ -23,13 +23,18 @@ from mesaform.topology.names import Tag
 from mesaform_images import build_machine, ec2_images
 from mesaform_images.build_machine import Builder, BuilderSpec
 from mesaform_images.bundle import Sources, installed_layout, read_sources
-from mesaform_images.ec2_calls import IMAGE_TAGS, call_with_retry, tag_list, uninterrupted
+from mesaform_images.ec2_calls import (
+    IMAGE_TAGS,
+    call_with_retry,
+    poll_pause_s,
+    tag_list,
+    uninterrupted,
+)
 from mesaform_images.leftovers import remove_leftovers
 from mesaform_images.lookup import images_of
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import ImageTypeDef
     from mypy_boto3_s3 import S3Client
 
 URL_LIFETIME_S = 3600
@@ -40,9 +45,6 @@ LAUNCHES = 3
 
 BUILD_TIMEOUT_S = 1800.0
 """A build takes about four minutes on AWS."""
-
-IMAGE_TIMEOUT_S = 1800.0
-"""An image takes about three minutes on AWS."""
 
 LOOK = "Look for the image"
 UPLOAD = "Upload the bundle"
@@ -204,7 +206,7 @@ class _Bake:
                 console_tail = build_machine.console_output_tail(self._ec2, machine.instance_id)
                 console_read_at = time.monotonic()
             self._raise_end_of_machine(machine)
-            time.sleep(_pause_s(elapsed_s))
+            time.sleep(poll_pause_s(elapsed_s))
         raise Permanent(
             f"no report within {BUILD_TIMEOUT_S:.0f} s",
             where=f"builder {machine.instance_id}",
@@ -254,7 +256,7 @@ class _Bake:
         image_id = answer["ImageId"]
         is_complete = False
         try:
-            image = self._await_image(image_id)
+            image = ec2_images.await_image(self._ec2, image_id)
             resources = [image_id, *ec2_images.snapshots_of(image)]
             final_tags = tag_list({**tags, Tag.RECIPE: self._recipe})
             call_with_retry(
@@ -268,21 +270,6 @@ class _Bake:
                     image = ec2_images.describe_image(self._ec2, image_id)
                     ec2_images.remove_image(self._ec2, image)
         return image_id
-
-    def _await_image(self, image_id: str) -> ImageTypeDef:
-        started = time.monotonic()
-        while (elapsed_s := time.monotonic() - started) < IMAGE_TIMEOUT_S:
-            image = ec2_images.describe_image(self._ec2, image_id)
-            state = image.get("State", "pending")
-            if state == "available":
-                return image
-            if state != "pending":
-                reason = image.get("StateReason", {}).get("Message", "")
-                raise Permanent(f"the image is {state}. {reason}".strip(), where=image_id)
-            time.sleep(_pause_s(elapsed_s))
-        raise Permanent(
-            f"the image is not available within {IMAGE_TIMEOUT_S:.0f} s", where=image_id
-        )
 
     def _read(self, name: str) -> bytes | None:
         key = self._folder + name
@@ -308,8 +295,3 @@ class _Bake:
         if self._log_dir is not None and self._log_path().exists():
             return f"its whole log: {self._log_path()}"
         return f"its whole log, if it was uploaded: s3://{self._bucket}/{self._folder}bake.log"
-
-
-def _pause_s(elapsed_s: float) -> float:
-    """Pause between polls: short at first (the local cloud), then longer (AWS)."""
-    return min(5.0, max(0.15, elapsed_s / 20))

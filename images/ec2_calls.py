@@ -75,3 +75,8 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def poll_pause_s(elapsed_s: float) -> float:
+    """Pause between polls: short at first (the local cloud), then longer (AWS)."""
+    return min(5.0, max(0.15, elapsed_s / 20))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mesaform.common.errors import MissingPrerequisite, NotFound
-from mesaform_images.ec2_calls import call_unless_absent, call_with_retry
+from mesaform.common.errors import MissingPrerequisite, NotFound, Permanent
+from mesaform_images.ec2_calls import call_unless_absent, call_with_retry, poll_pause_s
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import ImageTypeDef
     from mypy_boto3_ssm import SSMClient
+
+IMAGE_TIMEOUT_S = 1800.0
+"""An image takes about three minutes on AWS."""
 
 
 def base_image(ec2: EC2Client, ssm: SSMClient, parameter: str) -> ImageTypeDef:
@@ -46,6 +51,31 @@ def describe_image(ec2: EC2Client, image_id: str) -> ImageTypeDef:
     except NotFound:
         images = []
     return images[0] if images else {"ImageId": image_id}
+
+
+def await_image(
+    ec2: EC2Client,
+    image_id: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> ImageTypeDef:
+    """Return an image as soon as it is available.
+
+    Raises:
+        Permanent: the image failed, or is pending for longer than `IMAGE_TIMEOUT_S`.
+
+    """
+    started = clock()
+    while (elapsed_s := clock() - started) < IMAGE_TIMEOUT_S:
+        image = describe_image(ec2, image_id)
+        state = image.get("State", "pending")
+        if state == "available":
+            return image
+        if state != "pending":
+            reason = image.get("StateReason", {}).get("Message", "")
+            raise Permanent(f"the image is {state}. {reason}".strip(), where=image_id)
+        sleep(poll_pause_s(elapsed_s))
+    raise Permanent(f"the image is not available within {IMAGE_TIMEOUT_S:.0f} s", where=image_id)
 
 
 def remove_image(ec2: EC2Client, image: ImageTypeDef) -> None:

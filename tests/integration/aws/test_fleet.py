@@ -154,6 +154,21 @@ def test_while_ec2_refuses_what_was_known_of_the_types_stays_in_use(cloud: Any) 
 
 
 @pytest.mark.slow
+def test_the_types_of_the_catalogue_are_read_again_after_an_hour(cloud: Any) -> None:
+    now = [0.0]
+    market = Market(REGION, None, None, MemoryPriceCache(), lambda: NOW)
+    fleet = AwsFleet(REGION, market, RateLimiter(lambda: 0.0), lambda: now[0])
+    fleet.offerings(["m5.large"], ZONES)
+    seen = calls(cloud)
+    now[0] = 3600.0
+    fleet.offerings(["m5.large"], ZONES)
+    assert seen == []
+    now[0] = 3601.0
+    fleet.offerings(["m5.large"], ZONES)
+    assert seen == ["DescribeInstanceTypes", "DescribeInstanceTypeOfferings"]
+
+
+@pytest.mark.slow
 def test_versions_that_differ_only_in_tags_are_alike_and_a_new_image_is_not(cloud: Any) -> None:
     minutes = count(0, 61)
     fleet, name = (

@@ -49,6 +49,10 @@ MISTAKES = [
         ["agents[0].types: m5.large named more than once"],
     ),
     ("name: a\nagents:\n  - types: [big]\n", ["agents[0].types[0]: 'big' is not an instance type"]),
+    (
+        "name: a\nagents:\n  - types:\n      - m5.large\n      - big\n",
+        ["c.yaml:5: agents[0].types[1]: 'big' is not an instance type"],
+    ),
     ("name: a\nagents: []\n", ["c.yaml:2: agents: needs at least 1"]),
     (
         "name: a\nagents:\n  - attributes: {zone: x}\n",

@@ -54,6 +54,23 @@ def test_memory_can_be_the_dominant_resource():
     assert winners(allocator)[0][0] == "cpu"
 
 
+def test_the_dominant_share_is_not_the_smallest_one():
+    # 1/3 of the cpus with 1/36 of the memory, against 2/9 of the cpus with 1/6 of the memory.
+    allocator = an_allocator(("narrow", "*"), ("wide", "*"), agents=2)
+    allocator.claim("narrow", "*", "a0", Resources.of(cpus=6, mem_mib=1024))
+    allocator.claim("wide", "*", "a1", Resources.of(cpus=4, mem_mib=6 * 1024))
+    assert winners(allocator)[0][0] == "wide"
+
+
+def test_the_other_frameworks_shares_outlive_the_removal_of_one():
+    allocator = an_allocator(("gone", "*"), ("large", "*"), ("late", "*"), agents=3)
+    allocator.claim("gone", "*", "a0", Resources.of(cpus=1))
+    allocator.claim("large", "*", "a1", Resources.of(cpus=8))
+    allocator.claim("late", "*", "a2", Resources.of(cpus=2))
+    allocator.remove_framework("gone")
+    assert winners(allocator)[0][0] == "late"
+
+
 def test_roles_are_served_before_the_frameworks_in_them():
     allocator = an_allocator(("a", "busy"), ("b", "busy"), ("c", "idle"), agents=2)
     allocator.claim("a", "busy", "a0", Resources.of(cpus=2))

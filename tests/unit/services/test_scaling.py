@@ -170,6 +170,13 @@ def test_unsupported_fields_and_invalid_health_checks_are_rejected(body: dict[st
         parse(body)
 
 
+def test_an_app_has_either_a_command_or_arguments() -> None:
+    for body in ({"cmd": "a", "args": ["b"]}, {}):
+        with pytest.raises(InvalidApp) as refused:
+            parse({"id": "x", **body})
+        assert list(refused.value.problems) == ["/"]
+
+
 def test_unknown_and_empty_fields_are_ignored() -> None:
     plain = parse({"id": "x", "cmd": "a"})
     more = {

@@ -93,6 +93,12 @@ def test_a_window_counts_from_the_first_arrival_and_starts_again_at_zero():
     assert all(task.runs_s <= 600 for task in window(trace, longest_s=600).tasks)
 
 
+def test_a_window_has_the_task_at_its_start_and_not_the_one_at_its_end():
+    text = "name,c,m,s,e\n" + "".join(f"at-{at},1,1,{at},{at + 9}\n" for at in (0, 60, 120))
+    trace = parse(text, "x", parse_map("name=name,cpus=c,mem=m,start=s,end=e"))
+    assert [task.name for task in window(trace, from_s=60, until_s=120).tasks] == ["at-60"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_synthetic_trace_is_the_same_for_the_same_seed_and_another_for_another(kind):
     assert make_trace(kind, 7) == make_trace(kind, 7)
