@@ -222,9 +222,7 @@ class Term:
         self.telemetry.measures.lease.set(self.clock.now())
         self.intents = await self.journal.intents()
         self._waiting = sum(
-            verdict.unit.count
-            for verdict in planned.verdicts
-            if verdict.unit.source in {"services", "jobs"}
+            verdict.unit.count for verdict in planned.verdicts if verdict.unit.source == "services"
         )
         self.telemetry.passed(planned, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)

@@ -2,7 +2,7 @@
 
 | Source | Module | Counts |
 |---|---|---|
-| services, jobs | `queue` | exact shapes that wait for an offer, without work that backs off |
+| services | `queue` | exact shapes that wait for an offer, without work that backs off |
 | framework | `frameworks` | one small purchase for a framework that lacks offers, doubled if used |
 | hint, calendar, profile | `scheduled` | capacity for work to come, less what runs or waits |
 | displaced | `displaced` | tasks of machines with a notice, until a queue shows them |

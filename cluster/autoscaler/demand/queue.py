@@ -35,7 +35,7 @@ def _unit(entry: QueueEntry, now: float) -> DemandItem:
         reasons.append(Reason.of(ReasonCode.OFFERS_REFUSED, refusals=refusals))
     blocked, kind = _incurable(entry)
     return DemandItem(
-        entry.source,
+        "services",
         entry.app,
         entry.shape,
         entry.count,

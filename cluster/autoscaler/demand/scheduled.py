@@ -64,7 +64,7 @@ def units(snapshot: Snapshot, used: Mapping[str, Use], now: float) -> list[Deman
     return (
         _hinted(snapshot, room, now)
         + _scheduled(snapshot, room, lead_s, now)
-        + _foretold(snapshot, room, lead_s, now)
+        + _forecast(snapshot, room, lead_s, now)
     )
 
 
@@ -182,7 +182,7 @@ def _opens(entry: Expected, now: float, lead_s: float) -> bool:
     return any(calendar.is_open(entry.days, entry.hours, at) for at in (*moments, now + lead_s))
 
 
-def _foretold(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[DemandItem]:
+def _forecast(snapshot: Snapshot, room: _Room, lead_s: float, now: float) -> list[DemandItem]:
     """What past weeks say will be in use, less what is, in pieces of the size of tasks then."""
     settings, known = snapshot.spec.autoscaler.profile, snapshot.profile
     if not settings.enabled or known is None:

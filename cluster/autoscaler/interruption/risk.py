@@ -27,11 +27,6 @@ def counted(risks: Mapping[str, Risk], key: str, kind: NoticeKind, now: float) -
     return kept
 
 
-def avoided(risks: Mapping[str, Risk], now: float) -> frozenset[str]:
-    """The offerings to avoid."""
-    return frozenset(key for key in risks if score(risks, key, now) >= AVOID_AT)
-
-
 def calm(offerings: Iterable[Offering], risks: Mapping[str, Risk], now: float) -> list[Offering]:
     """The offerings without those to avoid; if none is left, those with the lowest score."""
     every = list(offerings)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.shape import NOTHING, Shape, minus
@@ -28,10 +27,10 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """An entry of a work queue: `count` instances of `app` that are not launched yet.
+    """An entry of the services' queue: `count` instances of `app` that are not launched yet.
 
     An entry that is not `overdue` backs off after failures. `since` is epoch seconds. `rejections`
-    counts refused offers by reason. `source` is the services' `/v2/queue`, or the jobs' queue.
+    counts refused offers by reason.
     """
 
     app: str
@@ -42,7 +41,6 @@ class QueueEntry:
     role: str = "*"
     since: float = 0.0
     rejections: Mapping[str, int] = field(default_factory=dict)
-    source: Literal["services", "jobs"] = "services"
 
 
 @dataclass(frozen=True, slots=True)

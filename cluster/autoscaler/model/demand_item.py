@@ -61,6 +61,4 @@ class DemandItem:
         return f"{self.count} x {self.name} ({text(self.shape)})"
 
 
-Source = Literal[
-    "services", "jobs", "framework", "headroom", "hint", "calendar", "profile", "displaced"
-]
+Source = Literal["services", "framework", "headroom", "hint", "calendar", "profile", "displaced"]

@@ -121,10 +121,8 @@ def both_times(before: Iterable[QueueEntry], after: Iterable[QueueEntry]) -> tup
 
     A task that starts between the two reads is then not counted as waiting and as running.
     """
-    later = {(entry.source, entry.app): entry for entry in after}
-    return tuple(
-        _least(entry, later[key]) for entry in before if (key := (entry.source, entry.app)) in later
-    )
+    later = {entry.app: entry for entry in after}
+    return tuple(_least(entry, later[entry.app]) for entry in before if entry.app in later)
 
 
 def _least(before: QueueEntry, after: QueueEntry) -> QueueEntry:

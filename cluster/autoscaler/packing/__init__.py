@@ -1,9 +1,9 @@
 """Packing of demand onto nodes and onto the cheapest new machines, with a cost bound. Pure.
 
-`existing` places onto gaps; `parts` turns constraints into static choices; `problem` makes
-matrices, with `buckets` where sizes are many; `cuts` bounds the price; `loads` fills machines and
-`search` looks for the best; `columns` solves the linear programme; `whole` makes whole machines of
-it; `realise` gives them their pieces; `answer` is all of it.
+`existing` places onto gaps of `free_capacity`; `partition` turns constraints into static choices;
+`problem` makes matrices, with `buckets` where sizes are many; `bounds` bounds the price; `patterns`
+and `search` fill machines; `columns` solves the linear programme; `integral` makes whole machines
+of it; `materialize` assigns their pieces; `solution` is the sequence of all of these.
 """
 
 from mesaform.autoscaler.packing.existing import decreasing_order, place
@@ -17,7 +17,7 @@ from mesaform.autoscaler.packing.model import (
     Placement,
     Template,
 )
-from mesaform.autoscaler.packing.solution import pack, solve
+from mesaform.autoscaler.packing.solution import solve
 
 __all__ = [
     "QUICK",
@@ -29,7 +29,6 @@ __all__ = [
     "Placement",
     "Template",
     "decreasing_order",
-    "pack",
     "place",
     "solve",
 ]

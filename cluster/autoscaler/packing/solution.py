@@ -38,7 +38,6 @@ from mesaform.autoscaler.packing.model import (
     EffortBudget,
     Limits,
     Method,
-    NewNode,
     Packing,
     Template,
 )
@@ -103,17 +102,6 @@ def _bound_of_served(problem: Problem, parts: Sequence[Part], answer: _Answer) -
         float(price) * (part.count - left)
         for price, part, left in zip(problem.lower_prices_by_part, parts, answer.left, strict=True)
     )
-
-
-def pack(
-    units: Sequence[DemandItem],
-    left: Mapping[int, int],
-    templates: Sequence[Template],
-    usage: Usage,
-    limits: Limits,
-) -> list[NewNode]:
-    """The machines of `solve` alone."""
-    return list(solve(units, left, templates, usage, limits).nodes)
 
 
 @dataclass(slots=True)

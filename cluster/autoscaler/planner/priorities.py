@@ -19,7 +19,6 @@ from mesaform.autoscaler.packing import Limits, NewNode, Packing, Template, plac
 
 RANKS: Mapping[Source, int] = {
     "services": 0,
-    "jobs": 0,
     "framework": 1,
     "hint": 2,
     "calendar": 3,

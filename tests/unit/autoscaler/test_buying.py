@@ -39,7 +39,7 @@ CONSTRAINTS = st.sampled_from(
 
 @st.composite
 def some_demand(draw: st.DrawFn) -> list[DemandItem]:
-    sources = ["services", "jobs", "framework", "hint", "headroom"]
+    sources = ["services", "framework", "hint", "headroom"]
     return [
         DemandItem(
             draw(st.sampled_from(sources)),
@@ -104,38 +104,38 @@ def bought(
 @settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(snapshot=some_clusters(), units=some_demand())
 def test_no_purchase_breaks_a_rule(snapshot, units):
-    supply, left, made = bought(snapshot, units)
+    supply, left, planned = bought(snapshot, units)
     limits = limits_of(snapshot, supply)
-    assert faults(units, left, made.packing.nodes, supply.usage, limits) == []
+    assert faults(units, left, planned.packing.nodes, supply.usage, limits) == []
     for pool in snapshot.spec.agents:
-        assert sum(p.request.count for p in made.purchases if p.request.pool == pool.name) <= max(
-            0, pool.max - supply.size(pool.name)
-        )
+        assert sum(
+            p.request.count for p in planned.purchases if p.request.pool == pool.name
+        ) <= max(0, pool.max - supply.size(pool.name))
     if limits.usd_per_hour is not None:
         dearest = sum(
             max(o.usd_per_hour for o in p.request.offerings) * p.request.count
-            for p in made.purchases
+            for p in planned.purchases
         )
         assert dearest <= limits.usd_per_hour + 1e-6
-    for purchase in made.purchases:
+    for purchase in planned.purchases:
         assert not any(
             offering.key in snapshot.state.backoffs for offering in purchase.request.offerings
         )
         assert len({offering.capacity for offering in purchase.request.offerings}) == 1
     served = [
-        sum(purchase.load.get(index, 0) for purchase in made.purchases)
+        sum(purchase.load.get(index, 0) for purchase in planned.purchases)
         for index in range(len(units))
     ]
     assert all(count <= left.get(index, 0) for index, count in enumerate(served))
-    assert len({purchase.request.token for purchase in made.purchases}) == len(made.purchases)
+    assert len({purchase.request.token for purchase in planned.purchases}) == len(planned.purchases)
 
 
 @pytest.mark.slow
 @settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(snapshot=some_clusters(), units=some_demand())
 def test_the_bound_is_below_any_other_way_to_serve_the_same(snapshot, units):
-    supply, _, made = bought(snapshot, units)
-    packing = made.packing
+    supply, _, planned = bought(snapshot, units)
+    packing = planned.packing
     assert packing.bound_usd_per_hour <= packing.usd_per_hour + 1e-9
     assert packing.usd_per_hour == pytest.approx(
         sum(node.template.usd_per_hour for node in packing.nodes)
@@ -191,7 +191,7 @@ def test_what_is_spread_evenly_and_cut_short_by_a_pools_max_stays_even():
         ]
     )
     snapshot = a_snapshot(spec, machines=[], agents=[])
-    _, _, made = bought(
+    _, _, planned = bought(
         snapshot,
         [
             DemandItem(
@@ -199,7 +199,7 @@ def test_what_is_spread_evenly_and_cut_short_by_a_pools_max_stays_even():
             )
         ],
     )
-    zones = [node.template.zone for node in made.packing.nodes for _ in range(node.load[0])]
+    zones = [node.template.zone for node in planned.packing.nodes for _ in range(node.load[0])]
     assert sorted(zones.count(zone) for zone in ZONES) == [1, 1, 2]
 
 
@@ -210,9 +210,9 @@ def test_gaps_and_machines_on_their_way_are_filled_before_anything_is_packed():
         machines=machines,
         agents=[an_agent(machines[0])],
     )
-    _, left, made = bought(snapshot, [DemandItem("services", "/web", make(1, 512), 6)])
+    _, left, planned = bought(snapshot, [DemandItem("services", "/web", make(1, 512), 6)])
     assert left == {0: 2}
-    assert [(purchase.request.count, dict(purchase.load)) for purchase in made.purchases] == [
+    assert [(purchase.request.count, dict(purchase.load)) for purchase in planned.purchases] == [
         (1, {0: 2})
     ]
 
@@ -227,8 +227,8 @@ def test_where_size_allows_columns_beat_the_first_fit():
         DemandItem("services", "/mem", make(0.4, 6000), 30),
         DemandItem("services", "/mid", make(0.9, 2500), 25),
     ]
-    _, _, made = bought(snapshot, units)
-    assert made.packing.method != "first fit"
-    assert made.packing.gap < 0.03
+    _, _, planned = bought(snapshot, units)
+    assert planned.packing.method != "first fit"
+    assert planned.packing.gap < 0.03
     queued_plan = plan(replace(snapshot, queue=()), NOW)
     assert queued_plan.packed is None

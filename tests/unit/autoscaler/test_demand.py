@@ -72,23 +72,6 @@ def test_backing_off_after_failures_is_no_demand(entry):
     assert units(a_snapshot(queue=[entry])) == []
 
 
-def test_the_jobs_queue_counts_through_the_same_door():
-    job = queued("nightly", 2, source="jobs")
-    service = queued("nightly", 1)
-    found = units(a_snapshot(queue=[job, service]))
-    assert [(unit.source, unit.count, unit.key) for unit in found] == [
-        ("jobs", 2, "jobs:nightly"),
-        ("services", 1, "services:nightly"),
-    ]
-    assert [
-        (entry.source, entry.count)
-        for entry in mesos_parsers.both_times([job, service], [service, job])
-    ] == [
-        ("jobs", 2),
-        ("services", 1),
-    ]
-
-
 @pytest.mark.parametrize(
     ("health", "over", "asked"), [(1.0, 0.2, 2), (0.5, 0.0, 0), (1.0, 1.0, 10)]
 )
@@ -102,8 +85,8 @@ def test_a_rolling_deployment_asks_for_what_it_starts_beside_the_old_and_no_more
         ),
     )
     step = next_step(app, [instance(f"old{number}", version="v1") for number in range(10)])
-    found = units(a_snapshot(queue=[queued("/web", step.launches)]))
-    assert sum(unit.count for unit in found) == asked
+    result = units(a_snapshot(queue=[queued("/web", step.launches)]))
+    assert sum(unit.count for unit in result) == asked
 
 
 @pytest.mark.parametrize(
@@ -117,8 +100,8 @@ def test_a_rolling_deployment_asks_for_what_it_starts_beside_the_old_and_no_more
 def test_work_that_every_offer_was_refused_for_by_role_or_reservation_is_blocked(reason, kind):
     snapshot = a_snapshot(queue=[queued(rejections={reason: 2}, role="ads")])
     assert the_unit(snapshot).blocked_kind == kind
-    made = plan(snapshot, NOW)
-    assert not [step for step in made.commands if step.decision.kind == "buy"]
+    planned = plan(snapshot, NOW)
+    assert not [step for step in planned.commands if step.decision.kind == "buy"]
     mixed = a_snapshot(queue=[queued(rejections={reason: 2, "InsufficientCpus": 1})])
     assert the_unit(mixed).blocked is None, "an offer came as far as its size"
 
@@ -139,35 +122,42 @@ def test_what_a_quota_forbids_is_blocked_and_nothing_is_bought_for_it():
     assert (free.count, free.blocked, stopped.count, stopped.blocked_kind) == (2, None, 3, "quota")
     assert "role ads has 2 of 4 cpus of its quota" in render(stopped.blocked)
     assert free.key != stopped.key
-    made = plan(snapshot, NOW)
-    (bought,) = [step.decision for step in made.commands if step.decision.kind == "buy"]
+    planned = plan(snapshot, NOW)
+    (bought,) = [step.decision for step in planned.commands if step.decision.kind == "buy"]
     assert bought.demand == (DemandCount("/web", 2),)
 
 
 def test_apps_of_one_role_share_what_its_quota_leaves():
-    found = units(
+    result = units(
         limited(
             3, queue=[queued("/a", 2, role="ads"), queued("/b", 2, role="ads"), queued("/c", 2)]
         )
     )
-    assert [(unit.name, unit.count, unit.blocked_kind) for unit in found] == [
+    assert [(unit.name, unit.count, unit.blocked_kind) for unit in result] == [
         ("/a", 2, ""), ("/b", 1, ""), ("/b", 1, "quota"), ("/c", 2, "")
     ]  # fmt: skip
 
 
 def test_frameworks_get_what_queues_of_their_role_leave_of_its_quota():
     hungry = a_framework(minimal=make(1, 512), roles=("ads",))
-    found = units(limited(2, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], state=DRY))
-    assert [unit.blocked_kind for unit in found] == ["", ""]
-    found = units(limited(1, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], state=DRY))
-    assert [unit.blocked_kind for unit in found] == ["", "quota"]
+    result = units(
+        limited(2, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], state=DRY)
+    )
+    assert [unit.blocked_kind for unit in result] == ["", ""]
+    result = units(
+        limited(1, queue=[queued("/web", 1, role="ads")], frameworks=[hungry], state=DRY)
+    )
+    assert [unit.blocked_kind for unit in result] == ["", "quota"]
 
 
 def test_work_that_is_blocked_anyway_takes_nothing_of_its_role_s_quota():
     stuck = queued("/stuck", 3, role="ads", rejections={"UnfulfilledRole": 1})
     hungry = a_framework(minimal=make(1, 512), roles=("ads",))
-    found = units(limited(1, queue=[stuck], frameworks=[hungry], state=DRY))
-    assert [(unit.name, unit.blocked_kind) for unit in found] == [("/stuck", "role"), ("batch", "")]
+    result = units(limited(1, queue=[stuck], frameworks=[hungry], state=DRY))
+    assert [(unit.name, unit.blocked_kind) for unit in result] == [
+        ("/stuck", "role"),
+        ("batch", ""),
+    ]
 
 
 def test_a_quota_counts_roles_below_it_and_no_others():
@@ -477,11 +467,11 @@ def info(framework_id: str, **fields) -> dict:
     }
 
 
-def one(*items: dict, metrics: dict[str, float] | None = None) -> Framework:
-    (found,) = mesos_parsers.cluster_view(
+def single(*items: dict, metrics: dict[str, float] | None = None) -> Framework:
+    (result,) = mesos_parsers.cluster_view(
         mesos_parsers.MasterAnswers(Agents(), (), {"frameworks": list(items)}, metrics or {})
     ).frameworks
-    return found
+    return result
 
 
 def filters(cpus: float) -> dict:
@@ -493,11 +483,11 @@ def filters(cpus: float) -> dict:
 def test_only_roles_that_are_not_suppressed_count_with_what_they_declared():
     item = info("F1", roles=["a", "b/c"], offer_filters={"a": filters(1), "b/c": filters(4)})
     start = "master/frameworks/F1/F1/roles"
-    found = one(item, metrics={f"{start}/a/suppressed": 1.0, f"{start}/b/c/suppressed": 0.0})
-    assert (found.suppressed, found.roles, found.minimal) == (False, ("b/c",), make(4))
-    silent = one(item, metrics={f"{start}/a/suppressed": 1.0, f"{start}/b/c/suppressed": 1.0})
+    result = single(item, metrics={f"{start}/a/suppressed": 1.0, f"{start}/b/c/suppressed": 0.0})
+    assert (result.suppressed, result.roles, result.minimal) == (False, ("b/c",), make(4))
+    silent = single(item, metrics={f"{start}/a/suppressed": 1.0, f"{start}/b/c/suppressed": 1.0})
     assert silent.suppressed
-    assert one(item).minimal == make(1)
+    assert single(item).minimal == make(1)
 
 
 def test_counters_belong_to_framework_ids():
@@ -507,7 +497,7 @@ def test_counters_belong_to_framework_ids():
         "master/frameworks/a%20b%2Fc%25/F1/offers/sent": 3.0,
         "master/frameworks/F1/F2/offers/sent": 9.0,
     }
-    assert one(item, metrics=metrics).sent == 3
+    assert single(item, metrics=metrics).sent == 3
 
 
 def test_refusals_are_those_of_the_roles_in_which_it_takes_offers():
@@ -516,7 +506,7 @@ def test_refusals_are_those_of_the_roles_in_which_it_takes_offers():
         "allocator/mesos/offer_filters/roles/b/active": 5.0,
         "master/frameworks/F1/F1/roles/b/suppressed": 1.0,
     }
-    assert one(info("F1", roles=["a", "b"]), metrics=metrics).refusals == 2
+    assert single(info("F1", roles=["a", "b"]), metrics=metrics).refusals == 2
 
 
 def test_what_is_reserved_is_free_for_its_role_alone():

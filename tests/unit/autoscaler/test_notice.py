@@ -10,6 +10,7 @@ import pytest
 from mesaform.autoscaler.interruption import risk
 from mesaform.autoscaler.interruption.notice import Unreadable, more_severe, notice_of_machine, read
 from mesaform.autoscaler.model.notice import Notice, Risk
+from mesaform.aws.ports import Offering
 from mesaform.topology.user_data import MachineNotice
 from tests.unit.autoscaler.builders import NOW, a_spec, offerings
 
@@ -71,13 +72,13 @@ def test_an_advice_to_rebalance_names_no_end():
 
 
 def test_a_health_event_concerns_each_machine_that_it_names_and_nothing_else():
-    found = read(a_health_event()).notices
-    assert [(notice.kind, notice.instance_id) for notice in found] == [
+    result = read(a_health_event()).notices
+    assert [(notice.kind, notice.instance_id) for notice in result] == [
         ("scheduled", "i-1"),
         ("scheduled", "i-2"),
     ]
-    assert {notice.ends_at for notice in found} == {1_796_483_409.0}
-    assert found[0].what == "instance retirement scheduled"
+    assert {notice.ends_at for notice in result} == {1_796_483_409.0}
+    assert result[0].what == "instance retirement scheduled"
 
 
 def test_a_health_event_that_is_closed_withdraws_its_notices():
@@ -115,11 +116,13 @@ def test_what_is_no_such_message_is_unreadable_and_says_why(body):
     assert str(caught.value)
 
 
-def test_what_a_machine_tells_is_a_notice():
-    told = notice_of_machine(
+def test_the_report_of_a_machine_is_a_notice():
+    shown = notice_of_machine(
         MachineNotice("i-1", "interruption", AT, AT + 30, "spot interruption (stop)")
     )
-    assert told == Notice("interruption", "i-1", AT, AT + 30, "machine", "spot interruption (stop)")
+    assert shown == Notice(
+        "interruption", "i-1", AT, AT + 30, "machine", "spot interruption (stop)"
+    )
 
 
 def test_the_graver_notice_counts_whatever_came_first():
@@ -136,17 +139,24 @@ def test_of_equal_notices_the_first_counts_with_the_earlier_end():
     assert more_severe(first, a_notice(ends_at=AT + 300)) == first
 
 
+def two_spot_offerings() -> tuple[Offering, Offering]:
+    spot = [offering for offering in offerings(a_spec())["default"] if offering.capacity == "spot"]
+    return spot[0], spot[1]
+
+
 def test_an_offering_is_avoided_after_an_interruption_and_forgiven_in_time():
-    risks = risk.counted({}, "m5.large/a/spot", "interruption", NOW)
-    assert risk.avoided(risks, NOW + 4700) == {"m5.large/a/spot"}
-    assert risk.avoided(risks, NOW + 4900) == frozenset()
+    interrupted, other = two_spot_offerings()
+    risks = risk.counted({}, interrupted.key, "interruption", NOW)
+    assert risk.calm([interrupted, other], risks, NOW + 4700) == [other]
+    assert risk.calm([interrupted, other], risks, NOW + 4900) == [interrupted, other]
 
 
-def test_the_more_often_the_longer():
+def test_more_interruptions_are_avoided_for_longer():
+    interrupted, other = two_spot_offerings()
     risks: dict[str, Risk] = {}
     for _ in range(4):
-        risks = risk.counted(risks, "m5.large/a/spot", "interruption", NOW)
-    assert risk.avoided(risks, NOW + 4900 + 7000) == {"m5.large/a/spot"}
+        risks = risk.counted(risks, interrupted.key, "interruption", NOW)
+    assert risk.calm([interrupted, other], risks, NOW + 4900 + 7000) == [other]
 
 
 def test_advice_counts_half_and_planned_events_not_at_all():

@@ -117,9 +117,7 @@ async def test_an_engine_without_quota_or_master_info_is_read_all_the_same(
 
 async def test_the_services_framework_is_not_counted_besides_its_queue(observer: Observer):
     snapshot = await observer.snapshot(a_spec(), PlannerState(), (), None)
-    assert [(entry.source, entry.app, entry.count) for entry in snapshot.queue or ()] == [
-        ("services", "/web", 2),
-    ]
+    assert [(entry.app, entry.count) for entry in snapshot.queue or ()] == [("/web", 2)]
     assert snapshot.cluster is not None
     assert [framework.name for framework in snapshot.cluster.frameworks] == ["jobs", "spark"]
     assert snapshot.cluster.frameworks[1].minimal == make(2)

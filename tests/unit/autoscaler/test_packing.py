@@ -12,7 +12,7 @@ from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import Shape, contains, make, plus, times
 from mesaform.autoscaler.model.supply import Node
-from mesaform.autoscaler.packing import Limits, Template, pack, place
+from mesaform.autoscaler.packing import Limits, Template, place, solve
 from tests.support.profiles import examples
 
 PACKINGS = examples(40)
@@ -46,7 +46,8 @@ def buy(
     usd: float | None = None,
 ):
     left = {index: unit.count for index, unit in enumerate(units)}
-    return pack(units, left, templates, Usage(), Limits({"default": slots}, usd))
+    limits = Limits({"default": slots}, usd)
+    return list(solve(units, left, templates, Usage(), limits).nodes)
 
 
 def cost(nodes) -> float:

