@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,18 @@ def pids_with_environment(entry: str, among: Iterable[int] | None = None) -> lis
     """Return processes with this `NAME=value`, as far as their environment is readable."""
     wanted = entry.encode()
     return [pid for pid in (pids() if among is None else among) if wanted in environment_of(pid)]
+
+
+def reap() -> Iterator[tuple[int, int]]:
+    """Pid and wait status of every child that has ended, adopted orphans included."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
 
 
 def boot_id() -> str:

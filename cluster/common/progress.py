@@ -76,7 +76,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class Stage:
-    """A stage under way; `outcome` is told when it ends well."""
+    """A stage under way; `outcome` is shown when it ends well."""
 
     report: Report
     name: str

@@ -161,13 +161,7 @@ def _watch(children: tuple[Child, ...]) -> None:
 
 def _reap(children: tuple[Child, ...]) -> None:
     """Reap everything that ended: children, and orphans of machines whose hypervisor is gone."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
+    for pid, status in proc.reap():
         for child in children:
             if child.pid == pid:
                 child.ended(status)

@@ -61,13 +61,7 @@ def describe_end(status: int) -> str:
 
 def reap() -> Iterator[tuple[int, str]]:
     """Pid and ending of every child that has ended, adopted orphans included."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
+    for pid, status in proc.reap():
         yield pid, describe_end(status)
 
 
@@ -110,14 +104,9 @@ def kill_descendants(within_s: float = 5.0) -> int:
         if time.monotonic() > give_up_at:
             break
         time.sleep(_KILL_INTERVAL_S)
-        _reap_all()
-    _reap_all()
+        list(proc.reap())
+    list(proc.reap())
     return len(killed)
-
-
-def _reap_all() -> None:
-    for _ in reap():
-        pass
 
 
 def rotate(log: Path, cap_bytes: int = LOG_CAP_BYTES) -> bool:
