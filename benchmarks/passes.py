@@ -199,7 +199,7 @@ def kubemark() -> list[Result]:
         if verdict.refusal and verdict.refusal.kind == "impossible"
     )
     if unmet != 1000:
-        raise SystemExit(f"kubemark (6): {unmet} of 1,000 are told that they never fit")
+        raise SystemExit(f"kubemark (6): {unmet} of 1,000 have the verdict that they never fit")
     return [
         case(
             "kubemark (1): one full node and 30,000 more",
@@ -286,7 +286,11 @@ def process() -> list[Result]:
         how = f"{size}; the first time {figures.first_s:.2f} s"
         results.append(
             Result(
-                f"… read, decoded, planned, told ({name})", figures.pass_s, WHOLE_LIMIT_S, "s", how
+                f"… read, decoded, planned, reported ({name})",
+                figures.pass_s,
+                WHOLE_LIMIT_S,
+                "s",
+                how,
             )
         )
         base = f"{figures.base_mib:.0f} after imports"

@@ -36,7 +36,7 @@ def cost(
     file: FileOption = DEFAULT_FILE,
     since: str = typer.Option("24h", "--since", "-s", help="How far back: 30m, 24h, 7d."),
     by: Literal["pool", "app", "role", "type", "zone", "capacity"] = typer.Option(
-        "pool", "--by", help="What the dollars are told apart by."
+        "pool", "--by", help="What the dollars are grouped by."
     ),
     html: str = typer.Option("", help="Write the bill with its plot to this file."),
     json_: JsonOption = False,

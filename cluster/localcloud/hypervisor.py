@@ -119,7 +119,7 @@ class Hypervisor:
     async def run(self) -> None:
         """Run until SIGTERM, then end every machine.
 
-        EC2 is not told of these ends: the machines boot again with the next start.
+        EC2 does not learn of these ends: the machines boot again with the next start.
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)

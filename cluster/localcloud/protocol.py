@@ -33,7 +33,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """An instance that is not terminated, with what its boot and its metadata service need.
 
     Attributes:
-        boots: how often EC2 told it to boot; a process tree of a lower number is to be replaced.
+        boots: how often EC2 booted it; a process tree of a lower number is to be replaced.
         hard: it is killed without SIGTERM, because its zone is out.
         launched_at: in seconds since the epoch.
         user_data: base64.

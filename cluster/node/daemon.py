@@ -57,7 +57,7 @@ def log_line(line: str) -> None:
 
 
 class Daemon:
-    """Runs `desired` below `machine_dir` until it is told to stop.
+    """Runs `desired` below `machine_dir` until it is asked to stop.
 
     SIGTERM and SIGINT stop the services in order and end the node. SIGUSR1 also asks for the
     machine to be powered off. A service with `controls_node` sends its requests over its channel

@@ -354,7 +354,7 @@ def _pid(entry: Entry) -> int:
 
 
 _STOPPABLE = (State.WAITING, State.BACKOFF, State.STARTING, State.RUNNING)
-"""States in which a service can be told to stop at once."""
+"""States in which a service can be stopped at once."""
 
 TRANSITIONS: dict[tuple[State, Kind], tuple[State, Action]] = {
     # the services before it are ready, or had their time

@@ -87,7 +87,7 @@ class Reader:
         return [event for line in lines for event in self._line(line)]
 
     def finish(self) -> list[Event]:
-        """The error that was still being told when the output ended, if any."""
+        """The error that was incomplete when the output ended, if any."""
         return self._close("")
 
     def _line(self, raw: str) -> list[Event]:

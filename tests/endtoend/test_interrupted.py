@@ -25,16 +25,16 @@ def test_an_interrupted_up_and_an_interrupted_down_are_undone_by_down(tmp_path):
         up = start(road, tmp_path / "up.log", "up", "--yes")
         until("terraform has made instances", lambda: instances(road), 300)
         os.killpg(up.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
-        assert up.wait(200) == 130, said(tmp_path / "up.log")
-        assert "Carry on: mesaform up" in said(tmp_path / "up.log")
+        assert up.wait(200) == 130, end_of(tmp_path / "up.log")
+        assert "Carry on: mesaform up" in end_of(tmp_path / "up.log")
         assert instances(road), (
             "the interruption came before anything was made: this proves nothing"
         )
 
         down = start(road, tmp_path / "down.log", "down", "--yes", "--keep-local")
-        until("terraform destroys", lambda: "Destroy agents" in said(tmp_path / "down.log"), 200)
+        until("terraform destroys", lambda: "Destroy agents" in end_of(tmp_path / "down.log"), 200)
         os.kill(down.pid, signal.SIGINT)
-        assert down.wait(200) == 130, said(tmp_path / "down.log")
+        assert down.wait(200) == 130, end_of(tmp_path / "down.log")
         assert road.left_in_ec2(), (
             "the interruption came after everything was gone: this proves nothing"
         )
@@ -51,7 +51,7 @@ def start(road, log, *arguments):
         return road.popen(*arguments, stdout=writing, stderr=subprocess.STDOUT)
 
 
-def said(log):
+def end_of(log):
     return log.read_text()[-3000:]
 
 

@@ -119,7 +119,7 @@ def assert_explained(cluster, subject, *patterns):
     )
 
 
-def test_a_burst_is_bought_at_once_and_told_by_the_work_that_waited(cluster):
+def test_machines_for_a_burst_are_bought_at_once_and_why_names_the_waiting_tasks(cluster):
     want(cluster, "burst", 4)
     running(cluster, "burst", 4)
     machines = set(cluster.bought(*ALIVE))
@@ -259,7 +259,7 @@ def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_
     end(cluster, "brief")
 
 
-def test_every_machine_was_ordered_once_is_told_and_is_gone(cluster):
+def test_every_machine_was_ordered_once_is_recorded_and_is_gone(cluster):
     machines = cluster.bought()
     ordered = {
         row["token"]: row["count"] for row in cluster.decisions() if row["decision"] == "buy"

@@ -26,15 +26,15 @@ class Interruption:
 
 def tasks_by_agent(cluster: ClusterHarness, app: str) -> dict[str, set[str]]:
     """Ids of the app's running tasks by agent, from the leading master; empty without a leader."""
-    found: dict[str, set[str]] = {}
+    result: dict[str, set[str]] = {}
     for address in cluster.masters():
         code, _, text = cluster.http(f"http://{address}:5050/tasks?limit=1000")
         if code == 200:
             for task in json.loads(text)["tasks"]:
                 if task["state"] == "TASK_RUNNING" and task["id"].startswith(f"{app}."):
-                    found.setdefault(task["slave_id"], set()).add(task["id"])
+                    result.setdefault(task["slave_id"], set()).add(task["id"])
             break
-    return found
+    return result
 
 
 def autoscaled(cluster: ClusterHarness, *states: str) -> set[str]:
@@ -61,7 +61,9 @@ def interrupt(
     where they are, and none is lost.
     """
     agent = next(
-        one["agent_id"] for one in cluster.status()["agents"] if one["instance_id"] == instance_id
+        item["agent_id"]
+        for item in cluster.status()["agents"]
+        if item["instance_id"] == instance_id
     )
     before = tasks_by_agent(cluster, app)
     doomed, others = (

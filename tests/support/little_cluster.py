@@ -122,13 +122,13 @@ class LittleCluster:
 
     def until(self, holds: Callable[[], Any], timeout_s: float = 40.0) -> Any:
         end = time.monotonic() + timeout_s
-        while not (found := holds()):
+        while not (result := holds()):
             if time.monotonic() > end:
                 raise TimeoutError(f"not in {timeout_s:g} s; logs are in {self.folder}")
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
             time.sleep(0.1)
-        return found
+        return result
 
     def _start(self, name: str, module: list[str], env: dict[str, str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:

@@ -136,7 +136,7 @@ class PatchedInstance(Instance, Protocol):
     """An instance with the attributes that the patches add. Any of them may be missing.
 
     Attributes:
-        boots: how often the instance was told to boot.
+        boots: how often EC2 booted the instance.
         hard: it is killed without a chance to stop in order.
         ended_at: when it terminated, in seconds since the epoch.
         notice, announced, rebalance_at, events: see `protocol.Machine`; `announced` is the notice

@@ -43,7 +43,7 @@ def set_state(instance: PatchedInstance, name: str) -> None:
 
 
 def boots(instance: PatchedInstance) -> int:
-    """How often the instance was told to boot."""
+    """How often EC2 booted the instance."""
     return int(getattr(instance, "boots", 1))
 
 

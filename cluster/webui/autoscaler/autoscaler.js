@@ -52,19 +52,19 @@ function poolRow(pool) {
   };
 }
 
-function removalRow(one) {
-  const cells = [h("span", { class: "id" }, one.instance_id), tight(one.instance_type), state(one.phase, one.phase === "abandoned" ? "busy" : ""), num(ago(one.since)), one.policy, one.reason.text];
-  return { key: one.instance_id, cells };
+function removalRow(item) {
+  const cells = [h("span", { class: "id" }, item.instance_id), tight(item.instance_type), state(item.phase, item.phase === "abandoned" ? "busy" : ""), num(ago(item.since)), item.policy, item.reason.text];
+  return { key: item.instance_id, cells };
 }
 
-function overrideRow(one) {
-  return { key: one.id, cells: [one.what, one.by, num(duration(one.until - now)), h("span", { class: "id" }, one.id)] };
+function overrideRow(item) {
+  return { key: item.id, cells: [item.what, item.by, num(duration(item.until - now)), h("span", { class: "id" }, item.id)] };
 }
 
-function decisionRow(one, index) {
-  const kind = one.decision;
-  const cells = [tight(ago(one.at)), state(WORDS[kind] ?? kind, KINDS[kind] ?? ""), one.what, texts(one.reasons), num(change(one.usd_per_hour))];
-  return { key: `${one.at} ${kind} ${one.what} ${one.machines?.join() ?? ""} ${index}`, cells };
+function decisionRow(item, index) {
+  const kind = item.decision;
+  const cells = [tight(ago(item.at)), state(WORDS[kind] ?? kind, KINDS[kind] ?? ""), item.what, texts(item.reasons), num(change(item.usd_per_hour))];
+  return { key: `${item.at} ${kind} ${item.what} ${item.machines?.join() ?? ""} ${index}`, cells };
 }
 
 function tiles(view) {
@@ -150,7 +150,7 @@ const again = follow(look, "the autoscaler", () => peers);
 for (const button of document.querySelectorAll("[data-hours]")) {
   button.addEventListener("click", () => {
     hours = button.dataset.hours;
-    for (const one of document.querySelectorAll("[data-hours]")) one.setAttribute("aria-pressed", String(one === button));
+    for (const item of document.querySelectorAll("[data-hours]")) item.setAttribute("aria-pressed", String(item === button));
     plottedAt = 0;
     again();
   });

@@ -20,7 +20,7 @@ export function ticks(high, whole) {
   if (!(high > 0)) return [0, 1];
   const raw = high / 4;
   const size = 10 ** Math.floor(Math.log10(raw));
-  let step = [1, 2, 2.5, 5, 10].map((factor) => factor * size).find((one) => one >= raw * 0.999);
+  let step = [1, 2, 2.5, 5, 10].map((factor) => factor * size).find((item) => item >= raw * 0.999);
   if (whole) step = Math.max(1, Math.ceil(step));
   return Array.from({ length: Math.ceil(high / step - 1e-9) + 1 }, (_, index) => index * step);
 }
@@ -33,11 +33,11 @@ function frame(holder, since, until, low, high, text, whole) {
   const top = up.at(-1);
   const x = (at) => LEFT + ((at - since) / (until - since)) * (width - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - ((value - low) / (top - low || 1)) * (HEIGHT - BOTTOM - TOP);
-  for (const tick of low < 0 ? [...up.slice(1).map((one) => -one).filter((one) => one >= low), ...up] : up) {
+  for (const tick of low < 0 ? [...up.slice(1).map((item) => -item).filter((item) => item >= low), ...up] : up) {
     root.append(el("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick) }));
     root.append(el("text", { x: LEFT - 6, y: y(tick) + 4, "text-anchor": "end" }, text(Math.abs(tick))));
   }
-  const step = STEPS.find((one) => (until - since) / one <= 8) ?? STEPS.at(-1);
+  const step = STEPS.find((item) => (until - since) / item <= 8) ?? STEPS.at(-1);
   const zone = new Date(until * 1000).getTimezoneOffset() * 60;
   for (let at = Math.ceil((since - zone) / step) * step + zone; at <= until; at += step) {
     const label = new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -49,13 +49,13 @@ function frame(holder, since, until, low, high, text, whole) {
 
 /** Runs of points without a gap between them. */
 function runs(points) {
-  const found = [];
+  const segments = [];
   for (const point of points) {
-    const last = found.at(-1);
-    if (!last || point[0] - last.at(-1)[0] > GAP_S) found.push([point]);
+    const last = segments.at(-1);
+    if (!last || point[0] - last.at(-1)[0] > GAP_S) segments.push([point]);
     else last.push(point);
   }
-  return found;
+  return segments;
 }
 
 const steps = (places) => places.map(([px, py], index) => (index ? `H${px.toFixed(1)}V${py.toFixed(1)}` : `M${px.toFixed(1)} ${py.toFixed(1)}`)).join("");
@@ -67,13 +67,13 @@ function show(holder, root, label) {
 
 /** Lines that keep a value until the next; the first is filled. `series` is [{name, colour (1 to 5), points: [[at, value]]}]. */
 export function lines(holder, series, { since, until, text, label, whole = false, least = 0 }) {
-  const high = Math.max(least, ...series.flatMap((one) => one.points.map((point) => point[1])));
+  const high = Math.max(least, ...series.flatMap((item) => item.points.map((point) => point[1])));
   const { root, x, y } = frame(holder, since, until, 0, high, text, whole);
-  series.forEach((one, index) => {
-    for (const run of runs(one.points)) {
+  series.forEach((item, index) => {
+    for (const run of runs(item.points)) {
       const path = steps(run.map(([at, value]) => [x(at), y(value)]));
-      if (!index) root.append(el("path", { class: `area c${one.colour}`, d: `${path}V${y(0)}H${x(run[0][0])}Z` }));
-      root.append(el("path", { class: `line c${one.colour}`, d: path }));
+      if (!index) root.append(el("path", { class: `area c${item.colour}`, d: `${path}V${y(0)}H${x(run[0][0])}Z` }));
+      root.append(el("path", { class: `line c${item.colour}`, d: path }));
     }
   });
   show(holder, root, label);
@@ -83,14 +83,14 @@ export function lines(holder, series, { since, until, text, label, whole = false
 export function stacked(holder, series, { since, until, text, label }) {
   const times = series[0]?.points.map(([at]) => at) ?? [];
   const base = times.map(() => 0);
-  const sums = series.map((one) => one.points.map(([, value], index) => (base[index] += value)));
+  const sums = series.map((item) => item.points.map(([, value], index) => (base[index] += value)));
   const { root, x, y } = frame(holder, since, until, 0, Math.max(1, ...base), text, true);
-  series.forEach((one, level) => {
+  series.forEach((item, level) => {
     const above = runs(times.map((at, index) => [at, sums[level][index], level ? sums[level - 1][index] : 0]));
     for (const run of above) {
       const up = steps(run.map(([at, value]) => [x(at), y(value)]));
       const down = run.map(([at, , value], index) => [x(run[index + 1]?.[0] ?? at), y(value)]).reverse();
-      root.append(el("path", { class: `stack c${one.colour}`, d: `${up}${down.map(([px, py]) => `V${py.toFixed(1)}`).map((part, index) => `${part}H${x(run[run.length - 1 - index][0]).toFixed(1)}`).join("")}Z` }));
+      root.append(el("path", { class: `stack c${item.colour}`, d: `${up}${down.map(([px, py]) => `V${py.toFixed(1)}`).map((part, index) => `${part}H${x(run[run.length - 1 - index][0]).toFixed(1)}`).join("")}Z` }));
     }
   });
   show(holder, root, label);

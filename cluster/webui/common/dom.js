@@ -39,9 +39,9 @@ function patched(node, what) {
 /** Make `holder` contain what is described, and nothing else. */
 export function paint(holder, what) {
   const wanted = flat(what);
-  wanted.forEach((one, index) => {
+  wanted.forEach((item, index) => {
     const there = holder.childNodes[index];
-    const element = patched(there, one);
+    const element = patched(there, item);
     if (!there) holder.append(element);
     else if (there !== element) there.replaceWith(element);
   });
@@ -61,12 +61,12 @@ export function fill(table, rows, nothing) {
     const row = there.get(key) ?? Object.assign(document.createElement("tr"), { className: kind ?? "" });
     row.dataset.key = key;
     there.delete(key);
-    cells.forEach((one, index) => {
+    cells.forEach((item, index) => {
       const cell = row.cells[index] ?? row.insertCell();
-      const described = one?.cell !== undefined;
-      cell.className = described ? (one.kind ?? "") : "";
+      const described = item?.cell !== undefined;
+      cell.className = described ? (item.kind ?? "") : "";
       cell.colSpan = cells.length === 1 ? columns : 1;
-      paint(cell, described ? one.cell : one);
+      paint(cell, described ? item.cell : item);
     });
     const place = before ? before.nextSibling : table.tBodies[0].firstChild;
     if (place !== row) table.tBodies[0].insertBefore(row, place);

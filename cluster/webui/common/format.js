@@ -34,7 +34,7 @@ export function duration(seconds) {
 
 export const moment = (seconds) => new Date(seconds * 1000).toLocaleString();
 export const clock = (date) => date.toLocaleTimeString([], { hourCycle: "h23" });
-export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+export const plural = (count, singular, many = `${singular}s`) => `${count} ${count === 1 ? singular : many}`;
 
 /** The telling end of a long id, such as `…-S3`; the whole is for the title. */
 export const short = (id) => (id.length > 14 ? `…${/-[A-Z]?\d{1,6}$/.exec(id)?.[0] ?? id.slice(-8)}` : id);

@@ -14,14 +14,14 @@ let peers = [];
 const seen = new Map(); // offers by id, with when this page first saw them: the engine does not tell how old they are
 
 const id = (text) => h("span", { class: "id", title: text }, short(text));
-const sum = (list, value) => list.reduce((total, one) => total + (value(one) ?? 0), 0);
+const sum = (list, value) => list.reduce((total, item) => total + (value(item) ?? 0), 0);
 const code = (text) => h("code", {}, text);
 
 /** The services page on this host, when a framework says that it has one; only the port is taken from what it says. */
 function servicesOrigin(frameworks) {
-  const told = frameworks.find((one) => one.name === "marathon" && one.webui_url);
-  if (!told || !URL.canParse(told.webui_url)) return null;
-  return `http://${location.hostname}:${new URL(told.webui_url).port || 80}`;
+  const services = frameworks.find((item) => item.name === "marathon" && item.webui_url);
+  if (!services || !URL.canParse(services.webui_url)) return null;
+  return `http://${location.hostname}:${new URL(services.webui_url).port || 80}`;
 }
 
 function sandbox(view, query, text) {
@@ -36,7 +36,7 @@ function agentState(agent) {
 }
 
 function usage(name, agent, unit) {
-  const [total, used, offered] = [agent.resources, agent.used_resources, agent.offered_resources].map((one) => one?.[name] ?? 0);
+  const [total, used, offered] = [agent.resources, agent.used_resources, agent.offered_resources].map((item) => item?.[name] ?? 0);
   const words = `${unit(used)} used, ${unit(offered)} offered, of ${unit(total)}`;
   return [h("span", { class: "tight", title: words }, `${unit(used)} / ${unit(total)}`), bar(used, offered, total)];
 }
@@ -118,18 +118,18 @@ function matches(words, { task, framework, host }) {
 function drawTasks(view) {
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const [name, all, nothing] of [["tasks", view.live, view.idle], ["ended", view.ended, "No task has ended since this master was elected."]]) {
-    const found = all.filter((one) => matches(words, one));
-    fill(byId(name), found.slice(0, SHOWN).map((one) => taskRow(view, one)), all.length ? `None of ${plural(all.length, "task")} matches the filter.` : nothing);
-    byId(`n-${name}`).textContent = words.length ? `${found.length} of ${all.length}` : all.length || "";
-    byId(`more-${name}`).hidden = found.length <= SHOWN;
-    byId(`more-${name}`).textContent = `${found.length - SHOWN} more: narrow them down with the filter.`;
+    const matching = all.filter((item) => matches(words, item));
+    fill(byId(name), matching.slice(0, SHOWN).map((item) => taskRow(view, item)), all.length ? `None of ${plural(all.length, "task")} matches the filter.` : nothing);
+    byId(`n-${name}`).textContent = words.length ? `${matching.length} of ${all.length}` : all.length || "";
+    byId(`more-${name}`).hidden = matching.length <= SHOWN;
+    byId(`more-${name}`).textContent = `${matching.length - SHOWN} more: narrow them down with the filter.`;
   }
 }
 
 /** `<framework id> <role>` of whoever does not want offers now; only the metrics tell. */
 function suppressedIn(metrics) {
-  const told = Object.entries(metrics).filter(([key, value]) => value > 0 && key.endsWith("/suppressed"));
-  return new Set(told.map(([key]) => /\/([^/]+)\/roles\/(.+)\/suppressed$/.exec(key)).filter(Boolean).map(([, id, role]) => `${id} ${role}`));
+  const suppressed = Object.entries(metrics).filter(([key, value]) => value > 0 && key.endsWith("/suppressed"));
+  return new Set(suppressed.map(([key]) => /\/([^/]+)\/roles\/(.+)\/suppressed$/.exec(key)).filter(Boolean).map(([, id, role]) => `${id} ${role}`));
 }
 
 /** The same facts in the order the page needs them. */
@@ -140,10 +140,10 @@ function viewOf(cluster, metrics) {
     const first = task.statuses.find((status) => status.state === task.state);
     return { task, framework, host: hosts.get(task.slave_id), at: first?.timestamp ?? null };
   };
-  const rank = (one) => (ORDER.indexOf(one.task.state) + ORDER.length + 1) % (ORDER.length + 1);
-  const live = everybody.flatMap((one) => [...one.tasks, ...one.unreachable_tasks].map(entry(one)));
+  const rank = (item) => (ORDER.indexOf(item.task.state) + ORDER.length + 1) % (ORDER.length + 1);
+  const live = everybody.flatMap((item) => [...item.tasks, ...item.unreachable_tasks].map(entry(item)));
   live.sort((left, right) => rank(left) - rank(right) || (right.at ?? 0) - (left.at ?? 0));
-  const ended = everybody.flatMap((one) => one.completed_tasks.map(entry(one))).sort((left, right) => (right.at ?? 0) - (left.at ?? 0));
+  const ended = everybody.flatMap((item) => item.completed_tasks.map(entry(item))).sort((left, right) => (right.at ?? 0) - (left.at ?? 0));
   const offers = cluster.frameworks.flatMap((framework) => framework.offers.map((offer) => ({ offer, framework })));
   const tasksOn = new Map();
   for (const { task } of live) tasksOn.set(task.slave_id, (tasksOn.get(task.slave_id) ?? 0) + 1);
@@ -159,18 +159,18 @@ function tiles(view) {
   const counted = (name) => live.filter(({ task }) => task.state === name).length;
   const away = [
     [cluster.recovered_slaves.length, "not back yet"], [cluster.unreachable_slaves, "unreachable"],
-    [agents.filter((one) => one.deactivated && !one.drain_info).length, "deactivated"], [agents.filter((one) => one.drain_info).length, "draining"],
+    [agents.filter((item) => item.deactivated && !item.drain_info).length, "deactivated"], [agents.filter((item) => item.drain_info).length, "draining"],
   ].filter(([count]) => count).map(([count, word]) => `${count} ${word}`);
   const resource = (label, name, unit, pair) => {
-    const [total, used, offered] = ["resources", "used_resources", "offered_resources"].map((part) => sum(agents, (one) => one[part][name]));
+    const [total, used, offered] = ["resources", "used_resources", "offered_resources"].map((part) => sum(agents, (item) => item[part][name]));
     const share = total ? `${Math.round((100 * used) / total)} % used` : "no agent, nothing to use";
     return tile(label, ...pair(used, total), offered ? `${share}, ${unit(offered)} offered` : share, bar(used, offered, total));
   };
   const waiting = counted("TASK_STAGING") + counted("TASK_STARTING");
   const holders = new Set(offers.map(({ framework }) => framework.id)).size;
   return [
-    tile("Agents", agents.filter((one) => one.active).length, `of ${agents.length + cluster.recovered_slaves.length} active`, away.join(", ") || "all in service"),
-    tile("Frameworks", cluster.frameworks.filter((one) => one.active).length, "active", `${cluster.completed_frameworks.length} completed`),
+    tile("Agents", agents.filter((item) => item.active).length, `of ${agents.length + cluster.recovered_slaves.length} active`, away.join(", ") || "all in service"),
+    tile("Frameworks", cluster.frameworks.filter((item) => item.active).length, "active", `${cluster.completed_frameworks.length} completed`),
     tile("Tasks running", counted("TASK_RUNNING"), "", `${waiting} starting, ${view.ended.length} ended`),
     resource("CPUs", "cpus", (value) => round(value), (used, total) => [round(used, 1), `of ${round(total, 1)}`]),
     resource("Memory", "mem", mib, mibOf),
@@ -194,9 +194,9 @@ function draw(cluster, metrics) {
   ]);
   paint(byId("tiles"), tiles(view));
   const agents = [...cluster.slaves, ...cluster.recovered_slaves].sort((left, right) => left.hostname.localeCompare(right.hostname, [], { numeric: true }));
-  fill(byId("agents"), agents.map((one) => agentRow(view, one)), ["No agent has registered yet. Agents find this master through ZooKeeper; see which machines are on their way with ", code("mesaform status"), "."]);
-  fill(byId("frameworks"), cluster.frameworks.map((one) => frameworkRow(view, one)), "No framework is subscribed. Services subscribe by themselves within seconds; yours subscribe at /api/v1/scheduler.");
-  fill(byId("offers"), view.offers.map((one) => offerRow(view, one)), cluster.slaves.length ? "No offer is outstanding: frameworks hold none, and get offers again when their filters end." : "No offer is outstanding: there is no agent to offer.");
+  fill(byId("agents"), agents.map((item) => agentRow(view, item)), ["No agent has registered yet. Agents find this master through ZooKeeper; see which machines are on their way with ", code("mesaform status"), "."]);
+  fill(byId("frameworks"), cluster.frameworks.map((item) => frameworkRow(view, item)), "No framework is subscribed. Services subscribe by themselves within seconds; yours subscribe at /api/v1/scheduler.");
+  fill(byId("offers"), view.offers.map((item) => offerRow(view, item)), cluster.slaves.length ? "No offer is outstanding: frameworks hold none, and get offers again when their filters end." : "No offer is outstanding: there is no agent to offer.");
   for (const [table, count] of [["agents", agents.length], ["frameworks", cluster.frameworks.length], ["offers", view.offers.length]]) byId(`n-${table}`).textContent = count || "";
   drawTasks(view);
 }

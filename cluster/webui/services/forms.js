@@ -10,7 +10,7 @@ async function send(method, path, body) {
   if (answer.type === "opaqueredirect") throw new Error("Another server leads now; this page moves there in a moment. Try again then.");
   if (answer.ok) return;
   const problem = await answer.json().catch(() => ({}));
-  const details = (problem.details ?? []).map((one) => `${one.path}: ${one.errors.join(", ")}`);
+  const details = (problem.details ?? []).map((item) => `${item.path}: ${item.errors.join(", ")}`);
   throw new Error([problem.message ?? `HTTP ${answer.status}`, ...details].join("\n"));
 }
 

@@ -21,8 +21,8 @@ async function executors() {
   const agentState = await read(`/agents/${encodeURIComponent(agent)}/state`);
   facts(byId("facts"), [["Agent", agentState.hostname], ["Id", h("span", { class: "id" }, agent)], ["Task", task ? h("span", { class: "id" }, task) : null]]);
   return [...agentState.frameworks, ...(agentState.completed_frameworks ?? [])].flatMap((whose) => [
-    ...whose.executors.map((one) => ({ ...one, framework: whose.name, frameworkId: whose.id, over: false })),
-    ...whose.completed_executors.map((one) => ({ ...one, framework: whose.name, frameworkId: whose.id, over: true })),
+    ...whose.executors.map((item) => ({ ...item, framework: whose.name, frameworkId: whose.id, over: false })),
+    ...whose.completed_executors.map((item) => ({ ...item, framework: whose.name, frameworkId: whose.id, over: true })),
   ]);
 }
 
@@ -34,10 +34,10 @@ function table(title, columns, rows, nothing) {
 }
 
 async function showAgent() {
-  const found = (await executors()).filter((one) => one.directory);
-  const rows = found.map((one) => ({
-    key: one.container,
-    cells: [link(here({ task: one.id, framework: one.frameworkId }), one.id), one.framework, one.over ? state("ended") : state("running", "good"), tight(link(here({ task: one.id, framework: one.frameworkId, file: "stdout" }), "stdout")), tight(link(here({ task: one.id, framework: one.frameworkId, file: "stderr" }), "stderr"))],
+  const withSandbox = (await executors()).filter((item) => item.directory);
+  const rows = withSandbox.map((item) => ({
+    key: item.container,
+    cells: [link(here({ task: item.id, framework: item.frameworkId }), item.id), item.framework, item.over ? state("ended") : state("running", "good"), tight(link(here({ task: item.id, framework: item.frameworkId, file: "stdout" }), "stdout")), tight(link(here({ task: item.id, framework: item.frameworkId, file: "stderr" }), "stderr"))],
   }));
   table("Sandboxes", [["Task"], ["Framework"], ["State"], ["Output"], [""]], rows, "This agent keeps no sandbox: nothing ran on it, or what ran was cleared away.");
 }
@@ -46,11 +46,11 @@ async function showFolder() {
   const at = folder ? `${sandbox}/${folder}` : sandbox;
   const entries = await read(files("browse", { path: at }));
   const inside = (path) => path.slice(sandbox.length + 1);
-  const rows = entries.map((one) => {
-    const isFolder = one.mode.startsWith("d");
-    const name = one.path.split("/").at(-1);
-    const to = isFolder ? here({ task, path: inside(one.path) }) : here({ task, file: inside(one.path) });
-    return { key: one.path, cells: [link(to, isFolder ? `${name}/` : name), num(isFolder ? "" : bytes(one.size)), num(duration(now - one.mtime)), tight(h("span", { class: "id" }, one.mode)), tight(isFolder ? "" : link(files("download", { path: one.path }), "download"))] };
+  const rows = entries.map((item) => {
+    const isFolder = item.mode.startsWith("d");
+    const name = item.path.split("/").at(-1);
+    const to = isFolder ? here({ task, path: inside(item.path) }) : here({ task, file: inside(item.path) });
+    return { key: item.path, cells: [link(to, isFolder ? `${name}/` : name), num(isFolder ? "" : bytes(item.size)), num(duration(now - item.mtime)), tight(h("span", { class: "id" }, item.mode)), tight(isFolder ? "" : link(files("download", { path: item.path }), "download"))] };
   });
   const title = [link(here({}), "Sandboxes"), " / ", folder ? link(here({ task }), task) : task, folder ? ` / ${folder}` : ""];
   table(title, [["Name"], ["Size", "num"], ["Changed", "num"], ["Mode"], [""]], rows, "This folder is empty.");
@@ -82,7 +82,7 @@ async function showFile() {
 
 /** The folder of the task's latest run: as the agent's state has it, else where the embedded engine keeps what has ended. */
 async function sandboxOf() {
-  const known = (await executors()).find((one) => one.id === task);
+  const known = (await executors()).find((item) => item.id === task);
   if (known?.directory) return known.directory;
   const runs = framework ? await read(files("browse", { path: `${framework}/${task}` })).catch(() => []) : [];
   const [last] = runs.sort((left, right) => right.mtime - left.mtime);

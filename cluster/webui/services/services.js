@@ -40,7 +40,7 @@ function detail(app, tasks) {
   return [
     h("div", { class: "spec" },
       h("code", {}, app.cmd ?? (app.args ?? []).join(" ")),
-      app.constraints.length ? h("span", {}, h("span", { class: "label" }, "constraints "), app.constraints.map((one) => one.join(" ")).join(", ")) : null,
+      app.constraints.length ? h("span", {}, h("span", { class: "label" }, "constraints "), app.constraints.map((item) => item.join(" ")).join(", ")) : null,
       h("span", {}, h("span", { class: "label" }, "version "), h("span", { title: app.version }, `${ago(app.version)} old`)),
       h("span", { class: "right" }, button("scale", app.id, "Scale…"), button("restart", app.id, "Restart…"), button("delete", app.id, "Delete…", "danger"))),
     failure ? h("p", { class: "bad" }, `Last failure ${ago(failure.timestamp)} ago on ${failure.host}: ${failure.state.replace("TASK_", "").toLowerCase()} ${failure.message} `, output({ slaveId: failure.slaveId, id: failure.taskId })) : null,
@@ -67,7 +67,7 @@ function appRows(view, app) {
 
 function queueRow(entry) {
   const why = reasons(entry);
-  const text = why.length ? why.map((one) => h("div", {}, one.where, sub(one.because))) : h("span", { class: "quiet" }, explainWait(entry));
+  const text = why.length ? why.map((item) => h("div", {}, item.where, sub(item.because))) : h("span", { class: "quiet" }, explainWait(entry));
   const left = entry.delay.overdue
     ? h("span", { class: "quiet" }, "no")
     : [`${duration(entry.delay.timeLeftSeconds)} more `, button("retry", entry.app.id, "Try now")];
@@ -77,13 +77,13 @@ function queueRow(entry) {
   };
 }
 
-function deploymentRow(one) {
-  const actions = one.currentActions.map((action) => action.action.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase());
+function deploymentRow(item) {
+  const actions = item.currentActions.map((action) => action.action.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase());
   return {
-    key: one.id,
+    key: item.id,
     cells: [
-      one.affectedApps.join(", "), [...new Set(actions)].join(", "), num(since(one.version)), h("span", { class: "id", title: one.id }, short(one.id)),
-      tight(button("back", one.id, "Roll back…")),
+      item.affectedApps.join(", "), [...new Set(actions)].join(", "), num(since(item.version)), h("span", { class: "id", title: item.id }, short(item.id)),
+      tight(button("back", item.id, "Roll back…")),
     ],
   };
 }
@@ -112,12 +112,12 @@ function none(view) {
 function draw() {
   const view = latest;
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = view.apps.filter((app) => words.every((word) => `${app.id} ${app.cmd ?? ""}`.toLowerCase().includes(word)));
+  const matching = view.apps.filter((app) => words.every((word) => `${app.id} ${app.cmd ?? ""}`.toLowerCase().includes(word)));
   paint(byId("tiles"), tiles(view));
-  fill(byId("apps"), found.flatMap((app) => appRows(view, app)), none(view));
+  fill(byId("apps"), matching.flatMap((app) => appRows(view, app)), none(view));
   fill(byId("queue"), [...view.queue.values()].map(queueRow), "Nothing waits: every wanted instance has a place.");
   fill(byId("deployments"), view.deployments.map(deploymentRow), "Nothing is being deployed.");
-  byId("n-apps").textContent = words.length ? `${found.length} of ${view.apps.length}` : view.apps.length || "";
+  byId("n-apps").textContent = words.length ? `${matching.length} of ${view.apps.length}` : view.apps.length || "";
   byId("n-queue").textContent = view.queue.size || "";
   byId("n-deployments").textContent = view.deployments.length || "";
 }
@@ -139,7 +139,7 @@ async function look() {
 function toggle(id) {
   if (!open.delete(id)) open.add(id);
   else latest.details.delete(id);
-  const hash = new URLSearchParams([...open].map((one) => ["app", one])).toString();
+  const hash = new URLSearchParams([...open].map((item) => ["app", item])).toString();
   history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
   draw();
   again();

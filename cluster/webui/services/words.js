@@ -3,7 +3,7 @@ import { mib, plural, round } from "/static/common/format.js";
 
 const NEEDS = {
   UnfulfilledRole: () => "nothing is offered for a role that it accepts",
-  UnfulfilledConstraint: (app) => `its constraints exclude them: ${app.constraints.map((one) => one.join(" ")).join(", ")}`,
+  UnfulfilledConstraint: (app) => `its constraints exclude them: ${app.constraints.map((item) => item.join(" ")).join(", ")}`,
   NoCorrespondingReservationFound: () => "nothing is reserved for it",
   AgentMaintenance: () => "they are being drained",
   InsufficientCpus: (app) => `an instance wants ${round(app.cpus)} CPUs, more than is free`,

@@ -125,18 +125,18 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def cluster_on(made: Cluster, host: str) -> AsyncIterator[Cluster]:
+async def cluster_on(outcome: Cluster, host: str) -> AsyncIterator[Cluster]:
     """Serve the scripted cluster on the real ports of an address."""
     app = web.Application()
-    app.router.add_post("/api/v1", made.api)
-    app.router.add_get("/v2/queue", made.waiting)
-    app.router.add_get("/v2/info", made.info)
+    app.router.add_post("/api/v1", outcome.api)
+    app.router.add_get("/v2/queue", outcome.waiting)
+    app.router.add_get("/v2/info", outcome.info)
     runner = web.AppRunner(app)
     await runner.setup()
     for port in (5050, 8080):
         await web.TCPSite(runner, host, port).start()
     try:
-        yield made
+        yield outcome
     finally:
         await runner.cleanup()
 
@@ -149,8 +149,8 @@ def host() -> str:
 
 @pytest.fixture
 async def cluster(host: str) -> AsyncIterator[Cluster]:
-    async with cluster_on(Cluster(), host) as made:
-        yield made
+    async with cluster_on(Cluster(), host) as outcome:
+        yield outcome
 
 
 class Daemon:
@@ -224,9 +224,9 @@ async def until(what: Any, seconds: float = 20.0) -> Any:
     ends = time.monotonic() + seconds
     while True:
         with contextlib.suppress(aiohttp.ClientError):
-            found = what()
-            if found := (await found if asyncio.iscoroutine(found) else found):
-                return found
+            result = what()
+            if result := (await result if asyncio.iscoroutine(result) else result):
+                return result
         assert time.monotonic() < ends, "it did not come about in time"
         await asyncio.sleep(0.05)
 
@@ -341,7 +341,7 @@ async def test_a_killed_leader_is_followed_by_another_that_buys_nothing_again(
     ]
 
 
-async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_ended_itself(
+async def test_the_next_leader_records_what_a_dead_leader_did_and_the_machine_that_ended_itself(
     cluster: Cluster,
     daemons: Any,
     spec: None,
@@ -377,9 +377,9 @@ async def test_a_dead_leaders_story_is_told_by_the_next_with_the_machine_that_en
         second = await daemons()
         rows = await until(lambda: (rows := ledger.read(kinds=("machine_stopped",))) and rows, 30)
         assert (rows[0]["reason"], rows[0]["at"]) == ("lease", word.at)
-        told = {row["decision"]: row for row in ledger.read(kinds=("decision",))}
-        assert told["self_terminated"]["machines"] == [machine.instance_id]
-        assert f"took over from {HOST}:{first.port}" in render_row(told["leader_changed"])
+        shown = {row["decision"]: row for row in ledger.read(kinds=("decision",))}
+        assert shown["self_terminated"]["machines"] == [machine.instance_id]
+        assert f"took over from {HOST}:{first.port}" in render_row(shown["leader_changed"])
         await until(lambda: leads(second))
         again = msgspec.json.decode(
             (await zk.get(f"{zookeeper_root}/autoscaler/lease"))[0], type=Lease
@@ -406,8 +406,8 @@ async def test_a_fenced_autoscaler_lives_and_renews_the_lease(
     await zk.start()
 
     async def renewals() -> int:
-        found = await zk.get(f"{zookeeper_root}/autoscaler/lease")
-        return int(msgspec.json.decode(found[0], type=Lease).renewal) if found else 0
+        result = await zk.get(f"{zookeeper_root}/autoscaler/lease")
+        return int(msgspec.json.decode(result[0], type=Lease).renewal) if result else 0
 
     try:
         before = await renewals()

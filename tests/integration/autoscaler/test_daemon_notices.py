@@ -61,12 +61,12 @@ def queue(bucket: str) -> Queue:
     return Queue()
 
 
-def occupied(made: Cluster, machine: Machine) -> None:
+def occupied(outcome: Cluster, machine: Machine) -> None:
     """A registered agent full of two tasks of the services'."""
-    made.register(machine)
-    agent = made.agents[f"S-{machine.instance_id}"]
+    outcome.register(machine)
+    agent = outcome.agents[f"S-{machine.instance_id}"]
     agent["allocated_resources"] = scalars(cpus=2, mem=1024)
-    made.tasks += [
+    outcome.tasks += [
         {
             "task_id": {"value": f"web.instance-{machine.instance_id}.{number}"},
             "agent_id": {"value": f"S-{machine.instance_id}"},
@@ -78,12 +78,12 @@ def occupied(made: Cluster, machine: Machine) -> None:
     ]
 
 
-async def with_a_busy_machine(made: Cluster, daemon: Any, fleet: AwsFleet) -> Machine:
+async def with_a_busy_machine(outcome: Cluster, daemon: Any, fleet: AwsFleet) -> Machine:
     await until(lambda: leads(daemon))
-    made.want(2)
+    outcome.want(2)
     (machine,) = await until(lambda: alive(fleet))
-    occupied(made, machine)
-    made.want(0)
+    occupied(outcome, machine)
+    outcome.want(0)
     await until(lambda: _has_seen(daemon, machine))
     return machine
 
@@ -107,10 +107,10 @@ async def test_a_message_in_the_queue_replaces_a_machine_in_seconds_and_drains_i
     queue.send("nobody can read this")
     queue.interrupt(machine)
     queue.interrupt(machine)
-    both = await until(lambda: len(found := alive(fleet)) == 2 and found, 10)
+    both = await until(lambda: len(result := alive(fleet)) == 2 and result, 10)
     await until(lambda: "DEACTIVATE_AGENT" in cluster.calls, 5)
     assert "DRAIN_AGENT" not in cluster.calls
-    (fresh,) = [one for one in both if one.instance_id != machine.instance_id]
+    (fresh,) = [item for item in both if item.instance_id != machine.instance_id]
     cluster.register(fresh)
     await until(lambda: "DRAIN_AGENT" in cluster.calls, 10)
     cluster.tasks.clear()
@@ -139,7 +139,7 @@ async def test_what_came_while_nobody_led_is_heard_by_the_next_leader(
     await until(queue.is_empty, 15)
 
 
-async def test_a_machine_tells_of_itself_until_it_is_remembered_and_of_nobody_else(
+async def test_a_machine_reports_its_own_end_until_it_is_recorded_and_no_other_ends(
     cluster, daemons, spec
 ):
     """There is no queue at all."""
@@ -154,13 +154,13 @@ async def test_a_machine_tells_of_itself_until_it_is_remembered_and_of_nobody_el
     )
     place = (f"{daemon.host}:{daemon.port}",)
 
-    async def told_from(address: str) -> bool:
+    async def events_from(address: str) -> bool:
         return await asyncio.to_thread(
             send_to_leader, Settings(machine.instance_id, address, place), notice
         )
 
     for _ in range(3):
-        assert not await told_from("127.0.0.1")
+        assert not await events_from("127.0.0.1")
     assert "DEACTIVATE_AGENT" not in cluster.calls
-    await until(lambda: told_from(machine.private_address), 10)
+    await until(lambda: events_from(machine.private_address), 10)
     await until(lambda: "DEACTIVATE_AGENT" in cluster.calls, 5)

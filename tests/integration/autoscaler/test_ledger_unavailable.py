@@ -42,9 +42,9 @@ class Line:
         self._open |= {writer, back}
         with contextlib.suppress(ConnectionError, OSError):
             await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
-        for one in (writer, back):
-            self._open.discard(one)
-            one.close()
+        for item in (writer, back):
+            self._open.discard(item)
+            item.close()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -56,10 +56,10 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @pytest.fixture
 async def line(moto_url: str, bucket: str) -> AsyncIterator[Line]:
-    made = Line(moto_url)
-    await made.mend()
-    yield made
-    await made.cut()
+    outcome = Line(moto_url)
+    await outcome.mend()
+    yield outcome
+    await outcome.cut()
 
 
 async def test_without_s3_machines_are_bought_and_given_back_and_the_ledger_has_it_all_afterwards(
@@ -94,7 +94,9 @@ async def test_without_s3_machines_are_bought_and_given_back_and_the_ledger_has_
     kinds = ["decision", "machine_started", "machine_stopped"]
     rows = await until(
         lambda: (
-            (found := ledger.read(kinds=kinds)) and found[-1]["kind"] == "machine_stopped" and found
+            (result := ledger.read(kinds=kinds))
+            and result[-1]["kind"] == "machine_stopped"
+            and result
         ),
         60,
     )

@@ -27,10 +27,10 @@ assert SIZE.milli["cpus"] == 4000
 async def probing(
     session: aiohttp.ClientSession, masters: Sequence[str]
 ) -> AsyncIterator[ProbeFramework]:
-    made = ProbeFramework(masters, session)
-    life = asyncio.create_task(made.run())
+    outcome = ProbeFramework(masters, session)
+    life = asyncio.create_task(outcome.run())
     try:
-        yield made
+        yield outcome
     finally:
         life.cancel()
         await asyncio.gather(life, return_exceptions=True)
@@ -43,7 +43,7 @@ async def leading(zookeeper_url: str) -> AsyncIterator[Running]:
         yield master
 
 
-async def found(probe: ProbeFramework, shape: Shape) -> bool:
+async def result(probe: ProbeFramework, shape: Shape) -> bool:
     async with asyncio.timeout(20):
         while (finding := probe.findings().get(text(shape))) is None:
             await asyncio.sleep(0.02)
@@ -58,7 +58,7 @@ async def settled(probe: ProbeFramework, state: str) -> None:
 
 async def framework(operator: OperatorClient, kind: str = "frameworks") -> dict[str, Any] | None:
     everybody: Any = (await operator.get_frameworks()).get(kind, [])
-    return next((one for one in everybody if one["framework_info"]["name"] == PROBE), None)
+    return next((item for item in everybody if item["framework_info"]["name"] == PROBE), None)
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ async def test_it_says_what_is_to_be_had_holds_nothing_and_is_silent_after(
         async with probing(session, [master.base]) as probe:
             assert await framework(operator) is None, "nobody is suspected, so it is not there"
             await probe.want([FITS, TOO_BIG])
-            assert await found(probe, FITS)
-            assert not await found(probe, TOO_BIG)
+            assert await result(probe, FITS)
+            assert not await result(probe, TOO_BIG)
             await settled(probe, "quiet")
             metrics = await operator.get_metrics()
             own = await framework(operator)
@@ -110,13 +110,13 @@ async def test_what_another_framework_sits_on_is_not_to_be_had(
             )
             async with probing(session, [master.base]) as probe:
                 await probe.want([FITS])
-                assert not await found(probe, FITS)
+                assert not await result(probe, FITS)
             await hoarder.call(
                 "DECLINE", decline={"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 60}}
             )
             async with probing(session, [master.base]) as probe:
                 await probe.want([FITS])
-                assert await found(probe, FITS)
+                assert await result(probe, FITS)
 
 
 async def test_a_framework_that_waits_gets_its_offer_a_round_after_the_probe(
@@ -128,7 +128,7 @@ async def test_a_framework_that_waits_gets_its_offer_a_round_after_the_probe(
         probing(session, [master.base]) as probe,
     ):
         await probe.want([FITS])
-        assert await found(probe, FITS)
+        assert await result(probe, FITS)
         other = await HttpScheduler.subscribe(session, master.base, name="other")
         assert (await other.events.next("OFFERS", timeout_s=5))["offers"]["offers"]
 
@@ -140,7 +140,7 @@ async def test_it_is_torn_down_at_the_end_of_a_term(
         operator = OperatorClient([master.base], session)
         async with probing(session, [master.base]) as probe:
             await probe.want([FITS])
-            assert not await found(probe, FITS)
+            assert not await result(probe, FITS)
         assert await framework(operator) is None
         assert await framework(operator, "completed_frameworks") is not None
 
@@ -155,13 +155,13 @@ async def test_it_survives_a_change_of_master_with_its_id(
             probing(session, [first.base, second.base]) as probe,
         ):
             await probe.want([TOO_BIG])
-            assert not await found(probe, TOO_BIG)
+            assert not await result(probe, TOO_BIG)
             before = await framework(OperatorClient([first.base], session))
             await first.stop()
             await second.leading()
             async with agent_on(second):
                 await probe.want([FITS])
-                assert await found(probe, FITS)
+                assert await result(probe, FITS)
                 after = await framework(OperatorClient([second.base], session))
             assert before is not None
             assert after is not None
@@ -174,13 +174,13 @@ async def test_a_master_that_removed_it_gets_a_new_framework(
     async with leading(zookeeper_url) as master, probing(session, [master.base]) as probe:
         operator = OperatorClient([master.base], session)
         await probe.want([FITS])
-        assert not await found(probe, FITS)
+        assert not await result(probe, FITS)
         gone = await framework(operator)
         assert gone is not None
         await operator.call("TEARDOWN", teardown={"framework_id": gone["framework_info"]["id"]})
         await settled(probe, "away")
         await probe.want([TOO_BIG])
-        assert not await found(probe, TOO_BIG)
+        assert not await result(probe, TOO_BIG)
         new = await framework(operator)
         assert new is not None
         assert new["framework_info"]["id"] != gone["framework_info"]["id"]

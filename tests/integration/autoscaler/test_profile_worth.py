@@ -80,7 +80,7 @@ def worth(trace: Trace, **autoscaler: object) -> Worth:
     catalogue = catalogue_of(policy)
     world = World(trace, catalogue, Market(Settings(seed=3, boot_s=120.0)), {"default": {}})
     world.add(
-        "default", next(one for one in catalogue["default"] if one.capacity == "on-demand"), 1
+        "default", next(item for item in catalogue["default"] if item.capacity == "on-demand"), 1
     )
     figures = world.run(Mesaform("ours", policy.spec, catalogue)).figures()
     measured = FIRST_MONDAY_S + LEARNED * WEEK_S

@@ -86,11 +86,11 @@ def test_the_clusters_own_policy_runs_its_own_past_and_what_it_cost_stands_besid
 ):
     now = time.time()
     an_hour_of_work(S3Ledger(bucket, "toy", REGION), now)
-    found = json.loads(run("simulate", "--history", "2h", "-f", file, "--json"))
-    assert found["trace"]["tasks"] == 4
-    assert found["settings"]["boot_s"] == 7.0
-    assert found["policies"][0]["name"] == "toy"
-    assert found["paid"]["usd"] == pytest.approx(2 * 0.096, abs=2e-3)
+    actual = json.loads(run("simulate", "--history", "2h", "-f", file, "--json"))
+    assert actual["trace"]["tasks"] == 4
+    assert actual["settings"]["boot_s"] == 7.0
+    assert actual["policies"][0]["name"] == "toy"
+    assert actual["paid"]["usd"] == pytest.approx(2 * 0.096, abs=2e-3)
     shown = run("simulate", "--history", "2h", "-f", file)
     assert "agents really cost $0.19" in " ".join(shown.split())
 
@@ -110,9 +110,9 @@ def test_a_policy_file_takes_the_place_of_the_clusters_own(file: str, bucket: st
         "30s",
         "--json",
     )
-    found = json.loads(answer)
-    assert (found["policies"][0]["name"], found["settings"]["boot_s"]) == ("large", 30.0)
-    assert found["policies"][0]["machines_most"] == 1
+    actual = json.loads(answer)
+    assert (actual["policies"][0]["name"], actual["settings"]["boot_s"]) == ("large", 30.0)
+    assert actual["policies"][0]["machines_most"] == 1
 
 
 def test_a_cluster_without_a_history_is_an_error(file: str, bucket: str):

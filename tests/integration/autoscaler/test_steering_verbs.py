@@ -41,7 +41,7 @@ def in_force(bucket: str) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_orders_are_given_replaced_withdrawn_and_told(file: str, bucket: str):
+def test_orders_are_given_replaced_withdrawn_and_listed(file: str, bucket: str):
     assert "deploying" in run("pause", "-f", file, "--for", "30m", "--reason", "deploying")
     run("pause", "-f", file, "--for", "1h")
     run("hint", "-f", file, "--cpus", "2", "--mem", "4096", "--count", "10")
@@ -56,9 +56,9 @@ def test_orders_are_given_replaced_withdrawn_and_told(file: str, bucket: str):
     assert "No pause was in force" in run("resume", "-f", file)
     run("resume", "--all", "-f", file)
     assert in_force(bucket) == []
-    told = json.loads(run("why", "-f", file, "--json"))["decisions"]
-    assert [row["override"] for row in told][:3] == ["pause", "pause", "hint"]
-    assert all(row["by"] for row in told)
+    report = json.loads(run("why", "-f", file, "--json"))["decisions"]
+    assert [row["override"] for row in report][:3] == ["pause", "pause", "hint"]
+    assert all(row["by"] for row in report)
     assert "deploying" in run("why", "-f", file)
 
 
@@ -101,9 +101,9 @@ def test_cost_adds_up_what_the_ledger_has(file: str, bucket: str):
     shown = run("cost", "-f", file, "--since", "6h")
     assert "$4.0000 for 2 machines" in shown.replace("4.0001", "4.0000")
     assert "█" in shown
-    found = json.loads(run("cost", "-f", file, "--since", "2h", "--by", "role", "--json"))
-    assert found["usd"] == pytest.approx(3.0, abs=0.01)
-    assert found["shares"][0]["name"] == "(not known)"
+    actual = json.loads(run("cost", "-f", file, "--since", "2h", "--by", "role", "--json"))
+    assert actual["usd"] == pytest.approx(3.0, abs=0.01)
+    assert actual["shares"][0]["name"] == "(not known)"
     page = Path(file).with_name("bill.html")
     run("cost", "-f", file, "--since", "6h", "--html", str(page))
     assert "<svg" in page.read_text()

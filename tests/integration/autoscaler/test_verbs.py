@@ -47,7 +47,7 @@ def run(*arguments: str) -> Any:
     return result.stdout
 
 
-def test_why_tells_the_story_with_reasons_and_dollars(file: str, bucket: str):
+def test_why_shows_decisions_with_reasons_and_dollars(file: str, bucket: str):
     ledger, now = S3Ledger(bucket, "toy", REGION), time.time()
     ledger.append({"kind": "machine_started", "at": now, "instance_id": "i-1"})
     ledger.append(
@@ -104,13 +104,13 @@ async def test_plan_shows_demand_with_verdicts_and_does_nothing(file: str, bucke
     )
     async with cluster_on(cluster, MASTER):
         shown = await asyncio.to_thread(run, "plan", "-f", file)
-        found = json.loads(await asyncio.to_thread(run, "plan", "-f", file, "--json"))
+        actual = json.loads(await asyncio.to_thread(run, "plan", "-f", file, "--json"))
     assert "9 need machines to buy" in shown
     assert "would buy: 2 x m5.xlarge" in shown
-    (demand,) = found["demand"]
+    (demand,) = actual["demand"]
     assert (demand["name"], demand["buying"], demand["unmet"]) == ("/web", 9, 0)
-    assert found["dry_run"] is True
-    assert found["after_usd_per_hour"] == pytest.approx(0.48)
+    assert actual["dry_run"] is True
+    assert actual["after_usd_per_hour"] == pytest.approx(0.48)
     assert cluster.calls == []
 
 

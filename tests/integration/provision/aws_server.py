@@ -37,9 +37,9 @@ def reservations_as_on_aws() -> None:
         while True:
             address = next_address(self, instance)
             if not any(
-                ip_address(address) in one.cidr
-                for one in self._cidr_reservations
-                if one.reservation_type == "explicit"
+                ip_address(address) in item.cidr
+                for item in self._cidr_reservations
+                if item.reservation_type == "explicit"
             ):
                 return address
             del self._subnet_ips[address]

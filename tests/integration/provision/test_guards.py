@@ -159,7 +159,7 @@ async def test_what_an_interrupted_up_of_this_folder_left_is_removed(cloud, plac
     assert preview.changes == ()
     assert cloud.living() == set()
     assert cloud.roles() == set()
-    assert all(one["VpcId"] != vpc for one in cloud.aws.client("ec2").describe_vpcs()["Vpcs"]), (
+    assert all(item["VpcId"] != vpc for item in cloud.aws.client("ec2").describe_vpcs()["Vpcs"]), (
         "a second VPC would confuse the autoscaler"
     )
 

@@ -100,7 +100,7 @@ def test_aws_needs_neither_java_nor_addresses_of_this_host(programs, tmp_path):
 @pytest.mark.parametrize(
     ("says", "complaint"), [("1.2.0", "terraform is 1.2.0"), ("", "terraform is missing")]
 )
-def test_a_terraform_that_somebody_named_is_told_by_its_name(
+def test_a_terraform_that_somebody_named_is_reported_by_its_name(
     programs, tmp_path, monkeypatch, says, complaint
 ):
     install_all(programs, tmp_path)
@@ -116,10 +116,10 @@ def test_a_terraform_that_somebody_named_is_told_by_its_name(
 
 @pytest.mark.slow
 def test_the_library_stands_in_where_no_terraform_is_installed(programs, tmp_path):
-    found = terraform.find(tmp_path / "state")
-    assert found is not None
-    assert found.program == str(tmp_path / "state" / "terraform")
-    assert found.version >= (1, 15)
+    result = terraform.find(tmp_path / "state")
+    assert result is not None
+    assert result.program == str(tmp_path / "state" / "terraform")
+    assert result.version >= (1, 15)
 
 
 def provide(root: Path) -> Path:
@@ -180,20 +180,20 @@ def test_settings_meant_for_other_projects_do_not_reach_terraform(place):
         "PATH": os.environ["PATH"],
         "KEPT": "1",
     }
-    found = environment.prepare_environment(place, NOTHING_TO_BOOT, foreign).environment
-    assert not {"TF_DATA_DIR", "TF_CLI_ARGS_apply", "TF_VAR_a", "TF_WORKSPACE"} & set(found)
-    assert (found["KEPT"], found["CHECKPOINT_DISABLE"], found["MESAFORM_CLUSTER_FILE"]) == (
+    result = environment.prepare_environment(place, NOTHING_TO_BOOT, foreign).environment
+    assert not {"TF_DATA_DIR", "TF_CLI_ARGS_apply", "TF_VAR_a", "TF_WORKSPACE"} & set(result)
+    assert (result["KEPT"], result["CHECKPOINT_DISABLE"], result["MESAFORM_CLUSTER_FILE"]) == (
         "1",
         "1",
         str(place.file),
     )
 
 
-def test_a_second_taker_is_told_who_holds_the_lock(tmp_path):
-    told = f"held by pid {os.getpid()}: cdktf deploy"
+def test_the_error_for_a_taken_lock_names_its_holder(tmp_path):
+    shown = f"held by pid {os.getpid()}: cdktf deploy"
     with (
         hold(tmp_path / "lock", "cdktf deploy"),
-        pytest.raises(Busy, match=told),
+        pytest.raises(Busy, match=shown),
         hold(tmp_path / "lock", "cdktf destroy"),
     ):
         pass

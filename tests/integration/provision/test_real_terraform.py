@@ -38,11 +38,11 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     aws.bake()
     report = Recorded()
 
-    found = await provision.deploy(place, report)
+    result = await provision.deploy(place, report)
 
-    assert found.complete
-    assert found.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
-    assert len(found.agent_ids["default"]) == 2
+    assert result.complete
+    assert result.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
+    assert len(result.agent_ids["default"]) == 2
     assert {
         i["InstanceId"] for i in aws.instances(place.spec.name)
     } == provision.terraform_instance_ids(place)
@@ -137,8 +137,8 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
     assert state_file(place.cluster_dir, "network").stat().st_size > 0
 
     aws.bake()  # the checkout may have changed meanwhile
-    found = await provision.deploy(place, Recorded())
-    assert found.complete
+    result = await provision.deploy(place, Recorded())
+    assert result.complete
     known = provision.terraform_instance_ids(place)
     assert len(known) == 5
     assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == known, (
@@ -147,7 +147,7 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
     await provision.destroy(place, Recorded())
 
 
-async def test_the_first_error_of_terraform_is_told_with_its_resource_and_the_log(aws, place):
+async def test_the_first_error_of_terraform_is_shown_with_its_resource_and_the_log(aws, place):
     aws.bake()
     role = f"mesaform-{place.spec.name}-agent"
     aws.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")

@@ -33,7 +33,7 @@ def spec() -> ClusterSpec:
 
 def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
     ids = {f"${{aws_security_group.{role}s.id}}": role for role in user_data.ROLES}
-    found = {
+    result = {
         (
             ids[rule["security_group_id"]],
             rule["from_port"],
@@ -43,7 +43,7 @@ def test_every_way_in_is_one_that_the_blueprint_lists(stacks, spec):
         )
         for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule")
     }
-    assert found == {
+    assert result == {
         (rule.group, rule.first_port, rule.last_port, rule.source, "tcp")
         for rule in ports.ingress_rules(spec)
     }

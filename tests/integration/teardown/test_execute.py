@@ -154,13 +154,13 @@ class Setup:
         if not self.terraform_works:
             raise MesaformError("terraform ended with 1", where="agents")
         for stack in stacks:
-            for one in [
-                one
-                for one in await self.sweep.inventory()
-                if one.id in self.state.get(stack, set())
+            for item in [
+                item
+                for item in await self.sweep.inventory()
+                if item.id in self.state.get(stack, set())
             ]:
-                if one.kind in {"instance", "launch template"}:
-                    self.sweep.remove(one)
+                if item.kind in {"instance", "launch template"}:
+                    self.sweep.remove(item)
             self.state.pop(stack, None)
         self.destroyed.append(stacks)
 
@@ -184,20 +184,20 @@ class Setup:
     ) -> tuple[Survey, Plan, Outcome, Receipt]:
         """What `mesaform down` does, once."""
         world = self.world()
-        found = await survey(world)
-        planned = plan(found.inventory, request or TeardownRequest())
+        result = await survey(world)
+        planned = plan(result.inventory, request or TeardownRequest())
         teardown = Teardown(
             world, Journal(self.folder, NAME, self.clock()), report or Silent(), drain_grace_s=30
         )
-        outcome = await teardown.run(found, planned)
+        outcome = await teardown.run(result, planned)
         receipt = teardown.receipt(
-            found, outcome, ReceiptFacts(NAME, "local", REGION, self.clock(), 0.0)
+            result, outcome, ReceiptFacts(NAME, "local", REGION, self.clock(), 0.0)
         )
         Journal(self.folder, NAME, self.clock()).close(receipt.as_record(), self.clock())
-        return found, planned, outcome, receipt
+        return result, planned, outcome, receipt
 
     async def left(self) -> set[str]:
-        return {one.kind for one in await self.sweep.inventory()}
+        return {item.kind for item in await self.sweep.inventory()}
 
 
 @pytest.fixture
@@ -222,10 +222,12 @@ async def test_a_teardown_leaves_nothing_but_images(setup: Setup) -> None:
 async def test_the_autoscaler_is_fenced_before_anything_goes_and_agents_are_drained(
     setup: Setup,
 ) -> None:
-    told = Recorded()
-    await setup.down(told)
-    assert [stage for state, stage, _ in told.events if state == "started"] == list(TITLES.values())
-    assert ("done", TITLES["freeze"], "it obeys") in told.events
+    shown = Recorded()
+    await setup.down(shown)
+    assert [stage for state, stage, _ in shown.events if state == "started"] == list(
+        TITLES.values()
+    )
+    assert ("done", TITLES["freeze"], "it obeys") in shown.events
     assert setup.fences_seen == {"mesaform down"}
     assert setup.engine is not None
     assert len(setup.engine.deactivated) == 3
@@ -265,7 +267,9 @@ async def test_lost_state_files_are_made_good_by_the_sweep(setup: Setup) -> None
     assert await setup.left() == {"image", "snapshot"}
 
 
-async def test_a_terraform_that_fails_is_told_and_made_good_by_the_sweep(setup: Setup) -> None:
+async def test_a_terraform_that_fails_is_reported_and_the_sweep_deletes_the_rest(
+    setup: Setup,
+) -> None:
     setup.terraform_works = False
     _, _, outcome, receipt = await setup.down()
     assert any("terraform ended with 1" in trouble for trouble in outcome.troubles)
@@ -386,8 +390,8 @@ async def test_down_of_nothing_finds_nothing(cloud: Cloud, tmp_path: Path) -> No
     await setup.down(request=TeardownRequest(images=True))
     setup.engine = None
     setup.clock.now += 3600
-    found, planned, outcome, receipt = await setup.down(request=TeardownRequest(images=True))
-    assert found.inventory.is_empty
+    result, planned, outcome, receipt = await setup.down(request=TeardownRequest(images=True))
+    assert result.inventory.is_empty
     assert [step.kind for step in planned.steps] == ["sweep"]
     assert (outcome.swept.removed, outcome.swept.remaining) == ([], [])
     assert receipt.machines == ()

@@ -33,16 +33,16 @@ async def test_everything_tagged_is_listed_and_removed_and_nothing_else(cloud: C
     theirs = one_of_everything(cloud, "one-more", suffix="one-more", octet=11)
     one_of_everything(cloud, None, suffix="nobody", octet=12)
     sweep, other = sweep_of("one"), sweep_of("one-more")
-    listed = {(one.kind, one.id) for one in await sweep.inventory()}
+    listed = {(entry.kind, entry.id) for entry in await sweep.inventory()}
     assert set(ours.items()) <= listed
-    before = {one.key for one in await other.inventory()}
+    before = {entry.key for entry in await other.inventory()}
 
     swept = await sweep.run(images=True)
 
     assert swept.remaining == []
     assert await sweep.inventory() == []
-    assert set(ours.items()) <= {one.key for one in swept.removed}
-    assert {one.key for one in await other.inventory()} == before
+    assert set(ours.items()) <= {entry.key for entry in swept.removed}
+    assert {entry.key for entry in await other.inventory()} == before
     assert set(theirs.items()) <= before
     ec2 = cloud.client("ec2")
     strangers = [{"Name": "tag:Name", "Values": ["stranger"]}]
@@ -55,7 +55,7 @@ async def test_images_and_snapshots_stay_unless_asked(cloud: Cloud) -> None:
     one_of_everything(cloud, "one", suffix="one", octet=10)
     sweep = sweep_of("one")
     assert (await sweep.run()).is_clean
-    assert {one.kind for one in await sweep.inventory()} == {"image", "snapshot"}
+    assert {entry.kind for entry in await sweep.inventory()} == {"image", "snapshot"}
 
 
 async def test_a_second_sweep_finds_nothing_to_do(cloud: Cloud) -> None:

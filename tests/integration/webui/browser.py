@@ -88,7 +88,7 @@ class Browser:
     def all(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    def one(self, selector: str) -> WebElement:
+    def first(self, selector: str) -> WebElement:
         return self.all(selector)[0]
 
     def text(self, selector: str) -> str:
@@ -115,7 +115,7 @@ class Browser:
 
     def fill(self, form: str, **fields: Any) -> None:
         for name, value in fields.items():
-            field = self.one(f"{form} [name={name}]")
+            field = self.first(f"{form} [name={name}]")
             field.clear()
             field.send_keys(str(value))
 

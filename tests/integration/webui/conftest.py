@@ -32,9 +32,9 @@ class WebCluster(LittleCluster):
             self.until(
                 lambda: next(
                     (
-                        one
-                        for one in self.masters
-                        if self.answers(f"http://{one}:{port}/{path}") == 200
+                        item
+                        for item in self.masters
+                        if self.answers(f"http://{item}:{port}/{path}") == 200
                     ),
                     None,
                 )

@@ -33,7 +33,7 @@ class Server:
 
     def __init__(self, host: str, port: int) -> None:
         self.address, self.leader = f"{host}:{port}", ""
-        self.told: Telemetry | None = None
+        self.telemetry: Telemetry | None = None
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(host, port), daemon=True)
@@ -49,9 +49,9 @@ class Server:
         self._loop.close()
 
     async def _start(self, host: str, port: int) -> None:
-        self.told = Telemetry()
+        self.telemetry = Telemetry()
         self._runner = web.AppRunner(
-            Page(self.told, lambda: self.leader, HOSTS, self.address).application(),
+            Page(self.telemetry, lambda: self.leader, HOSTS, self.address).application(),
             shutdown_timeout=0.2,
         )
         await self._runner.setup()
@@ -60,17 +60,17 @@ class Server:
     def does(self, what) -> None:
         """Something in the server's own thread."""
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (what(self.told), done.set()))
+        self._loop.call_soon_threadsafe(lambda: (what(self.telemetry), done.set()))
         assert done.wait(10)
 
     def leads(self) -> None:
         self.leader = self.address
-        self.does(lambda told: told.begin(FakeLedger()))
+        self.does(lambda telemetry: telemetry.begin(FakeLedger()))
 
     def passes(self, at: float, **fields) -> None:
         snapshot = a_snapshot(**fields)
-        made = plan(snapshot, at)
-        self.does(lambda told: told.passed(made, snapshot))
+        planned = plan(snapshot, at)
+        self.does(lambda telemetry: telemetry.passed(planned, snapshot))
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -81,14 +81,14 @@ class Server:
 def servers(_browser: Browser) -> Iterator[tuple[Server, Server]]:
     """Two masters at the same port; the first leads."""
     port = free_port(HOSTS[0])
-    made = (Server(HOSTS[0], port), Server(HOSTS[1], port))
-    made[0].leads()
-    made[1].leader = made[0].address
-    yield made
+    planned = (Server(HOSTS[0], port), Server(HOSTS[1], port))
+    planned[0].leads()
+    planned[1].leader = planned[0].address
+    yield planned
     _browser.driver.get(
         "about:blank"
     )  # a page that is still open would note that its server has gone
-    for server in made:
+    for server in planned:
         server.stop()
 
 
@@ -132,7 +132,7 @@ def busy(server: Server, count: int) -> None:
         )
     for number in range(30):
         kind: Any = ("buy", "terminate", "unschedulable")[number % 3]
-        one = Decision(
+        first = Decision(
             now - 500 + 10 * number,
             kind,
             (Reason.of(ReasonCode.TEXT, text=f"{MARKUP} waits"),),
@@ -142,7 +142,7 @@ def busy(server: Server, count: int) -> None:
             usd_per_hour=0.096,
             policy="idle",
         )
-        server.does(lambda told, one=one: told.decided(one))
+        server.does(lambda telemetry, first=first: telemetry.decided(first))
     spec = a_spec(pools=[{"count": 2, "max": 1000}])
     server.passes(now, spec=spec, machines=machines, agents=agents, queue=queue, overrides=orders)
 
@@ -151,7 +151,7 @@ def keep(browser: Browser, name: str, folder: Path) -> None:
     browser.driver.save_screenshot(str(folder / f"{name}.png"))
 
 
-def test_a_cluster_without_agents_is_told_in_words(
+def test_a_cluster_without_agents_is_described_in_words(
     servers: tuple[Server, Server], browser: Browser, tmp_path: Path
 ) -> None:
     servers[0].passes(time.time(), spec=a_spec(pools=[{"count": 0}]), machines=[], agents=[])
@@ -215,7 +215,7 @@ def test_the_plots_go_back_as_far_as_asked(
             < narrow / 3
         )
     )
-    assert browser.one("[data-hours='6']").get_attribute("aria-pressed") == "true"
+    assert browser.first("[data-hours='6']").get_attribute("aria-pressed") == "true"
 
 
 def test_a_standby_s_page_is_the_leader_s_and_a_page_follows_a_change_of_leader(
@@ -227,7 +227,7 @@ def test_a_standby_s_page_is_the_leader_s_and_a_page_follows_a_change_of_leader(
     assert shaken_browser.run("return location.host") == first.address
     second.leads()
     second.passes(time.time(), machines=[], agents=[])
-    first.does(lambda told: told.end(time.time()))
+    first.does(lambda telemetry: telemetry.end(time.time()))
     first.leader = second.address
     shaken_browser.until(lambda: shaken_browser.run("return location.host") == second.address)
     shaken_browser.until(lambda: second.address in shaken_browser.text("#facts"))

@@ -25,7 +25,7 @@ def test_pages_of_an_empty_cluster_show_the_next_step(
     assert f"curl -X POST http://{empty_cluster.leader(8080)}:8080/v2/apps" in browser.text("#apps")
     assert "Nothing waits" in browser.text("#queue")
     browser.button("Create one").click()
-    assert browser.one("dialog#create").is_displayed()
+    assert browser.first("dialog#create").is_displayed()
 
 
 def test_agents_frameworks_and_tasks_of_a_live_cluster_appear(
@@ -127,7 +127,7 @@ def test_the_filter_narrows_tasks_and_a_refresh_keeps_rows_and_what_was_typed(
     host = next(
         word for word in browser.row("tasks", "web.shop").split() if word.startswith("127.121.100.")
     )
-    browser.one("#filter").send_keys(f"WEB {host}")
+    browser.first("#filter").send_keys(f"WEB {host}")
     browser.until(
         lambda: browser.rows("tasks") and all(host in row for row in browser.rows("tasks"))
     )
@@ -150,8 +150,8 @@ def test_the_filter_narrows_tasks_and_a_refresh_keeps_rows_and_what_was_typed(
         "filter",
         f"WEB {host}",
     ]
-    browser.one("#filter").clear()
-    browser.one("#filter").send_keys("no such thing")
+    browser.first("#filter").clear()
+    browser.first("#filter").send_keys("no such thing")
     browser.until(lambda: "matches the filter" in browser.text("#tasks"))
 
 
@@ -172,7 +172,7 @@ def test_an_app_is_created_scaled_and_deleted_through_the_page(
             and "1 of 1" in browser.row("apps", "/from-page")
         )
     )
-    assert not browser.one("#create").is_displayed()
+    assert not browser.first("#create").is_displayed()
 
     browser.button("/from-page").click()
     browser.until(lambda: browser.text("#apps .detail").count("from-page.instance") == 1)

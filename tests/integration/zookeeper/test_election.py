@@ -56,8 +56,8 @@ async def soon(event):
 async def test_the_first_to_enter_leads_and_the_next_follows_when_it_leaves(
     zookeeper_hosts, zookeeper_root
 ):
-    async with sessions(zookeeper_hosts, 2) as (one, two):
-        first = Contender(one, zookeeper_root, "first")
+    async with sessions(zookeeper_hosts, 2) as (item, two):
+        first = Contender(item, zookeeper_root, "first")
         await soon(first.elected)
         second = Contender(two, zookeeper_root, "second")
         leaders = watch_leader(two, zookeeper_root)
@@ -74,8 +74,8 @@ async def test_the_first_to_enter_leads_and_the_next_follows_when_it_leaves(
 async def test_a_leader_whose_node_is_deleted_steps_down_and_enters_again(
     zookeeper_hosts, zookeeper_root
 ):
-    async with sessions(zookeeper_hosts, 2) as (one, two):
-        first = Contender(one, zookeeper_root, "first")
+    async with sessions(zookeeper_hosts, 2) as (item, two):
+        first = Contender(item, zookeeper_root, "first")
         await soon(first.elected)
         first.elected.clear()
         (node,) = await two.children(zookeeper_root)
@@ -90,10 +90,10 @@ async def test_work_that_fails_ends_the_candidate_with_its_error(zookeeper_hosts
     async def fail(_epoch):
         raise LookupError("broken")
 
-    async with sessions(zookeeper_hosts, 1) as (one,):
+    async with sessions(zookeeper_hosts, 1) as (item,):
         with pytest.raises(LookupError, match="broken"):
-            await Candidate(one, zookeeper_root, b"x").run(fail)
-        assert await one.children(zookeeper_root) == []
+            await Candidate(item, zookeeper_root, b"x").run(fail)
+        assert await item.children(zookeeper_root) == []
 
 
 async def test_a_leader_cut_off_from_the_ensemble_steps_down_before_its_session_can_expire(
@@ -102,13 +102,13 @@ async def test_a_leader_cut_off_from_the_ensemble_steps_down_before_its_session_
     server = ZooKeeperServer(tmp_path)
     server.start()
     try:
-        async with sessions(server.hosts, 1) as (one,):
-            first = Contender(one, "/e", "first")
+        async with sessions(server.hosts, 1) as (item,):
+            first = Contender(item, "/e", "first")
             await soon(first.elected)
             server.kill()
             started = asyncio.get_running_loop().time()
             await soon(first.deposed)
-            assert asyncio.get_running_loop().time() - started < one.session_timeout_s
+            assert asyncio.get_running_loop().time() - started < item.session_timeout_s
             first.elected.clear()
             server.start()
             await soon(first.elected)
@@ -121,17 +121,17 @@ async def test_a_short_outage_changes_no_leader_for_candidates_and_watchers(tmp_
     server = ZooKeeperServer(tmp_path)
     server.start()
     try:
-        async with sessions(server.hosts, 2, timeout_s=60.0) as (one, two):
-            first = Contender(one, "/e", "first")
+        async with sessions(server.hosts, 2, timeout_s=60.0) as (item, two):
+            first = Contender(item, "/e", "first")
             await soon(first.elected)
             leaders = watch_leader(two, "/e")
             assert await anext(leaders) == b"first"
             following = asyncio.ensure_future(anext(leaders))
             server.kill()
-            while one.state == "connected":
-                await one.wait_state_change()
+            while item.state == "connected":
+                await item.wait_state_change()
             server.start()
-            await one.wait_connected()
+            await item.wait_connected()
             await two.wait_connected()
             await two.put("/e/log_replicas", b"")  # a change below the path that is no contender
             assert not first.deposed.is_set()

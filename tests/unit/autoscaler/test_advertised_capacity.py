@@ -48,11 +48,11 @@ def a_pass(
     )
 
 
-def reported(made: Plan, kind: str) -> list[str]:
+def reported(planned: Plan, kind: str) -> list[str]:
     """The decisions of a kind with their reasons, as text."""
     return [
         f"{render_decision(step.decision)}: {render_all(step.decision.reasons)}"
-        for step in made.commands
+        for step in planned.commands
         if step.decision.kind == kind
     ]
 
@@ -66,9 +66,9 @@ def shapes(spec: ClusterSpec, advertised: dict[str, Advertised]) -> dict[str, Sh
 
 def test_what_an_agent_has_is_remembered_by_pool_and_type_and_said_once_when_it_is_less() -> None:
     machine = a_machine()
-    made = a_pass([machine], [an_agent(machine, total=SMALLER)])
-    assert made.state.advertised == {"default/m5.large": Advertised(SMALLER, NOW)}
-    assert reported(made, "capacity_mismatch") == [
+    planned = a_pass([machine], [an_agent(machine, total=SMALLER)])
+    assert planned.state.advertised == {"default/m5.large": Advertised(SMALLER, NOW)}
+    assert reported(planned, "capacity_mismatch") == [
         (
             "m5.large in pool default advertises less capacity than expected: "
             "500 MiB memory less than expected; "
@@ -76,24 +76,26 @@ def test_what_an_agent_has_is_remembered_by_pool_and_type_and_said_once_when_it_
         )
     ]
     again = a_pass(
-        [machine], [an_agent(machine, total=SMALLER)], replace(made.state, leader_since=NOW - 999)
+        [machine],
+        [an_agent(machine, total=SMALLER)],
+        replace(planned.state, leader_since=NOW - 999),
     )
     assert reported(again, "capacity_mismatch") == []
-    assert again.state.advertised == made.state.advertised
+    assert again.state.advertised == planned.state.advertised
 
 
 def test_an_agent_with_all_that_was_expected_is_no_news() -> None:
     machine = a_machine()
-    made = a_pass([machine], [an_agent(machine)])
-    assert made.state.advertised["default/m5.large"].shape == M5
-    assert reported(made, "capacity_mismatch") == []
+    planned = a_pass([machine], [an_agent(machine)])
+    assert planned.state.advertised["default/m5.large"].shape == M5
+    assert reported(planned, "capacity_mismatch") == []
 
 
 @pytest.mark.parametrize("totals", [(M5, SMALLER), (SMALLER, M5)])
 def test_of_agents_that_differ_the_least_counts(totals: tuple[Shape, Shape]) -> None:
-    one, two = a_machine("i-1"), a_machine("i-2")
-    made = a_pass([one, two], [an_agent(one, total=totals[0]), an_agent(two, total=totals[1])])
-    assert made.state.advertised["default/m5.large"].shape == SMALLER
+    item, two = a_machine("i-1"), a_machine("i-2")
+    planned = a_pass([item, two], [an_agent(item, total=totals[0]), an_agent(two, total=totals[1])])
+    assert planned.state.advertised["default/m5.large"].shape == SMALLER
 
 
 def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that_is_too_small() -> (
@@ -119,12 +121,12 @@ def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that
 
 def test_types_never_seen_are_estimated_less_what_others_of_the_pool_were_short_of() -> None:
     raw = shapes(SPEC, {})
-    found = shapes(SPEC, {"default/m5.large": Advertised(SMALLER, NOW)})
+    result = shapes(SPEC, {"default/m5.large": Advertised(SMALLER, NOW)})
     share = SMALLER[1] / M5[1]
-    assert found["m5.large"] == SMALLER
-    assert found["m5.xlarge"][1] == int(raw["m5.xlarge"][1] * share)
-    assert found["m5.xlarge"][0] == raw["m5.xlarge"][0]
-    assert found["c5.large"][2:] == raw["c5.large"][2:]
+    assert result["m5.large"] == SMALLER
+    assert result["m5.xlarge"][1] == int(raw["m5.xlarge"][1] * share)
+    assert result["m5.xlarge"][0] == raw["m5.xlarge"][0]
+    assert result["c5.large"][2:] == raw["c5.large"][2:]
 
 
 def test_of_another_pool_nothing_is_concluded() -> None:
@@ -133,17 +135,17 @@ def test_of_another_pool_nothing_is_concluded() -> None:
 
 def test_an_agent_with_more_than_expected_does_not_make_others_larger() -> None:
     more = make(2, 9000, 35840, 0, M5[4])
-    found = shapes(SPEC, {"default/m5.large": Advertised(more, NOW)})
-    assert found["m5.large"] == more
-    assert found["m5.xlarge"] == shapes(SPEC, {})["m5.xlarge"]
+    result = shapes(SPEC, {"default/m5.large": Advertised(more, NOW)})
+    assert result["m5.large"] == more
+    assert result["m5.xlarge"] == shapes(SPEC, {})["m5.xlarge"]
 
 
 def test_gpus_disk_and_ports_are_learned_too() -> None:
     odd = make(2, 7680, 20000, 1, 11)
-    found = as_advertised(offerings(SPEC), {"default/m5.large": Advertised(odd, NOW)}, SPEC)[
+    result = as_advertised(offerings(SPEC), {"default/m5.large": Advertised(odd, NOW)}, SPEC)[
         "default"
     ]
-    of = {o.instance_type: o.resources for o in found}
+    of = {o.instance_type: o.resources for o in result}
     assert (of["m5.large"].disk_mib, of["m5.large"].gpus, of["m5.large"].port_count) == (
         20000,
         1,
@@ -201,10 +203,10 @@ def test_an_agent_that_registers_as_something_else_is_said_once_and_teaches_noth
 ) -> None:
     machine = a_machine()
     agent = an_agent(machine, attributes=attributes, total=SMALLER)
-    made = a_pass([machine], [agent])
-    assert words in reported(made, "anomaly")[0]
-    assert made.state.advertised == {}
-    assert reported(a_pass([machine], [agent], made.state), "anomaly") == []
+    planned = a_pass([machine], [agent])
+    assert words in reported(planned, "anomaly")[0]
+    assert planned.state.advertised == {}
+    assert reported(a_pass([machine], [agent], planned.state), "anomaly") == []
 
 
 def test_an_agent_that_does_not_say_everything_is_not_wrong() -> None:
@@ -219,11 +221,11 @@ def test_a_machine_that_registered_twice_is_said_and_counted_once() -> None:
         an_agent(machine, agent_id="S-old", registered_at=NOW - 900),
         an_agent(machine, agent_id="S-new", registered_at=NOW - 9),
     ]
-    made = a_pass([machine], twins, queue=[queued(count=3)])
-    assert reported(made, "anomaly") == [
+    planned = a_pass([machine], twins, queue=[queued(count=3)])
+    assert reported(planned, "anomaly") == [
         "i-1 is not as expected: several active agents are registered on it: S-new, S-old"
     ]
-    verdict = made.verdicts[0]
+    verdict = planned.verdicts[0]
     assert verdict.fits_now == 2
     gone = replace(twins[0], active=False)
     assert reported(a_pass([machine], [gone, twins[1]]), "anomaly") == []
@@ -248,11 +250,13 @@ TEMPLATES = {"default": Template("3", frozenset({"2", "3"}))}
 def test_a_machine_of_an_older_template_is_reported_once_unless_its_version_is_equal() -> None:
     old, alike = version("1", name="i-1"), version("2", name="i-2")
     agents = [an_agent(old), an_agent(alike)]
-    made = a_pass([old, alike], agents, templates=TEMPLATES)
-    assert reported(made, "anomaly") == [
+    planned = a_pass([old, alike], agents, templates=TEMPLATES)
+    assert reported(planned, "anomaly") == [
         "i-1 is not as expected: comes from version 1 of its launch template, the newest is 3"
     ]
-    assert reported(a_pass([old, alike], agents, made.state, templates=TEMPLATES), "anomaly") == []
+    assert (
+        reported(a_pass([old, alike], agents, planned.state, templates=TEMPLATES), "anomaly") == []
+    )
     assert reported(a_pass([old, alike], agents), "anomaly") == [], (
         "templates that could not be read"
     )
@@ -295,9 +299,9 @@ def test_all_drifted_machines_are_replaced_within_the_disruption_budget_and_new_
     for _ in range(300):
         world.run(4)
         disturbed = [
-            one
-            for one in world.journal.memory.removals.values()
-            if one.policy in {"drift", "replace"}
+            item
+            for item in world.journal.memory.removals.values()
+            if item.policy in {"drift", "replace"}
         ]
         most_gone = max(most_gone, len(disturbed))
     assert world.running("/web") == 8
@@ -334,7 +338,7 @@ def test_a_machine_past_its_age_is_replaced_before_it_goes() -> None:
     assert "runs for 1 hours (drift.max_age_hours 1)" in reasons[0]
 
 
-def test_drift_of_a_machine_that_cannot_be_told_is_none() -> None:
+def test_a_machine_whose_drift_is_unknown_has_none() -> None:
     machine = a_machine()
     snapshot: Snapshot = a_snapshot(
         SPEC, machines=[machine], agents=[an_agent(machine)], templates=TEMPLATES
@@ -349,16 +353,16 @@ REPLACING = a_spec(
 )
 
 
-def going(made: Plan) -> list[str]:
-    return [step.instance_id for step in made.commands if step.decision.kind == "deactivate"]
+def going(planned: Plan) -> list[str]:
+    return [step.instance_id for step in planned.commands if step.decision.kind == "deactivate"]
 
 
 def test_of_drifted_machines_without_work_only_as_many_go_as_may_be_disturbed() -> None:
     machines = [version("1", name=f"i-{n}") for n in range(4)]
     agents = [an_agent(machine) for machine in machines]
-    made = a_pass(machines, agents, spec=REPLACING, templates=TEMPLATES)
-    assert going(made) == ["i-0"]
-    assert made.commands[0].decision.policy == "drift"
+    planned = a_pass(machines, agents, spec=REPLACING, templates=TEMPLATES)
+    assert going(planned) == ["i-0"]
+    assert planned.commands[0].decision.policy == "drift"
 
 
 def test_a_protected_machine_stays_and_so_does_one_that_was_just_spared() -> None:
@@ -383,12 +387,14 @@ def test_work_never_moves_from_one_drifted_machine_to_another() -> None:
         an_agent(machine, allocated=shape, tasks=1, apps={"/web": 1}, work=(work,))
         for machine in machines
     ]
-    made = a_pass(
+    planned = a_pass(
         machines, agents, spec=REPLACING, templates=TEMPLATES, app_constraints={"/web": ()}
     )
-    assert going(made) == []
+    assert going(planned) == []
     assert [
-        (step.decision.kind, step.decision.policy) for step in made.commands if step.decision.count
+        (step.decision.kind, step.decision.policy)
+        for step in planned.commands
+        if step.decision.count
     ] == [("buy", "drift")]
     newer = version("3", name="i-9")
     room = an_agent(newer, allocated=shape, tasks=1)

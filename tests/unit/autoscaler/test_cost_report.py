@@ -82,11 +82,11 @@ def test_a_bill_may_be_by_type_zone_or_capacity_type():
         started("i-1", 0, instance_type="m5.large", zone="a", capacity="spot"),
         started("i-2", 0, usd=2.0, instance_type="m5.xlarge", zone="a", capacity="on-demand"),
     ]
-    told = {
+    shown = {
         by: {share.name: share.usd for share in add_up(rows, 0, HOUR, by).shares}
         for by in ("type", "zone", "capacity")
     }
-    assert told == {
+    assert shown == {
         "type": {"m5.large": 1.0, "m5.xlarge": 2.0},
         "zone": {"a": 3.0},
         "capacity": {"spot": 1.0, "on-demand": 2.0},

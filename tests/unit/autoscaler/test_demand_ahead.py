@@ -226,8 +226,8 @@ def test_what_past_mondays_needed_is_bought_a_boot_and_a_margin_ahead():
         "the last 3 Mondays 09:00 UTC used 40 cpus and 40960 MiB at p80 in pool default;"
         " 2 cpus and 2048 MiB are in use, waiting or reserved"
     )
-    made = plan(replace(snapshot, state=PlannerState(leader_since=0.0)), MONDAY_9 - LEAD_S)
-    assert made.verdicts[0].unit.source == "profile"
+    planned = plan(replace(snapshot, state=PlannerState(leader_since=0.0)), MONDAY_9 - LEAD_S)
+    assert planned.verdicts[0].unit.source == "profile"
 
 
 def test_it_is_off_by_default():
@@ -351,15 +351,15 @@ AHEAD = ("hint", "calendar", "profile")
 @settings(max_examples=examples(150), deadline=None)
 @given(clusters())
 def test_fused_demand_is_what_waits_and_no_more_room_ahead_than_was_asked_for(snapshot):
-    found = demand.collect(snapshot, MONDAY_9 if snapshot.spec.autoscaler.profile.enabled else NOW)
+    result = demand.collect(snapshot, MONDAY_9 if snapshot.spec.autoscaler.profile.enabled else NOW)
     waiting = sum(entry.count for entry in snapshot.queue or () if entry.overdue)
-    assert sum(unit.count for unit in found if unit.source == "services") == waiting
-    assert all(unit.count > 0 and unit.reasons for unit in found)
-    assert len({unit.key for unit in found}) == len(found)
+    assert sum(unit.count for unit in result if unit.source == "services") == waiting
+    assert all(unit.count > 0 and unit.reasons for unit in result)
+    assert len({unit.key for unit in result}) == len(result)
     for order in snapshot.overrides:
-        assert sum(unit.count for unit in found if unit.name == f"hint {order.id}") <= order.count
+        assert sum(unit.count for unit in result if unit.name == f"hint {order.id}") <= order.count
     asked = sum(entry.count for entry in snapshot.spec.autoscaler.calendar)
-    assert sum(unit.count for unit in found if unit.source == "calendar") <= asked
+    assert sum(unit.count for unit in result if unit.source == "calendar") <= asked
 
 
 @pytest.mark.slow
@@ -374,20 +374,20 @@ def test_more_work_never_asks_for_more_room_ahead_and_takes_no_more_than_its_own
             before_cpus, after_cpus = (
                 sum(
                     unit.shape[0] * unit.count
-                    for unit in demand.collect(one, now)
+                    for unit in demand.collect(item, now)
                     if unit.source == source
                 )
-                for one in (snapshot, after)
+                for item in (snapshot, after)
             )
             if source == "hint":
                 assert after_cpus <= before_cpus
         totals = [
             sum(
                 unit.shape[0] * unit.count
-                for unit in demand.collect(one, now)
+                for unit in demand.collect(item, now)
                 if unit.source in AHEAD
             )
-            for one in (snapshot, after)
+            for item in (snapshot, after)
         ]
         assert totals[1] <= totals[0]
 
@@ -423,8 +423,8 @@ def test_room_ahead_is_pinned_to_a_pool_only_where_it_is_asked_for(source):
         overrides=(hint(),),
     )
     snapshot = replace(snapshot, profile=weeks(90, 90))
-    found = [unit for unit in demand.collect(snapshot, MONDAY_9) if unit.source == source]
-    assert [unit.constraints != () for unit in found] == (
+    result = [unit for unit in demand.collect(snapshot, MONDAY_9) if unit.source == source]
+    assert [unit.constraints != () for unit in result] == (
         [source == "profile"] if source != "hint" else []
     )
     assert [

@@ -23,8 +23,8 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "autoscaler.md"
 
 
 class Site:
-    def __init__(self, told: Telemetry) -> None:
-        self.told, self.leader, self.base = told, ADDRESS, ""
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.telemetry, self.leader, self.base = telemetry, ADDRESS, ""
         self._session = ClientSession()
 
     async def get(self, path: str):
@@ -39,22 +39,22 @@ class Site:
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     """A server that leads, at a free port, before its first pass."""
-    made = Site(Telemetry())
-    page = Page(made.told, lambda: made.leader, ["127.122.9.1", "127.122.9.2"], ADDRESS)
+    served = Site(Telemetry())
+    page = Page(served.telemetry, lambda: served.leader, ["127.122.9.1", "127.122.9.2"], ADDRESS)
     runner = web.AppRunner(page.application())
     await runner.setup()
     listening = web.TCPSite(runner, "127.0.0.1", 0)
     await listening.start()
-    made.base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    made.told.begin(FakeLedger())
-    yield made
-    await made.close()
+    served.base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    served.telemetry.begin(FakeLedger())
+    yield served
+    await served.close()
     await runner.cleanup()
 
 
-def a_pass(told: Telemetry, at: float = NOW, **fields) -> None:
+def a_pass(telemetry: Telemetry, at: float = NOW, **fields) -> None:
     snapshot = a_snapshot(**fields)
-    told.passed(plan(snapshot, at), snapshot)
+    telemetry.passed(plan(snapshot, at), snapshot)
 
 
 async def test_the_moment_has_demand_with_verdicts_pools_with_bounds_removals_and_orders(
@@ -63,7 +63,7 @@ async def test_the_moment_has_demand_with_verdicts_pools_with_bounds_removals_an
     machine = a_machine("i-9")
     order = Override("o1", "bound", "ann", NOW - 5, NOW + 600, pool="default", bound="max", count=7)
     a_pass(
-        site.told,
+        site.telemetry,
         machines=[machine],
         agents=[an_agent(machine)],
         queue=[queued(count=3, cpus=99)],
@@ -89,7 +89,7 @@ async def test_before_the_first_pass_and_for_wrong_questions_the_answers_are_pla
 
 
 async def test_a_standby_sends_pages_to_the_leader_and_keeps_its_own_health_and_metrics(site: Site):
-    site.told.end(NOW)
+    site.telemetry.end(NOW)
     site.leader = "127.122.9.2:9550"
     for path in ("/", "/view", "/series?hours=6"):
         status, headers, _ = await site.get(path)
@@ -129,36 +129,36 @@ async def test_the_last_day_comes_from_the_ledger_when_a_term_begins_and_nothing
         "count": 1,
     }
     ledger.append(decision)
-    site.told.recent.append(decision)
-    a_pass(site.told, at=now)
-    site.told._remember(ledger.read())
+    site.telemetry.recent.append(decision)
+    a_pass(site.telemetry, at=now)
+    site.telemetry._remember(ledger.read())
     _, _, series = await site.get("/series?hours=1")
     assert len(series["points"]) == 31
     assert series["points"][-1]["at"] == pytest.approx(now, abs=1)
-    assert [one[1] for one in series["decisions"]] == ["buy"]
+    assert [item[1] for item in series["decisions"]] == ["buy"]
 
 
 async def test_who_leads_again_shows_what_another_did_meanwhile(site: Site):
     import time
 
     now = time.time()
-    a_pass(site.told, at=now - 3000)
-    site.told.recent.append(
+    a_pass(site.telemetry, at=now - 3000)
+    site.telemetry.recent.append(
         {"kind": "decision", "decision": "buy", "at": now - 3000, "text": "mine"}
     )
-    site.told.end(now - 2900)
+    site.telemetry.end(now - 2900)
     ledger = FakeLedger()
     level = {"usd": 1.0, "idle_usd": 0.0, "demand": {}, "states": {}}
     ledger.append_many(
         {"kind": "level", "at": now - 3000 + 60 * number, "level": level} for number in range(40)
     )
     ledger.append({"kind": "decision", "decision": "buy", "at": now - 1000, "what": "theirs"})
-    site.told.begin(ledger)
-    a_pass(site.told, at=now)
-    site.told._remember(ledger.read())
+    site.telemetry.begin(ledger)
+    a_pass(site.telemetry, at=now)
+    site.telemetry._remember(ledger.read())
     _, _, series = await site.get("/series?hours=1")
     assert len(series["points"]) == 41
-    assert [one[3] for one in series["decisions"]] == ["mine", "theirs"]
+    assert [item[3] for item in series["decisions"]] == ["mine", "theirs"]
 
 
 def test_a_day_of_points_is_kept_and_no_more_are_shown_than_a_plot_has_room_for():
@@ -175,30 +175,30 @@ def test_a_day_of_points_is_kept_and_no_more_are_shown_than_a_plot_has_room_for(
 
 def test_the_documentation_has_every_metric_and_no_other():
     families = {family.name for family in Telemetry().measures.registry.collect()}
-    told = set(
+    telemetry = set(
         re.findall(
             r"^\| `mesaform_autoscaler_(\w+?)(?:_total)?(?:\{[^}]*\})?` \|",
             DOCUMENT.read_text(),
             re.MULTILINE,
         )
     )
-    assert told == {name.removeprefix("mesaform_autoscaler_") for name in families}
+    assert telemetry == {name.removeprefix("mesaform_autoscaler_") for name in families}
 
 
 def test_what_an_operator_would_alert_on_is_in_the_metrics():
-    told = Telemetry()
-    told.troubled("s3")
-    told.decided(Decision(NOW, "notice", policy="interruption"))
+    telemetry = Telemetry()
+    telemetry.troubled("s3")
+    telemetry.decided(Decision(NOW, "notice", policy="interruption"))
     machine = a_machine("i-9")
     a_pass(
-        told,
+        telemetry,
         spec=a_spec(),
         machines=[machine],
         agents=[an_agent(machine)],
         queue=[queued(count=40)],
         freeze_reason="down",
     )
-    value = told.measures.registry.get_sample_value
+    value = telemetry.measures.registry.get_sample_value
     assert value("mesaform_autoscaler_machines", {"pool": "default", "state": "idle"}) == 1
     assert value("mesaform_autoscaler_idle_usd_per_hour") == 0.096
     assert value("mesaform_autoscaler_usd_per_hour") == 0.096

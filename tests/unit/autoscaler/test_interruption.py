@@ -62,7 +62,7 @@ def work(count=2, app="/web", framework="marathon", **fields) -> tuple[RunningTa
     )
 
 
-def a_told(
+def with_notices(
     *notices: Notice,
     tasks: tuple[RunningTask, ...] | None = None,
     removal: Removal | None = None,
@@ -153,8 +153,8 @@ def test_a_machine_that_ec2_does_not_list_yet_is_known_by_its_launch():
 def test_hearing_it_again_changes_nothing():
     machines = [a_machine("i-1", capacity="spot")]
     once = absorb(PlannerState(), heard(a_notice()), machines, (), NOW)
-    told = replace(once, notices={"i-1": replace(once.notices["i-1"], is_reported=True)})
-    assert absorb(told, heard(a_notice(), a_notice()), machines, (), NOW + 5) is told
+    shown = replace(once, notices={"i-1": replace(once.notices["i-1"], is_reported=True)})
+    assert absorb(shown, heard(a_notice(), a_notice()), machines, (), NOW + 5) is shown
 
 
 def test_a_notice_that_comes_an_hour_late_is_dropped():
@@ -173,7 +173,7 @@ def test_only_scheduled_events_can_be_withdrawn():
 
 
 def test_a_notice_is_kept_until_the_machine_and_its_agent_are_gone():
-    snapshot = a_told(a_notice(is_reported=True))
+    snapshot = with_notices(a_notice(is_reported=True))
     gone = replace(snapshot.machines[0], state="terminated")
     with_agent = replace(snapshot, machines=(gone, *snapshot.machines[1:]))
     assert set(plan(with_agent, NOW + 130).state.notices) == {"i-1"}
@@ -188,38 +188,38 @@ def test_a_notice_is_kept_until_the_machine_and_its_agent_are_gone():
 
 
 def test_the_first_pass_takes_the_machine_out_and_buys_what_its_tasks_need():
-    made = plan(a_told(a_notice()), NOW)
-    assert [step.decision.kind for step in made.commands] == ["notice", "buy", "deactivate"]
+    outcome = plan(with_notices(a_notice()), NOW)
+    assert [step.decision.kind for step in outcome.commands] == ["notice", "buy", "deactivate"]
     (launch,) = [
-        action for step in made.commands for action in step.actions if isinstance(action, Launch)
+        action for step in outcome.commands for action in step.actions if isinstance(action, Launch)
     ]
     assert launch.request.count == 1
-    assert made.verdicts[0].unit.source == "displaced"
-    assert made.verdicts[0].buying == 2
-    assert made.state.notices["i-1"].is_reported
+    assert outcome.verdicts[0].unit.source == "displaced"
+    assert outcome.verdicts[0].buying == 2
+    assert outcome.state.notices["i-1"].is_reported
 
 
 def test_nothing_is_bought_where_its_tasks_fit():
-    assert kinds(a_told(a_notice(), roomy=True)) == ["notice", "deactivate"]
+    assert kinds(with_notices(a_notice(), roomy=True)) == ["notice", "deactivate"]
 
 
 def test_a_task_counts_once_when_its_queue_shows_it():
     """Its agent no longer has it: the machine bought for it is on its way, and takes it."""
-    gone = a_told(
+    gone = with_notices(
         a_notice(), tasks=(), removal=deactivated(), agent=AWAY, queue=[queued("/web", 2)]
     )
-    made = plan(gone, NOW)
-    assert sum(verdict.unit.count for verdict in made.verdicts) == 2
-    half = a_told(
+    outcome = plan(gone, NOW)
+    assert sum(verdict.unit.count for verdict in outcome.verdicts) == 2
+    half = with_notices(
         a_notice(), tasks=work(1), removal=deactivated(), agent=AWAY, queue=[queued("/web", 1)]
     )
     assert sum(verdict.unit.count for verdict in plan(half, NOW).verdicts) == 2
 
 
-def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
+def test_a_decision_names_what_is_on_the_machine_and_what_follows():
     (decision,) = [
         step.decision
-        for step in plan(a_told(a_notice()), NOW).commands
+        for step in plan(with_notices(a_notice()), NOW).commands
         if step.decision.kind == "notice"
     ]
     assert render_decision(decision) == "i-1 (m5.large, spot) is interrupted"
@@ -236,7 +236,7 @@ def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
 
 
 @pytest.mark.parametrize(
-    ("left_s", "said"),
+    ("left_s", "text"),
     [
         (58.0, "ends in 58 s"),
         (1800.0, "in 30 min"),
@@ -244,28 +244,28 @@ def test_what_is_told_says_what_is_on_the_machine_and_what_follows():
         (-3.0, "was due 3 s ago"),
     ],
 )
-def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, said):
+def test_when_a_scheduled_event_comes_is_said_as_people_say_it(left_s, text):
     (decision,) = announcements.unreported(
-        a_told(replace(planned(left_s=left_s), is_reported=False)), 1.0, NOW
+        with_notices(replace(planned(left_s=left_s), is_reported=False)), 1.0, NOW
     )
     assert render_decision(decision) == "i-1 (m5.large, spot) has a scheduled event"
     assert render(decision.reasons[0]).startswith("instance retirement, ")
-    assert said in render(decision.reasons[0])
+    assert text in render(decision.reasons[0])
 
 
-def test_a_notice_is_told_once():
-    assert "notice" not in kinds(a_told(a_notice(is_reported=True)))
+def test_a_notice_is_recorded_once():
+    assert "notice" not in kinds(with_notices(a_notice(is_reported=True)))
 
 
 def test_it_drains_as_soon_as_its_tasks_have_a_place():
     (drain,) = actions(
-        a_told(a_notice(is_reported=True), removal=deactivated(), agent=AWAY, roomy=True)
+        with_notices(a_notice(is_reported=True), removal=deactivated(), agent=AWAY, roomy=True)
     )
     assert drain == Drain("i-1", "S-i-1", 115.0, mark_gone=False)
 
 
 def test_it_waits_for_what_was_bought_and_then_no_longer():
-    snapshot = a_told(a_notice(is_reported=True), removal=deactivated(), agent=AWAY)
+    snapshot = with_notices(a_notice(is_reported=True), removal=deactivated(), agent=AWAY)
     assert not [action for action in actions(snapshot, NOW + 104) if isinstance(action, Drain)]
     (drain,) = [action for action in actions(snapshot, NOW + 105) if isinstance(action, Drain)]
     assert drain.grace_s == 10.0
@@ -279,7 +279,7 @@ def test_the_last_call_leaves_the_grace_but_at_most_a_third_of_the_notice():
 
 def test_what_will_be_done_before_the_end_is_left_alone():
     batch = work(1, "/batch", ends_at=NOW + 60)
-    snapshot = a_told(
+    snapshot = with_notices(
         a_notice(is_reported=True), tasks=batch, removal=deactivated(), agent=AWAY, roomy=True
     )
     assert actions(snapshot) == actions(snapshot, NOW + 110) == []
@@ -290,12 +290,12 @@ def test_what_will_be_done_before_the_end_is_left_alone():
 
 def test_a_drain_waits_for_work_that_is_soon_done_but_not_for_ever():
     tasks = work(1, "/batch", ends_at=NOW + 60) + work(1)
-    snapshot = a_told(
+    snapshot = with_notices(
         a_notice(is_reported=True), tasks=tasks, removal=deactivated(), agent=AWAY, roomy=True
     )
     assert actions(snapshot) == []
     assert [type(action) for action in actions(snapshot, NOW + 105)] == [Drain]
-    later = a_told(
+    later = with_notices(
         a_notice(is_reported=True),
         tasks=work(1, "/batch", ends_at=NOW + 109) + work(1),
         removal=deactivated(),
@@ -306,7 +306,7 @@ def test_a_drain_waits_for_work_that_is_soon_done_but_not_for_ever():
 
 
 def test_work_that_ends_after_the_machine_moves_like_any_other():
-    snapshot = a_told(
+    snapshot = with_notices(
         a_notice(is_reported=True),
         tasks=work(ends_at=NOW + 116),
         removal=deactivated(),
@@ -319,26 +319,28 @@ def test_work_that_ends_after_the_machine_moves_like_any_other():
 def test_nothing_is_drained_before_the_deactivation_was_looked_at_again():
     assert (
         actions(
-            a_told(a_notice(is_reported=True), removal=deactivated(0.5), agent=AWAY, roomy=True)
+            with_notices(
+                a_notice(is_reported=True), removal=deactivated(0.5), agent=AWAY, roomy=True
+            )
         )
         == []
     )
 
 
 def test_a_deactivation_that_was_lost_is_asked_for_again():
-    (again,) = actions(a_told(a_notice(is_reported=True), removal=deactivated(), roomy=True))
+    (again,) = actions(with_notices(a_notice(is_reported=True), removal=deactivated(), roomy=True))
     assert again == Deactivate("i-1", "S-i-1")
 
 
 def test_a_drain_that_was_lost_is_asked_for_again():
     removal = replace(deactivated(20.0), phase="draining")
     (drain,) = actions(
-        a_told(a_notice(is_reported=True), removal=removal, agent=AWAY, roomy=True), NOW + 60
+        with_notices(a_notice(is_reported=True), removal=removal, agent=AWAY, roomy=True), NOW + 60
     )
     assert drain == Drain("i-1", "S-i-1", 55.0, mark_gone=False)
     assert (
         actions(
-            a_told(
+            with_notices(
                 a_notice(is_reported=True),
                 removal=removal,
                 agent={**AWAY, "drain_state": "DRAINING"},
@@ -351,7 +353,7 @@ def test_a_drain_that_was_lost_is_asked_for_again():
 
 def test_a_removal_under_way_is_taken_over():
     (step,) = plan(
-        a_told(
+        with_notices(
             a_notice(is_reported=True),
             removal=deactivated(policy="underused"),
             agent=AWAY,
@@ -366,7 +368,7 @@ def test_a_removal_under_way_is_taken_over():
 def test_demand_is_not_placed_on_a_machine_that_ends():
     """Neither on its room, nor by taking it back."""
     for removal, agent in ((None, {}), (deactivated(), AWAY)):
-        snapshot = a_told(
+        snapshot = with_notices(
             a_notice(is_reported=True),
             tasks=(),
             removal=removal,
@@ -378,7 +380,7 @@ def test_demand_is_not_placed_on_a_machine_that_ends():
 
 
 def test_a_machine_that_still_boots_is_not_counted_on():
-    snapshot = a_told(a_notice(is_reported=True), queue=[queued("/web", 1)])
+    snapshot = with_notices(a_notice(is_reported=True), queue=[queued("/web", 1)])
     assert snapshot.cluster is not None
     young = replace(snapshot.machines[0], launched_at=NOW - 10)
     booting = replace(
@@ -391,26 +393,26 @@ def test_a_machine_that_still_boots_is_not_counted_on():
 
 
 def test_a_machine_that_outlives_its_announced_end_is_given_back():
-    snapshot = a_told(a_notice(is_reported=True), tasks=(), removal=deactivated(), agent=AWAY)
+    snapshot = with_notices(a_notice(is_reported=True), tasks=(), removal=deactivated(), agent=AWAY)
     assert actions(snapshot, NOW + 175) == []
     assert actions(snapshot, NOW + 181) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
 
 
-def test_the_engine_is_told_of_a_machine_that_ended_as_announced():
-    snapshot = a_told(a_notice(is_reported=True), removal=deactivated(), agent=AWAY)
+def test_a_machine_that_ended_as_announced_is_reported_to_the_engine():
+    snapshot = with_notices(a_notice(is_reported=True), removal=deactivated(), agent=AWAY)
     ended = replace(
         snapshot,
         machines=(replace(snapshot.machines[0], state="terminated"), *snapshot.machines[1:]),
     )
-    made = plan(ended, NOW + 121)
-    (step,) = [step for step in made.commands if step.decision.kind == "instance_terminated"]
+    outcome = plan(ended, NOW + 121)
+    (step,) = [step for step in outcome.commands if step.decision.kind == "instance_terminated"]
     assert step.actions == (MarkGone("i-1", "S-i-1"),)
     assert "2 tasks were still on it" in render_all(step.decision.reasons)
 
 
 def test_a_machine_of_ours_that_was_stopped_is_given_back_and_one_of_terraforms_is_not():
     for tags, expected in (({}, [Terminate, MarkGone]), ({Tag.MANAGED_BY: "terraform"}, [])):
-        snapshot = a_told(
+        snapshot = with_notices(
             a_notice(is_reported=True),
             tasks=(),
             removal=deactivated(),
@@ -426,15 +428,15 @@ def test_a_machine_of_ours_that_was_stopped_is_given_back_and_one_of_terraforms_
 
 
 def test_a_machine_whose_end_was_called_off_works_again():
-    snapshot = a_told(tasks=(), removal=deactivated(), agent=AWAY)
+    snapshot = with_notices(tasks=(), removal=deactivated(), agent=AWAY)
     assert [action for action in actions(snapshot) if not isinstance(action, Launch)] == [
         Reactivate("i-1", "S-i-1")
     ]
 
 
-def test_a_masters_end_is_told_loudly_and_nothing_is_done():
+def test_the_announced_end_of_a_master_is_recorded_and_nothing_is_done():
     master = a_machine("i-m", by="terraform", role="master", pool="")
-    snapshot = a_told(a_notice("scheduled", "i-m", 60), roomy=True)
+    snapshot = with_notices(a_notice("scheduled", "i-m", 60), roomy=True)
     (step,) = plan(replace(snapshot, machines=(*snapshot.machines, master)), NOW).commands
     assert step.actions == ()
     assert "THE INSTANCE IS A MASTER" in render(step.decision.reasons[3])
@@ -443,10 +445,10 @@ def test_a_masters_end_is_told_loudly_and_nothing_is_done():
 def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
     spec = a_spec()
     ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
-    first = a_told(a_notice("scheduled", left_s=60), roomy=True, machine=ours, spec=spec)
+    first = with_notices(a_notice("scheduled", left_s=60), roomy=True, machine=ours, spec=spec)
     assert kinds(first) == ["notice", "deactivate"]
     assert "Terraform" in render(plan(first, NOW).commands[0].decision.reasons[3])
-    drained = a_told(
+    drained = with_notices(
         a_notice("scheduled", left_s=60, is_reported=True),
         roomy=True,
         machine=ours,
@@ -454,7 +456,7 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
         agent=AWAY,
     )
     assert [type(action) for action in actions(drained)] == [Drain]
-    empty = a_told(
+    empty = with_notices(
         a_notice("scheduled", left_s=60, is_reported=True),
         tasks=(),
         roomy=True,
@@ -468,36 +470,36 @@ def test_a_machine_of_terraforms_is_emptied_but_never_terminated():
 @pytest.mark.parametrize(
     "fields", [{"freeze_reason": "mesaform down"}, {"spec": a_spec(enabled=False)}]
 )
-def test_behind_a_fence_it_is_only_told(fields):
-    made = plan(a_told(a_notice(), **fields), NOW)
-    assert [action for step in made.commands for action in step.actions] == []
-    assert "notice" in [step.decision.kind for step in made.commands]
+def test_behind_a_freeze_a_notice_is_only_recorded(fields):
+    outcome = plan(with_notices(a_notice(), **fields), NOW)
+    assert [action for step in outcome.commands for action in step.actions] == []
+    assert "notice" in [step.decision.kind for step in outcome.commands]
 
 
 def test_a_pause_stops_the_buying_but_not_the_emptying():
     pause = Override("o1", "pause", "me", NOW - 10, NOW + 600)
-    assert kinds(a_told(a_notice(), overrides=(pause,))) == ["notice", "deactivate"]
+    assert kinds(with_notices(a_notice(), overrides=(pause,))) == ["notice", "deactivate"]
 
 
 def test_an_interruption_is_acted_on_while_removals_are_frozen():
-    snapshot = a_told(a_notice(), recovered=1)
+    snapshot = with_notices(a_notice(), recovered=1)
     assert plan(snapshot, NOW).removals_blocked
     assert "deactivate" in kinds(snapshot)
 
 
 def test_without_a_leading_master_nothing_is_done_yet():
-    made = plan(replace(a_told(a_notice()), cluster=None), NOW)
-    assert [action for step in made.commands for action in step.actions] == []
-    assert set(made.state.notices) == {"i-1"}
+    outcome = plan(replace(with_notices(a_notice()), cluster=None), NOW)
+    assert [action for step in outcome.commands for action in step.actions] == []
+    assert set(outcome.state.notices) == {"i-1"}
 
 
 def test_offerings_lately_interrupted_are_not_bought_while_others_are_there():
     spec = a_spec(pools=[{"spot_share": 1.0, "types": ["m5.large"]}])
     machines = [a_machine("i-1", capacity="spot")]
     memory = absorb(PlannerState(), heard(a_notice()), machines, (), NOW)
-    made = a_told(a_notice(), spec=spec, state=replace(memory, leader_since=NOW - 100))
-    made = replace(made, state=replace(made.state, risks=memory.risks))
-    (launch,) = bought(made)
+    outcome = with_notices(a_notice(), spec=spec, state=replace(memory, leader_since=NOW - 100))
+    outcome = replace(outcome, state=replace(outcome.state, risks=memory.risks))
+    (launch,) = bought(outcome)
     assert {offering.zone for offering in launch.request.offerings} == {ZONES[1], ZONES[2]}
 
 
@@ -511,38 +513,42 @@ def planned(left_s: float = 7200.0, **fields) -> Notice:
 
 
 def test_a_planned_end_takes_the_machine_out_ahead_and_buys_before_it_drains():
-    assert kinds(a_told(planned())) == ["deactivate"]
-    waiting = a_told(planned(), removal=deactivated(policy="retirement"), agent=AWAY)
+    assert kinds(with_notices(planned())) == ["deactivate"]
+    waiting = with_notices(planned(), removal=deactivated(policy="retirement"), agent=AWAY)
     assert kinds(waiting) == ["buy"]
-    ready = a_told(planned(), removal=deactivated(policy="retirement"), agent=AWAY, roomy=True)
+    ready = with_notices(
+        planned(), removal=deactivated(policy="retirement"), agent=AWAY, roomy=True
+    )
     assert actions(ready) == [Drain("i-1", "S-i-1", None, mark_gone=False)]
 
 
 def test_a_planned_end_far_away_is_left_alone_until_its_time():
     far = planned(left_s=86400 + 60)
-    assert kinds(a_told(far)) == []
-    assert kinds(a_told(far), NOW + 61) == ["deactivate"]
-    assert kinds(a_told(far, spec=a_spec(interruption={"retire_ahead_s": 90000}))) == ["deactivate"]
+    assert kinds(with_notices(far)) == []
+    assert kinds(with_notices(far), NOW + 61) == ["deactivate"]
+    assert kinds(with_notices(far, spec=a_spec(interruption={"retire_ahead_s": 90000}))) == [
+        "deactivate"
+    ]
 
 
 def test_a_planned_end_keeps_to_the_budget_of_disruptions_until_it_is_near():
     closed = a_spec(consolidation={"max_agents_percent": 0.0})
-    assert kinds(a_told(planned(), spec=closed)) == []
-    assert kinds(a_told(planned(), spec=closed), NOW + 7200 - 599)[-1] == "deactivate"
+    assert kinds(with_notices(planned(), spec=closed)) == []
+    assert kinds(with_notices(planned(), spec=closed), NOW + 7200 - 599)[-1] == "deactivate"
 
 
 def test_a_planned_end_that_finds_no_replacement_gives_the_machine_back_to_its_work():
-    stuck = a_told(
+    stuck = with_notices(
         planned(),
         removal=deactivated(1201.0, policy="retirement"),
         agent=AWAY,
         spec=a_spec(pools=[{"max": 3}]),
     )
-    made = plan(stuck, NOW)
+    outcome = plan(stuck, NOW)
     assert Reactivate("i-1", "S-i-1") in [
-        action for step in made.commands for action in step.actions
+        action for step in outcome.commands for action in step.actions
     ]
-    assert made.state.cooldown_until["i-1"] > NOW
+    assert outcome.state.cooldown_until["i-1"] > NOW
 
 
 def advice(**fields) -> Notice:
@@ -555,8 +561,8 @@ REPLACE: dict[str, Any] = {"interruption": {"on_rebalance": "replace"}}
 
 
 def test_advice_is_ignored_unless_the_spec_says_otherwise():
-    assert kinds(a_told(advice())) == []
-    assert kinds(a_told(advice(), spec=a_spec(**REPLACE))) == ["deactivate"]
+    assert kinds(with_notices(advice())) == []
+    assert kinds(with_notices(advice(), spec=a_spec(**REPLACE))) == ["deactivate"]
 
 
 @pytest.mark.parametrize(
@@ -571,21 +577,23 @@ def test_advice_is_ignored_unless_the_spec_says_otherwise():
     ],
 )
 def test_advice_is_not_followed_for_young_strange_or_protected_machines(fields):
-    assert kinds(a_told(advice(), spec=a_spec(**REPLACE), **fields)) == []
+    assert kinds(with_notices(advice(), spec=a_spec(**REPLACE), **fields)) == []
 
 
 def test_advice_is_followed_replacement_first():
     settings = a_spec(**REPLACE)
-    waiting = a_told(advice(), removal=deactivated(policy="rebalance"), agent=AWAY, spec=settings)
+    waiting = with_notices(
+        advice(), removal=deactivated(policy="rebalance"), agent=AWAY, spec=settings
+    )
     assert kinds(waiting) == ["buy"]
-    ready = a_told(
+    ready = with_notices(
         advice(), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True, spec=settings
     )
     assert [type(action) for action in actions(ready)] == [Drain]
 
 
 def test_advice_that_came_true_is_taken_over_by_the_interruption():
-    snapshot = a_told(
+    snapshot = with_notices(
         a_notice(is_reported=True), removal=deactivated(policy="rebalance"), agent=AWAY, roomy=True
     )
     (step,) = plan(snapshot, NOW).commands
@@ -597,7 +605,7 @@ def test_advice_that_came_true_is_taken_over_by_the_interruption():
 
 
 def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
-    snapshot = a_told(a_notice(is_reported=True))
+    snapshot = with_notices(a_notice(is_reported=True))
     rented = BilledMachine(
         "m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3480
     )
@@ -614,7 +622,7 @@ def test_an_interrupted_machines_end_is_a_row_with_its_dollars():
 
 
 def test_an_end_without_a_word_is_known_by_ec2s_reason():
-    snapshot = a_told()
+    snapshot = with_notices()
     rented = BilledMachine(
         "m5.large", ZONES[0], "spot", 0.036, "default", "autoscaler", "agent", NOW - 3600
     )
@@ -634,7 +642,9 @@ def test_an_end_without_a_word_is_known_by_ec2s_reason():
 
 
 def test_room_is_not_kept_twice_for_what_is_demand_already():
-    snapshot = a_told(a_notice(is_reported=True), removal=deactivated(), agent=AWAY, roomy=True)
+    snapshot = with_notices(
+        a_notice(is_reported=True), removal=deactivated(), agent=AWAY, roomy=True
+    )
     supply = build_supply(snapshot, NOW)
     units = collect(snapshot, NOW)
     assert [unit.source for unit in units] == ["displaced"]
@@ -647,7 +657,9 @@ def test_a_planned_drain_of_a_terraform_machine_that_was_lost_is_asked_for_again
     ours = {"tags": {Tag.MANAGED_BY: "terraform"}}
     assert [
         type(a)
-        for a in actions(a_told(planned(), removal=removal, agent=AWAY, machine=ours, roomy=True))
+        for a in actions(
+            with_notices(planned(), removal=removal, agent=AWAY, machine=ours, roomy=True)
+        )
     ] == [Drain]
 
 
@@ -657,17 +669,19 @@ def test_a_planned_drain_of_a_terraform_machine_leaves_it_standing_empty():
     drained = {**AWAY, "drain_state": "DRAINED"}
     assert (
         actions(
-            a_told(planned(), tasks=(), removal=removal, agent=drained, machine=ours, roomy=True)
+            with_notices(
+                planned(), tasks=(), removal=removal, agent=drained, machine=ours, roomy=True
+            )
         )
         == []
     )
-    bought_one = a_told(planned(), tasks=(), removal=removal, agent=drained, roomy=True)
+    bought_one = with_notices(planned(), tasks=(), removal=removal, agent=drained, roomy=True)
     assert [type(a) for a in actions(bought_one)] == [MarkGone, Terminate]
 
 
 def test_what_its_timers_say_is_when_the_next_step_comes():
     """Nothing to do now; a moment after `next_pass_at` there is."""
-    snapshot = a_told(
+    snapshot = with_notices(
         a_notice(is_reported=True),
         removal=deactivated(20.0),
         agent=AWAY,
@@ -675,16 +689,16 @@ def test_what_its_timers_say_is_when_the_next_step_comes():
     )
     now, looked = NOW + 20, 0
     while not [action for action in actions(snapshot, now) if isinstance(action, Drain)]:
-        made = plan(snapshot, now)
-        assert made.next_pass_at is not None
-        now, looked = max(made.next_pass_at, now + 0.001), looked + 1
+        outcome = plan(snapshot, now)
+        assert outcome.next_pass_at is not None
+        now, looked = max(outcome.next_pass_at, now + 0.001), looked + 1
         assert looked < 20
     assert now == pytest.approx(NOW + 105, abs=0.01)
 
 
 def test_a_machine_on_its_way_out_for_want_of_work_is_not_given_work_again():
     """A task had landed on it meanwhile: it would be taken back, were it not to end."""
-    snapshot = a_told(
+    snapshot = with_notices(
         a_notice(is_reported=True), removal=deactivated(policy=""), agent=AWAY, roomy=True
     )
     assert actions(snapshot) == [Deactivate("i-1", "S-i-1")]
@@ -692,7 +706,7 @@ def test_a_machine_on_its_way_out_for_want_of_work_is_not_given_work_again():
 
 def test_where_a_type_is_risky_in_every_zone_another_type_is_bought_as_spot():
     spec = a_spec(pools=[{"spot_share": 1.0, "types": ["m5.large", "m5.xlarge"]}])
-    snapshot = a_told(a_notice(is_reported=True), spec=spec)
+    snapshot = with_notices(a_notice(is_reported=True), spec=spec)
     risks = {f"m5.large/{zone}/spot": Risk(1.0, NOW) for zone in ZONES}
     (launch,) = bought(replace(snapshot, state=replace(snapshot.state, risks=risks)))
     assert {

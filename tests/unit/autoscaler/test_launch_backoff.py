@@ -84,8 +84,8 @@ def after(
 def asks(
     known: dict[str, Backoff], now: float, count: int = 1000, *offered: Offering
 ) -> list[tuple[int, list[str]]]:
-    found = LaunchQuota(known, now).split(count, offered or (A,), POOL)
-    return [(asked, [o.key for o in named]) for asked, named in found]
+    actual = LaunchQuota(known, now).split(count, offered or (A,), POOL)
+    return [(asked, [o.key for o in named]) for asked, named in actual]
 
 
 def test_without_errors_one_call_names_all_and_asks_for_all() -> None:
@@ -252,12 +252,12 @@ def test_a_purchase_is_cut_by_its_budget_and_the_rest_says_why_it_waits() -> Non
         leader_since=NOW - 9,
         backoffs={f"m5.large/{zone}/on-demand": Backoff(NOW - 1, 2, 2) for zone in ZONES},
     )
-    made = plan(a_snapshot(spec, queue=[queued(count=20)], state=memory), NOW)
-    requests = [action.request for step in made.commands for action in step.actions]
+    planned = plan(a_snapshot(spec, queue=[queued(count=20)], state=memory), NOW)
+    requests = [action.request for step in planned.commands for action in step.actions]
     assert [request.count for request in requests] == [2, 2, 2]
     assert len({request.token for request in requests}) == 3
     assert len({request.offerings[0].key for request in requests}) == 3
-    verdict = made.verdicts[0]
+    verdict = planned.verdicts[0]
     assert (verdict.buying, verdict.unmet) == (12, 8)
     assert "twice as many after each success" in render_refusal(verdict.refusal)
 
@@ -361,8 +361,8 @@ def test_backoffs_of_a_change_of_leader_hold() -> None:
         PlannerState(), leader_since=NOW, backoffs={key: Backoff(NOW + 50, 2, 3) for key in keys}
     )
     encoded = msgspec.json.decode(msgspec.json.encode(memory), type=PlannerState)
-    made = plan(
+    planned = plan(
         a_snapshot(a_spec(pools=[{"types": ["m5.large"]}]), queue=[queued()], state=encoded), NOW
     )
-    assert not [step for step in made.commands if step.decision.kind == "buy"]
-    assert made.state.backoffs == memory.backoffs
+    assert not [step for step in planned.commands if step.decision.kind == "buy"]
+    assert planned.state.backoffs == memory.backoffs

@@ -49,45 +49,45 @@ class Pass:
 
 
 def test_a_purchase_with_a_lost_answer_is_reported_with_its_machine_and_price_once_known() -> None:
-    one = Pass()
-    one.fleet.lose_next_answer = True
-    one.buy()
-    assert [decision.kind for decision in one.decisions] == ["launch_failed"]
-    one.now += 9
-    (machine,) = one.recover()
-    told = one.decisions[-1]
-    assert (told.kind, told.machines, told.count) == ("buy", (machine.instance_id,), 1)
-    assert render_decision(told) == f"1 x {machine.instance_type} for pool default"
-    assert render(told.reasons[0]).startswith("/web: 1 instance waiting")
+    item = Pass()
+    item.fleet.lose_next_answer = True
+    item.buy()
+    assert [decision.kind for decision in item.decisions] == ["launch_failed"]
+    item.now += 9
+    (machine,) = item.recover()
+    shown = item.decisions[-1]
+    assert (shown.kind, shown.machines, shown.count) == ("buy", (machine.instance_id,), 1)
+    assert render_decision(shown) == f"1 x {machine.instance_type} for pool default"
+    assert render(shown.reasons[0]).startswith("/web: 1 instance waiting")
     assert (
-        render_all(told.reasons[1:]) == "requested 9 s before, and the answer was lost;"
+        render_all(shown.reasons[1:]) == "requested 9 s before, and the answer was lost;"
         " EC2 lists its machines: nothing is bought again"
     )
-    assert told.usd_per_hour > 0
-    assert told.token == one.fleet.launches[0].token
-    one.recover()
-    assert len(one.decisions) == 2, "told once"
-    assert len(one.fleet.launches) == 1
+    assert shown.usd_per_hour > 0
+    assert shown.token == item.fleet.launches[0].token
+    item.recover()
+    assert len(item.decisions) == 2, "told once"
+    assert len(item.fleet.launches) == 1
 
 
-def test_one_that_ec2_does_not_list_yet_is_asked_for_again_and_told_so() -> None:
-    one = Pass(lag_s=60)
-    one.fleet.lose_next_answer = True
-    one.buy()
-    assert one.recover() == []
-    assert render(one.decisions[-1].reasons[-1]).endswith("requested again with the same token")
-    assert len(one.fleet.launches) == 1, "the same token, the same machines"
+def test_a_machine_that_ec2_does_not_list_yet_is_asked_for_again_with_its_reason() -> None:
+    item = Pass(lag_s=60)
+    item.fleet.lose_next_answer = True
+    item.buy()
+    assert item.recover() == []
+    assert render(item.decisions[-1].reasons[-1]).endswith("requested again with the same token")
+    assert len(item.fleet.launches) == 1, "the same token, the same machines"
 
 
 def test_a_purchase_says_which_offerings_had_none() -> None:
-    one = Pass()
-    (launch,) = [step.actions[0] for step in one.plan.commands if step.actions]
+    item = Pass()
+    (launch,) = [step.actions[0] for step in item.plan.commands if step.actions]
     first = launch.request.offerings[0]  # type: ignore[union-attr]
-    one.fleet.stock[first.key] = 0
-    one.buy()
-    (told,) = one.decisions
-    assert told.kind == "buy"
+    item.fleet.stock[first.key] = 0
+    item.buy()
+    (shown,) = item.decisions
+    assert shown.kind == "buy"
     assert (
         f"no capacity of {first.instance_type} ({first.capacity}) in {first.zone}: bought elsewhere"
-        in render_all(told.reasons)
+        in render_all(shown.reasons)
     )

@@ -74,9 +74,9 @@ def test_a_self_termination_with_a_report_has_its_reasons_and_time():
     assert from_record(decision.record()) == decision
 
 
-@pytest.mark.parametrize(("told", "counted"), [(NOW + 5000, NOW), (NOW - 90000, OURS.launched_at)])
-def test_the_time_of_a_report_is_within_the_life_of_its_machine(told, counted):
-    (ending,) = endings({"i-1": OURS}, {}, [], {"i-1": a_word(at=told)}, NOW)
+@pytest.mark.parametrize(("shown", "counted"), [(NOW + 5000, NOW), (NOW - 90000, OURS.launched_at)])
+def test_the_time_of_a_report_is_within_the_life_of_its_machine(shown, counted):
+    (ending,) = endings({"i-1": OURS}, {}, [], {"i-1": a_word(at=shown)}, NOW)
     assert ending.at == counted
 
 
@@ -103,7 +103,7 @@ def test_only_ended_autoscaled_machines_are_self_terminations():
 def test_several_self_terminations_are_one_line():
     before = {f"i-{n}": OURS for n in (1, 2, 3)}
     words = {name: a_word(name, NOW - 600 + 3 * n) for n, name in enumerate(before)}
-    rows = [one.decision(0.5).record() for one in endings(before, {}, [], words, NOW)]
+    rows = [item.decision(0.5).record() for item in endings(before, {}, [], words, NOW)]
     (line,) = lines_of(rows)
     assert (
         line.what
@@ -115,10 +115,10 @@ def test_several_self_terminations_are_one_line():
 
 def test_a_new_leader_says_for_how_long_nobody_worked():
     lease = Lease(3, 40, "10.0.0.1:9550", NOW - 1900)
-    told = succession(lease, 4, "10.0.0.2:9550", NOW)
-    assert told is not None
-    assert render_decision(told) == "the autoscaler on 10.0.0.2:9550 took over from 10.0.0.1:9550"
-    assert render_reasons(told) == [
+    shown = succession(lease, 4, "10.0.0.2:9550", NOW)
+    assert shown is not None
+    assert render_decision(shown) == "the autoscaler on 10.0.0.2:9550 took over from 10.0.0.1:9550"
+    assert render_reasons(shown) == [
         "no leader for 1900 s (term 4 on 10.0.0.2:9550 after 3 on 10.0.0.1:9550)"
     ]
     ahead = succession(replace_lease(lease, NOW + 50), 4, "10.0.0.2:9550", NOW)
@@ -187,17 +187,17 @@ async def test_new_terms_and_protected_machines_renew_at_once(leases: Leases):
         a_machine("i-4", "terminated", **protect),
     ]
     await leases.renew(a_spec(lease_s=0), machines)
-    told = await leases.previous()
-    assert told is not None
-    assert told.protected == ("i-2",)
+    shown = await leases.previous()
+    assert shown is not None
+    assert shown.protected == ("i-2",)
 
 
 @pytest.mark.zookeeper
 async def test_a_leader_without_a_spec_renews(leases: Leases):
     await leases.renew()
-    told = await leases.previous()
-    assert told is not None
-    assert told.terms is None
+    shown = await leases.previous()
+    assert shown is not None
+    assert shown.terms is None
 
 
 @pytest.mark.zookeeper

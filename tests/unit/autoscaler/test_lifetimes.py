@@ -23,7 +23,7 @@ HOUR_S = 3600.0
 
 
 def lives(*ran_s: float, name: str = "/web"):
-    return learned({}, [Ended(name, one, 1.0) for one in ran_s])[name]
+    return learned({}, [Ended(name, item, 1.0) for item in ran_s])[name]
 
 
 def test_what_is_not_known_lasts_as_long_again():
@@ -77,7 +77,7 @@ def test_only_so_many_names_are_kept_those_with_the_most_to_tell():
     assert "/often" in known
 
 
-def test_a_task_that_the_engine_tells_of_again_counts_once():
+def test_a_task_that_the_engine_lists_again_counts_once():
     view = ClusterView(ended=(Ended("/web", 60.0, 100.0),))
     memory = with_lifetimes(with_lifetimes(PlannerState(), view), view)
     assert sum(memory.lifetimes["/web"]) == 1
@@ -99,7 +99,7 @@ def seen(*tasks: Seen, detailed: bool = True) -> tuple[Ended, ...]:
     ).ended
 
 
-def test_the_engine_tells_how_long_ended_tasks_ran():
+def test_the_engine_states_how_long_ended_tasks_ran():
     assert seen(completed()) == (Ended("/web", 60.0, 160.0, "A-1"),)
     assert seen(completed(app=None)) == (Ended("batch", 60.0, 160.0, "A-1"),)
 

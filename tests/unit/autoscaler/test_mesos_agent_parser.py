@@ -98,9 +98,9 @@ def test_only_what_the_last_pass_used_is_remembered():
 
 
 def test_agents_expected_back_are_counted_and_what_is_allocated_is_at_hand_with_its_roles():
-    found = from_json({"agents": [an_agent()], "recovered_agents": [{}, {}]})
-    assert found.recovered == 2
-    (held,) = found.resources()
+    result = from_json({"agents": [an_agent()], "recovered_agents": [{}, {}]})
+    assert result.recovered == 2
+    (held,) = result.resources()
     assert held["allocated_resources"][0]["allocation_info"] == {"role": "ads"}
 
 

@@ -92,25 +92,25 @@ def tasks(draw: st.DrawFn) -> dict[str, Any]:
 )
 def test_pieces_give_what_the_whole_gives(running, unreachable, completed, places):
     data = body(tasks=running, unreachable_tasks=unreachable, completed_tasks=completed)
-    found = read_in(cut(data, places), 1)
-    assert found == TaskReader().read(data)
-    assert [seen.task_id for seen in found.running] == [
+    result = read_in(cut(data, places), 1)
+    assert result == TaskReader().read(data)
+    assert [seen.task_id for seen in result.running] == [
         t["task_id"]["value"] for t in running if t["state"] == "TASK_RUNNING"
     ]
     over = [t for t in running if t["state"] == "TASK_FINISHED"] + completed
-    assert [seen.task_id for seen in found.over] == [t["task_id"]["value"] for t in over]
+    assert [seen.task_id for seen in result.over] == [t["task_id"]["value"] for t in over]
 
 
 def test_most_of_a_long_answer_is_released_before_its_end():
     data = body(tasks=[a_task(f"t{n}") for n in range(4000)], completed_tasks=[])
-    splitter, most, found = Splitter(), 0, 0
+    splitter, most, result = Splitter(), 0, 0
     for start in range(0, len(data), 65_536):
-        found += sum(len(items) for _, items in splitter.feed(data[start : start + 65_536]))
+        result += sum(len(items) for _, items in splitter.feed(data[start : start + 65_536]))
         most = max(most, splitter.buffered_bytes)
     assert len(data) > 1_500_000
     assert most < 2.5 * mesos_task_parser.DECODE_AT_BYTES
-    assert found > 3000
-    assert found + sum(len(items) for _, items in splitter.end()) == 4000
+    assert result > 3000
+    assert result + sum(len(items) for _, items in splitter.end()) == 4000
 
 
 def test_a_task_is_what_it_says_of_itself():
@@ -140,12 +140,12 @@ def test_a_task_with_little_known_has_defaults():
     assert seen == Seen("x", "", "", None, (0, 0, 0, 0, 0))
 
 
-def test_what_ended_is_told_apart_with_when():
-    found = from_json(
+def test_ended_tasks_are_listed_apart_with_their_time():
+    result = from_json(
         {"tasks": [a_task("a", "TASK_KILLED")], "completed_tasks": [a_task("b", "TASK_FINISHED")]}
     )
-    assert found.running == ()
-    assert [(seen.task_id, seen.ended) for seen in found.over] == [("a", 110.0), ("b", 110.0)]
+    assert result.running == ()
+    assert [(seen.task_id, seen.ended) for seen in result.over] == [("a", 110.0), ("b", 110.0)]
 
 
 def test_what_was_read_before_is_the_same_object_and_what_changed_is_read_again():
@@ -164,8 +164,8 @@ def test_what_was_read_before_is_the_same_object_and_what_changed_is_read_again(
 
 
 def test_agents_are_named_by_one_string():
-    one, two = from_json({"tasks": [a_task("a"), a_task("b")]}).running
-    assert one.agent_id is two.agent_id
+    item, two = from_json({"tasks": [a_task("a"), a_task("b")]}).running
+    assert item.agent_id is two.agent_id
 
 
 def test_a_reading_that_breaks_off_changes_nothing():

@@ -42,7 +42,7 @@ class World:
         """A pass that takes everything; the machines that it heard of."""
         heard = self.inbox.take()
         await self.inbox.settle()
-        return sorted(notice.instance_id for one in heard for notice in one.notices)
+        return sorted(notice.instance_id for item in heard for notice in item.notices)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_a_message_leaves_the_queue_only_after_a_pass_remembered_it(world)
     world.queue.send(an_event())
     await world.receive()
     assert world.queue.left == ["m-1"]
-    assert [one.notices[0].instance_id for one in world.inbox.take()] == ["i-1"]
+    assert [item.notices[0].instance_id for item in world.inbox.take()] == ["i-1"]
     assert world.queue.left == ["m-1"]
     await world.inbox.settle()
     assert world.queue.left == []
@@ -219,7 +219,7 @@ async def served(endpoint: NoticeEndpoint) -> AsyncIterator[TestClient]:
         yield client
 
 
-async def test_the_leader_takes_what_machines_tell_over_http_and_others_do_not(world):
+async def test_only_the_leader_accepts_reports_of_machines_over_http(world):
     endpoint = NoticeEndpoint()
     body = msgspec.json.encode(TOLD)
     async with served(endpoint) as client:

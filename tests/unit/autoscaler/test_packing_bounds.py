@@ -59,8 +59,8 @@ def a_template(
     pool: str = "p",
     **attributes: str,
 ) -> Template:
-    found = {"zone": zone, "pool": pool, "instance_type": name, **attributes}
-    return Template(pool, name, zone, "on-demand", usd, make(cpus, mem_mib, 0, 0, 100), found)
+    result = {"zone": zone, "pool": pool, "instance_type": name, **attributes}
+    return Template(pool, name, zone, "on-demand", usd, make(cpus, mem_mib, 0, 0, 100), result)
 
 
 def in_zones(*templates: tuple[str, float, float, float]) -> list[Template]:
@@ -208,10 +208,10 @@ def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded
     )
     problem = with_bound_dimensions(build(parts, TYPES, rows_at_most=rows), parts)
     assert problem.bound <= best + 1e-9
-    found = generate_columns(
+    result = generate_columns(
         problem, initial_columns(problem), {"p": 1000}, Effort(patterns=1), np.inf
     )
-    assert found.bound <= best + 1e-9
+    assert result.bound <= best + 1e-9
     assert (
         generate_columns(problem, initial_columns(problem), {"p": 1000}, USUAL, np.inf).bound
         <= best + 1e-9

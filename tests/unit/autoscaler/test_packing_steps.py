@@ -99,17 +99,17 @@ def test_a_dimension_that_another_exhausts_first_needs_no_look():
     at_most=st.integers(1, 12),
 )
 def test_a_bucket_is_as_large_as_all_that_is_in_it_and_there_are_few(drawn, at_most):
-    found = round_up_sizes(
+    result = round_up_sizes(
         [shape for shape, _, _ in drawn],
         [count for _, count, _ in drawn],
         [kind for _, _, kind in drawn],
         at_most,
     )
-    for (shape, _, _), bucket in zip(drawn, found, strict=True):
+    for (shape, _, _), bucket in zip(drawn, result, strict=True):
         assert how_often(shape, bucket) >= 1
         assert min(minus(bucket, times(shape, 1))) >= 0
     kinds = {kind for _, _, kind in drawn}
-    assert len({(kind, bucket) for (_, _, kind), bucket in zip(drawn, found, strict=True)}) <= max(
+    assert len({(kind, bucket) for (_, _, kind), bucket in zip(drawn, result, strict=True)}) <= max(
         at_most, len(kinds)
     )
 

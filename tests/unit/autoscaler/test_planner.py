@@ -38,29 +38,29 @@ from tests.unit.autoscaler.builders import (
 )
 
 
-def bought(made: Plan) -> dict[str, int]:
+def bought(outcome: Plan) -> dict[str, int]:
     """Machines ordered, by the first type of each request."""
-    found: dict[str, int] = {}
-    for step in made.commands:
+    result: dict[str, int] = {}
+    for step in outcome.commands:
         for action in step.actions:
             if isinstance(action, Launch):
                 name = action.request.offerings[0].instance_type
-                found[name] = found.get(name, 0) + action.request.count
-    return found
+                result[name] = result.get(name, 0) + action.request.count
+    return result
 
 
-def done(made: Plan) -> list[object]:
+def done(outcome: Plan) -> list[object]:
     return [
         action
-        for step in made.commands
+        for step in outcome.commands
         for action in step.actions
         if not isinstance(action, Launch)
     ]
 
 
-def only_verdict(made: Plan):
-    assert len(made.verdicts) == 1
-    return made.verdicts[0]
+def only_verdict(outcome: Plan):
+    assert len(outcome.verdicts) == 1
+    return outcome.verdicts[0]
 
 
 def an_idle_snapshot(idle_s: float = 400, **fields) -> Snapshot:
@@ -92,15 +92,15 @@ def an_idle_snapshot(idle_s: float = 400, **fields) -> Snapshot:
 
 
 def test_demand_that_fits_on_what_is_free_buys_nothing():
-    made = plan(an_idle_snapshot(queue=[queued(count=2)]), NOW)
-    assert (only_verdict(made).fits_now, bought(made)) == (2, {})
+    outcome = plan(an_idle_snapshot(queue=[queued(count=2)]), NOW)
+    assert (only_verdict(outcome).fits_now, bought(outcome)) == (2, {})
 
 
 def test_demand_beyond_what_is_free_is_bought_for_and_no_more():
-    made = plan(an_idle_snapshot(queue=[queued(count=5)]), NOW)
-    verdict = only_verdict(made)
+    outcome = plan(an_idle_snapshot(queue=[queued(count=5)]), NOW)
+    verdict = only_verdict(outcome)
     assert (verdict.fits_now, verdict.buying, verdict.unmet) == (2, 3, 0)
-    assert bought(made) == {"m5.large": 2}
+    assert bought(outcome) == {"m5.large": 2}
 
 
 def test_backing_off_after_failures_is_not_demand():
@@ -115,11 +115,11 @@ def test_memory_decides_the_type_when_memory_is_what_is_short():
 
 
 def test_what_no_type_can_hold_is_said_with_the_nearest_and_what_it_lacks():
-    made = plan(a_snapshot(queue=[queued(cpus=10)]), NOW)
-    refusal = only_verdict(made).refusal
+    outcome = plan(a_snapshot(queue=[queued(cpus=10)]), NOW)
+    refusal = only_verdict(outcome).refusal
     assert refusal.kind == "impossible"
     assert "m5.2xlarge, has 8 cpus: 2 cpus short" in render_refusal(refusal)
-    assert [step.decision.kind for step in made.commands] == ["unschedulable"]
+    assert [step.decision.kind for step in outcome.commands] == ["unschedulable"]
 
 
 def test_a_refusal_is_put_on_record_once():
@@ -129,16 +129,16 @@ def test_a_refusal_is_put_on_record_once():
 
 
 def test_a_role_that_no_offer_matches_is_not_cured_by_a_machine():
-    made = plan(a_snapshot(queue=[queued(role="ads", rejections={"UnfulfilledRole": 3})]), NOW)
-    assert bought(made) == {}
-    assert "ads" in render_refusal(only_verdict(made).refusal)
+    outcome = plan(a_snapshot(queue=[queued(role="ads", rejections={"UnfulfilledRole": 3})]), NOW)
+    assert bought(outcome) == {}
+    assert "ads" in render_refusal(only_verdict(outcome).refusal)
 
 
 def test_offers_that_were_too_small_are_cured_by_a_machine():
-    made = plan(
+    outcome = plan(
         a_snapshot(queue=[queued(rejections={"UnfulfilledRole": 1, "InsufficientCpus": 3})]), NOW
     )
-    assert bought(made) == {"m5.large": 1}
+    assert bought(outcome) == {"m5.large": 1}
 
 
 @pytest.mark.parametrize(
@@ -158,21 +158,21 @@ def test_constraints_on_what_a_pools_machines_will_be_decide_whether_one_is_boug
     constraint, fits
 ):
     spec = a_spec(pools=[{"attributes": {"disk": "ssd"}}])
-    made = plan(a_snapshot(spec, queue=[queued(constraints=[constraint])]), NOW)
-    assert bool(bought(made)) is fits
+    outcome = plan(a_snapshot(spec, queue=[queued(constraints=[constraint])]), NOW)
+    assert bool(bought(outcome)) is fits
     if not fits:
-        assert only_verdict(made).refusal.kind == "constraint"
+        assert only_verdict(outcome).refusal.kind == "constraint"
 
 
 def test_a_type_that_the_work_forbids_is_no_alternative_however_cheap():
     """EC2 takes the cheapest offering; a forbidden type would be bought again and again."""
     spec = a_spec(pools=[{"types": ["m5.large", "c5.large"]}])
-    made = plan(
+    outcome = plan(
         a_snapshot(spec, queue=[queued(constraints=[("instance_type", "LIKE", "m5.large")])]), NOW
     )
     requests = [
         action.request
-        for step in made.commands
+        for step in outcome.commands
         for action in step.actions
         if isinstance(action, Launch)
     ]
@@ -182,8 +182,8 @@ def test_a_type_that_the_work_forbids_is_no_alternative_however_cheap():
 
 
 def test_unique_hosts_get_a_machine_each():
-    made = plan(a_snapshot(queue=[queued(count=4, constraints=[("hostname", "UNIQUE")])]), NOW)
-    assert sum(bought(made).values()) == 4
+    outcome = plan(a_snapshot(queue=[queued(count=4, constraints=[("hostname", "UNIQUE")])]), NOW)
+    assert sum(bought(outcome).values()) == 4
 
 
 def test_unique_hosts_that_have_an_instance_already_are_not_counted_as_room():
@@ -198,7 +198,7 @@ def test_unique_hosts_that_have_an_instance_already_are_not_counted_as_room():
 def test_one_a_zone_buys_in_the_zones_that_have_none():
     machine = a_machine("i-t1", by="terraform", zone=ZONES[0])
     agent = an_agent(machine, allocated=make(1, 512), tasks=1, apps={"/web": 1})
-    made = plan(
+    outcome = plan(
         a_snapshot(
             machines=[machine],
             agents=[agent],
@@ -208,19 +208,19 @@ def test_one_a_zone_buys_in_the_zones_that_have_none():
     )
     zones = {
         offering.zone
-        for step in made.commands
+        for step in outcome.commands
         for action in step.actions
         for offering in action.request.offerings
     }
     assert zones == {ZONES[1], ZONES[2]}
-    assert only_verdict(made).unmet == 1
-    assert only_verdict(made).buying == 2
+    assert only_verdict(outcome).unmet == 1
+    assert only_verdict(outcome).buying == 2
 
 
 def test_headroom_is_demand_with_a_reason():
-    made = plan(a_snapshot(a_spec(headroom_percent=50)), NOW)
-    assert only_verdict(made).unit.source == "headroom"
-    assert sum(bought(made).values()) == 1
+    outcome = plan(a_snapshot(a_spec(headroom_percent=50)), NOW)
+    assert only_verdict(outcome).unit.source == "headroom"
+    assert sum(bought(outcome).values()) == 1
 
 
 # frameworks that are not ours
@@ -234,10 +234,10 @@ def starving_snapshot(memory: PlannerState | None = None, **fields) -> Snapshot:
 
 
 def test_a_framework_that_declared_its_smallest_offer_and_finds_none_gets_a_machine():
-    made = plan(starving_snapshot(), NOW)
-    assert bought(made) == {"m5.large": 1}
-    assert made.state.probes["F-batch"].size == 1
-    assert "smallest useful offer" in render_all(made.verdicts[0].unit.reasons)
+    outcome = plan(starving_snapshot(), NOW)
+    assert bought(outcome) == {"m5.large": 1}
+    assert outcome.state.probes["F-batch"].size == 1
+    assert "smallest useful offer" in render_all(outcome.verdicts[0].unit.reasons)
 
 
 @pytest.mark.parametrize("quiet", [{"suppressed": True}, {"active": False}, {"minimal": None}])
@@ -246,9 +246,9 @@ def test_a_framework_that_wants_nothing_or_cannot_say_what_gets_none(quiet):
 
 
 def test_a_framework_just_gone_dry_is_watched_for_a_moment_first():
-    made = plan(starving_snapshot(PlannerState(leader_since=NOW - 900)), NOW)
-    assert bought(made) == {}
-    assert made.state.dry_since == {"F-batch": NOW}
+    outcome = plan(starving_snapshot(PlannerState(leader_since=NOW - 900)), NOW)
+    assert bought(outcome) == {}
+    assert outcome.state.dry_since == {"F-batch": NOW}
 
 
 def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revives():
@@ -267,8 +267,8 @@ def test_a_framework_that_took_what_it_got_gets_twice_as_much():
         dry_since={"F-batch": NOW - 5},
         probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, has_registered=True)},
     )
-    made = plan(starving_snapshot(memory, accepted=5), NOW)
-    assert only_verdict(made).unit.count == 4
+    outcome = plan(starving_snapshot(memory, accepted=5), NOW)
+    assert only_verdict(outcome).unit.count == 4
 
 
 def test_a_framework_without_a_declaration_counts_once_it_revived_offers():
@@ -283,38 +283,38 @@ def test_a_framework_without_a_declaration_counts_once_it_revived_offers():
 def test_machines_on_their_way_are_counted():
     coming = a_machine("i-9", state="pending", launched_at=NOW - 10)
     machines = [a_machine("i-t1", by="terraform"), coming]
-    made = plan(
+    outcome = plan(
         a_snapshot(machines=machines, agents=[full(machines[0])], queue=[queued(count=2)]), NOW
     )
-    assert (only_verdict(made).arriving, bought(made)) == (2, {})
+    assert (only_verdict(outcome).arriving, bought(outcome)) == (2, {})
 
 
 def test_room_on_an_agent_that_ec2_does_not_list_counts_and_the_agent_is_left_alone():
     agent = an_agent(a_machine("i-elsewhere"))
-    made = plan(a_snapshot(machines=[], agents=[agent], queue=[queued(count=2)]), NOW)
-    assert (only_verdict(made).fits_now, made.commands) == (2, ())
+    outcome = plan(a_snapshot(machines=[], agents=[agent], queue=[queued(count=2)]), NOW)
+    assert (only_verdict(outcome).fits_now, outcome.commands) == (2, ())
 
 
 def test_a_journaled_launch_that_ec2_does_not_list_yet_is_counted():
     offering = a_snapshot().offerings["default"][0]
     intent = Intent(LaunchRequest("toy", "default", 1, (offering,), "ms-1"), NOW - 3, None)
-    made = plan(a_snapshot(queue=[queued(count=2)], intents=(intent,)), NOW)
-    assert (only_verdict(made).arriving, bought(made)) == (2, {})
+    outcome = plan(a_snapshot(queue=[queued(count=2)], intents=(intent,)), NOW)
+    assert (only_verdict(outcome).arriving, bought(outcome)) == (2, {})
 
 
 def test_the_pools_max_is_kept_and_said():
-    made = plan(a_snapshot(a_spec(pools=[{"max": 3}]), queue=[queued(count=40)]), NOW)
-    assert sum(bought(made).values()) == 1
-    verdict = only_verdict(made)
+    outcome = plan(a_snapshot(a_spec(pools=[{"max": 3}]), queue=[queued(count=40)]), NOW)
+    assert sum(bought(outcome).values()) == 1
+    verdict = only_verdict(outcome)
     assert (verdict.buying, verdict.unmet) == (8, 32)
     later = plan(a_snapshot(a_spec(pools=[{"max": 2}]), queue=[queued(count=40)]), NOW)
     assert "default (max 2)" in render_refusal(only_verdict(later).refusal)
 
 
 def test_the_budget_is_kept_and_said():
-    made = plan(a_snapshot(a_spec(usd=0.30), queue=[queued(count=40)]), NOW)
-    assert made.after_usd_per_hour <= 0.30
-    assert bought(made) == {"m5.large": 1}
+    outcome = plan(a_snapshot(a_spec(usd=0.30), queue=[queued(count=40)]), NOW)
+    assert outcome.after_usd_per_hour <= 0.30
+    assert bought(outcome) == {"m5.large": 1}
     broke = plan(a_snapshot(a_spec(usd=0.20), queue=[queued(count=40)]), NOW)
     assert only_verdict(broke).refusal.kind == "cost_cap"
     assert bought(broke) == {}
@@ -335,8 +335,8 @@ def test_an_offering_that_had_no_capacity_is_left_alone_for_a_while():
 @pytest.mark.parametrize(("share", "spot"), [(0.0, 0), (0.5, 2), (1.0, 4)])
 def test_the_spot_share_of_what_is_bought_is_kept(share, spot):
     spec = a_spec(pools=[{"types": ["m5.large"], "spot_share": share}])
-    made = plan(a_snapshot(spec, queue=[queued(count=8)]), NOW)
-    requests = [action.request for step in made.commands for action in step.actions]
+    outcome = plan(a_snapshot(spec, queue=[queued(count=8)]), NOW)
+    requests = [action.request for step in outcome.commands for action in step.actions]
     assert sum(request.count for request in requests) == 4
     assert (
         sum(request.count for request in requests if request.offerings[0].capacity == "spot")
@@ -344,17 +344,29 @@ def test_the_spot_share_of_what_is_bought_is_kept(share, spot):
     )
 
 
+def test_spot_machines_that_run_already_count_towards_the_share():
+    spec = a_spec(pools=[{"count": 0, "types": ["m5.large"], "spot_share": 0.25}])
+    machines = [a_machine(f"i-{number}", capacity="spot") for number in range(2)]
+    agents = [full(machine) for machine in machines]
+    planned = plan(
+        a_snapshot(spec, machines=machines, agents=agents, queue=[queued(count=12)]), NOW
+    )
+    requests = [action.request for step in planned.commands for action in step.actions]
+    assert sum(request.count for request in requests) == 6
+    assert {request.offerings[0].capacity for request in requests} == {"on-demand"}
+
+
 def test_a_launch_names_every_zone_so_that_one_without_capacity_costs_no_pass():
-    made = plan(a_snapshot(queue=[queued()]), NOW)
-    request = made.commands[0].actions[0].request
+    outcome = plan(a_snapshot(queue=[queued()]), NOW)
+    request = outcome.commands[0].actions[0].request
     assert {offering.zone for offering in request.offerings} == set(ZONES)
     assert request.offerings[0].zone == ZONES[2]  # where the pool has no machine yet
 
 
 def test_a_pool_is_brought_up_to_its_min():
-    made = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
-    assert bought(made) == {"m5.large": 2}
-    assert "min" in render(made.commands[0].decision.reasons[0])
+    outcome = plan(a_snapshot(a_spec(pools=[{"min": 4}])), NOW)
+    assert bought(outcome) == {"m5.large": 2}
+    assert "min" in render(outcome.commands[0].decision.reasons[0])
 
 
 def test_terraforms_machines_that_are_not_there_yet_are_not_replaced():
@@ -419,8 +431,8 @@ def test_a_machine_idle_for_less_stays():
 
 def test_a_machine_with_a_task_stays_whatever_its_timer_says():
     busy = an_agent(a_machine("i-1"), tasks=1, allocated=make(0.1, 32))
-    made = plan(an_idle_snapshot(agent=busy), NOW)
-    assert (done(made), made.state.idle_since) == ([], {})
+    outcome = plan(an_idle_snapshot(agent=busy), NOW)
+    assert (done(outcome), outcome.state.idle_since) == ([], {})
 
 
 def test_a_busy_machine_stays_even_when_idle_ones_go_at_once():
@@ -429,8 +441,8 @@ def test_a_busy_machine_stays_even_when_idle_ones_go_at_once():
 
 
 def test_a_machine_that_waiting_demand_will_use_stays():
-    made = plan(an_idle_snapshot(queue=[queued()]), NOW)
-    assert (done(made), "i-1" in made.state.idle_since) == ([], False)
+    outcome = plan(an_idle_snapshot(queue=[queued()]), NOW)
+    assert (done(outcome), "i-1" in outcome.state.idle_since) == ([], False)
 
 
 def test_a_machine_that_waiting_demand_will_use_stays_even_when_idle_ones_go_at_once():
@@ -446,13 +458,13 @@ def test_terraforms_machines_and_masters_are_never_removed():
     memory = PlannerState(
         leader_since=NOW - 9000, idle_since=dict.fromkeys(["i-t1", "i-t2", "i-m"], NOW - 9000)
     )
-    made = plan(
+    outcome = plan(
         a_snapshot(
             machines=machines, agents=[an_agent(machine) for machine in machines], state=memory
         ),
         NOW,
     )
-    assert done(made) == []
+    assert done(outcome) == []
 
 
 def test_the_pools_min_stays():
@@ -474,19 +486,19 @@ def test_nothing_is_removed_while_the_world_is_not_known(trouble, why):
     snapshot = replace(
         snapshot, **{key: value for key, value in trouble.items() if key != "recovered"}
     )
-    made = plan(snapshot, NOW)
-    assert why in render(made.removals_blocked)
-    assert done(made) == []
+    outcome = plan(snapshot, NOW)
+    assert why in render(outcome.removals_blocked)
+    assert done(outcome) == []
 
 
 def test_nothing_is_removed_while_too_many_agents_are_missing():
     snapshot = an_idle_snapshot()
-    made = plan(
+    outcome = plan(
         replace(snapshot, cluster=replace(snapshot.cluster, agents=snapshot.cluster.agents[1:])),
         NOW,
     )
-    assert "1 of 3 agents are missing" in render(made.removals_blocked)
-    assert done(made) == []
+    assert "1 of 3 agents are missing" in render(outcome.removals_blocked)
+    assert done(outcome) == []
 
 
 def a_leaving_snapshot(agent, phase="deactivated", ago=5.0, **fields) -> Snapshot:
@@ -503,14 +515,14 @@ def asleep(**fields):
 
 
 def test_a_deactivated_machine_is_taken_back_before_another_is_bought():
-    made = plan(a_leaving_snapshot(asleep(), queue=[queued(count=2)]), NOW)
-    assert done(made) == [Reactivate("i-1", "S-i-1")]
-    assert bought(made) == {}
+    outcome = plan(a_leaving_snapshot(asleep(), queue=[queued(count=2)]), NOW)
+    assert done(outcome) == [Reactivate("i-1", "S-i-1")]
+    assert bought(outcome) == {}
 
 
 def test_a_deactivated_machine_on_which_a_task_had_landed_is_taken_back():
-    made = plan(a_leaving_snapshot(asleep(tasks=1, allocated=make(1, 32))), NOW)
-    assert done(made) == [Reactivate("i-1", "S-i-1")]
+    outcome = plan(a_leaving_snapshot(asleep(tasks=1, allocated=make(1, 32))), NOW)
+    assert done(outcome) == [Reactivate("i-1", "S-i-1")]
 
 
 def test_a_deactivation_that_was_lost_is_asked_for_again_and_nothing_is_drained():
@@ -528,13 +540,15 @@ def test_a_drain_that_was_lost_is_asked_for_again():
 def test_an_operators_drain_that_was_withdrawn_before_it_began_is_undone():
     snapshot = a_leaving_snapshot(asleep(tasks=1, allocated=make(1, 32)))
     removal = replace(snapshot.state.removals["i-1"], policy="operator")
-    made = plan(replace(snapshot, state=replace(snapshot.state, removals={"i-1": removal})), NOW)
-    assert done(made) == [Reactivate("i-1", "S-i-1")]
+    outcome = plan(replace(snapshot, state=replace(snapshot.state, removals={"i-1": removal})), NOW)
+    assert done(outcome) == [Reactivate("i-1", "S-i-1")]
 
 
 def test_an_empty_agent_that_does_not_drain_in_time_is_marked_gone_and_terminated():
-    made = plan(a_leaving_snapshot(asleep(drain_state="DRAINING"), phase="draining", ago=80), NOW)
-    assert done(made) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
+    outcome = plan(
+        a_leaving_snapshot(asleep(drain_state="DRAINING"), phase="draining", ago=80), NOW
+    )
+    assert done(outcome) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
 
 
 def test_a_draining_agent_with_a_task_is_not_terminated_by_any_deadline():
@@ -552,9 +566,9 @@ def test_a_machine_that_never_registered_is_given_up_after_the_time_for_it():
     stuck = a_machine("i-9", launched_at=NOW - 601)
     machines = [a_machine("i-t1", by="terraform"), stuck]
     memory = PlannerState(leader_since=NOW - 9000)
-    made = plan(a_snapshot(machines=machines, agents=[full(machines[0])], state=memory), NOW)
-    assert done(made) == [Terminate("i-9")]
-    assert made.commands[0].decision.kind == "give_up"
+    outcome = plan(a_snapshot(machines=machines, agents=[full(machines[0])], state=memory), NOW)
+    assert done(outcome) == [Terminate("i-9")]
+    assert outcome.commands[0].decision.kind == "give_up"
     assert (
         done(plan(a_snapshot(machines=machines, agents=[full(machines[0])], state=memory), NOW - 5))
         == []
@@ -564,9 +578,9 @@ def test_a_machine_that_never_registered_is_given_up_after_the_time_for_it():
 def test_a_history_nobody_thought_of_leaves_the_machine_alone():
     snapshot = an_idle_snapshot()
     memory = replace(snapshot.state, history={"i-1": ("gone",)})
-    made = plan(replace(snapshot, state=memory), NOW)
-    assert made.quarantined == {"i-1": "gone > idle"}
-    assert done(made) == []
+    outcome = plan(replace(snapshot, state=memory), NOW)
+    assert outcome.quarantined == {"i-1": "gone > idle"}
+    assert done(outcome) == []
 
 
 def test_the_same_snapshot_gives_the_same_plan():

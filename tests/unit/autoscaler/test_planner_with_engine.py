@@ -46,12 +46,12 @@ def carried_out(
         history=dict.fromkeys(names, ("idle", "deactivated", "draining")),
     )
     machines = [a_machine(name) for name in NAMES]
-    made = plan(
+    planned = plan(
         a_snapshot(a_spec(pools=[{"count": 0}]), machines=machines, agents=[], state=memory), NOW
     )
     decisions: list[Decision] = []
     actor = PlanExecutor("toy", fleet, None, Journal(memory), decisions.append, lambda: NOW)  # type: ignore[arg-type]
-    return asyncio.run(actor.execute(made)), decisions
+    return asyncio.run(actor.execute(planned)), decisions
 
 
 def ended(decisions: Sequence[Decision]) -> list[str]:

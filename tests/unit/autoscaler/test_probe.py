@@ -95,7 +95,7 @@ def test_a_smaller_offer_is_given_back_and_says_nothing_of_the_larger_shape():
     life = Life().asking(BIG, SMALL)
     assert life.tell("offers", offers=(offer(make(2, 1024)),)) == [Decline(("o1",), probe.REFUSE_S)]
     assert life.tell("tick", after_s=4) == [Suppress()]
-    assert {name: one.offered for name, one in probe.known(life.mind, life.now).items()} == {
+    assert {name: item.offered for name, item in probe.known(life.mind, life.now).items()} == {
         text(BIG): False,
         text(SMALL): True,
     }
@@ -158,9 +158,9 @@ def test_a_removed_framework_begins_anew_with_the_next_suspicion():
     assert life.tell("wanted", shapes=(BIG,)) == [Subscribe()]
 
 
-@pytest.mark.parametrize("made", [Life().asking, Life().quiet])
-def test_the_end_of_a_term_tears_it_down(made):
-    life = made()
+@pytest.mark.parametrize("outcome", [Life().asking, Life().quiet])
+def test_the_end_of_a_term_tears_it_down(outcome):
+    life = outcome()
     assert life.tell("stop") == [Leave()]
     assert life.tell("subscribed") == [Leave()], "the word did not arrive: it is said again"
 
@@ -219,8 +219,8 @@ def test_whatever_happens_nothing_is_kept_and_offers_are_asked_for_only_while_so
         )
         if offers and life.mind.state != "away":
             assert any(
-                isinstance(one, Decline) and set(one.offer_ids) == {o.offer_id for o in offers}
-                for one in effects
+                isinstance(item, Decline) and set(item.offer_ids) == {o.offer_id for o in offers}
+                for item in effects
             )
         if kind == "subscribed":
             suppressed = False

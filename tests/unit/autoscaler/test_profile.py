@@ -43,23 +43,23 @@ def mondays(*cpus: int) -> Profile:
     return known
 
 
-def foretold(known: Profile, week: int, **options: float) -> int | None:
-    found = forecast(
+def forecast_demand(known: Profile, week: int, **options: float) -> int | None:
+    result = forecast(
         known,
         "default",
         MONDAY + week * WEEK_S,
         options.get("quantile", 0.8),
         options.get("half_life_weeks", 1e15),
     )
-    return None if found is None else found.level[0]
+    return None if result is None else result.level[0]
 
 
 def test_weeks_begin_on_monday_at_midnight_utc():
     assert slot_number(MONDAY) % SLOTS == 0
     assert slot_number(MONDAY - 1) % SLOTS == SLOTS - 1
-    found = forecast(mondays(1, 1), "default", MONDAY + 2 * WEEK_S + 61, 0.8, 4)
-    assert found is not None
-    assert (found.when, found.weeks, found.at) == ("Mondays 00:00", 2, MONDAY + 2 * WEEK_S)
+    result = forecast(mondays(1, 1), "default", MONDAY + 2 * WEEK_S + 61, 0.8, 4)
+    assert result is not None
+    assert (result.when, result.weeks, result.at) == ("Mondays 00:00", 2, MONDAY + 2 * WEEK_S)
 
 
 def test_a_slot_keeps_the_most_that_ran_in_it_of_each_resource():
@@ -77,29 +77,29 @@ def test_a_slot_watched_for_less_than_half_teaches_nothing():
 
 
 def test_a_forecast_takes_two_weeks_and_never_looks_at_its_own():
-    assert foretold(mondays(4), 1) is None
-    assert foretold(mondays(4, 4), 1) is None
-    assert foretold(mondays(4, 4), 2) == 4
-    assert foretold(Profile(), 2) is None
+    assert forecast_demand(mondays(4), 1) is None
+    assert forecast_demand(mondays(4, 4), 1) is None
+    assert forecast_demand(mondays(4, 4), 2) == 4
+    assert forecast_demand(Profile(), 2) is None
 
 
 @pytest.mark.parametrize(
     ("quantile", "expected_cpus"), [(0.2, 10), (0.5, 30), (0.8, 40), (0.81, 50), (1.0, 50)]
 )
 def test_a_forecast_is_a_quantile_over_the_weeks(quantile, expected_cpus):
-    assert foretold(mondays(50, 10, 30, 20, 40), 5, quantile=quantile) == expected_cpus
+    assert forecast_demand(mondays(50, 10, 30, 20, 40), 5, quantile=quantile) == expected_cpus
 
 
 def test_recent_weeks_weigh_more():
     known = mondays(50, 50, 50, 10, 10)
-    assert foretold(known, 5, quantile=0.7) == 50
-    assert foretold(known, 5, quantile=0.7, half_life_weeks=1) == 10
+    assert forecast_demand(known, 5, quantile=0.7) == 50
+    assert forecast_demand(known, 5, quantile=0.7, half_life_weeks=1) == 10
 
 
 def test_only_eight_weeks_are_kept():
     known = mondays(*range(1, 13))
     assert len(known.pools["default"]) == weekly_profile.KEEP_WEEKS + 1
-    assert foretold(known, 12, quantile=0.01) == 4
+    assert forecast_demand(known, 12, quantile=0.01) == 4
 
 
 def test_the_most_within_the_time_that_machines_take_counts():
@@ -124,20 +124,20 @@ def test_nothing_is_believed_while_the_last_hour_lacked_more_than_three_tenths_o
         assert (expected(seen, "default", start + 4 * SLOT_S, 0, 0.8, 4) is not None) == believed
     back = watched({4: 10, 5: 10}, start, watched(dict.fromkeys(range(4), 6), start, known))
     assert expected(back, "default", start + 6 * SLOT_S, 0, 0.8, 4) is not None, (
-        "what was foretold comes again"
+        "what was forecast_demand comes again"
     )
 
 
-def test_a_quiet_night_that_was_quieter_than_foretold_does_not_cost_the_morning():
+def test_a_night_quieter_than_its_forecast_does_not_change_the_forecast_of_the_morning():
     known = Profile()
     for week in range(2):
         known = watched({**dict.fromkeys(range(4), 2), 4: 40}, MONDAY + week * WEEK_S, known)
     start = MONDAY + 2 * WEEK_S
-    found = expected(
+    result = expected(
         watched(dict.fromkeys(range(4), 0), start, known), "default", start + 4 * SLOT_S, 0, 0.8, 4
     )
-    assert found is not None
-    assert found.level[0] == 40
+    assert result is not None
+    assert result.level[0] == 40
 
 
 @given(
@@ -145,11 +145,11 @@ def test_a_quiet_night_that_was_quieter_than_foretold_does_not_cost_the_morning(
     st.floats(0.01, 1),
 )
 def test_a_weighted_quantile_is_one_of_the_values_and_covers_its_share(values, quantile):
-    found = weekly_profile._quantile(values, quantile)
+    result = weekly_profile._quantile(values, quantile)
     total = sum(weight for _, weight in values)
-    assert found in [value for value, _ in values]
-    assert sum(weight for value, weight in values if value <= found) >= quantile * total - 1e-9
-    assert sum(weight for value, weight in values if value < found) <= quantile * total + 1e-9
+    assert result in [value for value, _ in values]
+    assert sum(weight for value, weight in values if value <= result) >= quantile * total - 1e-9
+    assert sum(weight for value, weight in values if value < result) <= quantile * total + 1e-9
 
 
 # kept in S3

@@ -67,9 +67,9 @@ def room_in(snapshot: Snapshot) -> FreeCapacity:
 def test_a_machine_that_tasks_are_to_move_to_is_not_idle_however_long_it_was_empty():
     snapshot = an_emptied_machine(an_agent(a_machine("i-2")))
     assert reserve(snapshot, build_supply(snapshot, NOW), room_in(snapshot)).hosts == {"i-2"}
-    made = plan(snapshot, NOW)
-    assert "i-2" not in made.state.idle_since
-    assert made.commands == ()
+    planned = plan(snapshot, NOW)
+    assert "i-2" not in planned.state.idle_since
+    assert planned.commands == ()
 
 
 def test_each_machine_that_takes_some_of_the_tasks_is_kept():
@@ -248,11 +248,11 @@ def test_places_are_those_that_demand_would_get_one_after_another(sizes, asked):
         trial = usage.copy()
         placement = place(work, nodes, trial)
         assert room.remaining(work, set()) == placement.left
-        found = room.fit(work, set())
+        result = room.fit(work, set())
         if any(placement.left.values()):
-            assert found is None
+            assert result is None
             continue
-        assert found == {name for names in placement.placed.values() for name in names}
+        assert result == {name for names in placement.placed.values() for name in names}
         usage = trial
         nodes = [replace(node, free=_less(node, work, placement)) for node in nodes]
 

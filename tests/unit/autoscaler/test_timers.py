@@ -236,14 +236,14 @@ SCENES = {
 }
 
 
-def outcome(made: Plan) -> tuple[object, ...]:
+def outcome(planned: Plan) -> tuple[object, ...]:
     """What a plan would do and say, without its reasons' seconds."""
     verdicts = [
         (v.unit.key, v.fits_now, v.arriving, v.buying, v.unmet, v.refusal and v.refusal.kind)
-        for v in made.verdicts
+        for v in planned.verdicts
     ]
     return (
-        [step.decision.kind for step in made.commands if step.decision.kind != "unschedulable"],
+        [step.decision.kind for step in planned.commands if step.decision.kind != "unschedulable"],
         verdicts,
     )
 

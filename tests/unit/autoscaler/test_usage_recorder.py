@@ -39,9 +39,9 @@ HOUR = 3600.0
 
 
 def scalars(role: str = "", **amounts: float) -> list[dict]:
-    told = {"allocation_info": {"role": role}} if role else {}
+    shown = {"allocation_info": {"role": role}} if role else {}
     return [
-        {"name": name, "type": "SCALAR", "scalar": {"value": value}, **told}
+        {"name": name, "type": "SCALAR", "scalar": {"value": value}, **shown}
         for name, value in amounts.items()
     ]
 
@@ -81,13 +81,13 @@ def test_tasks_have_an_app_or_a_framework_and_the_role_of_their_resources():
             a_wire_task("job-2", "TASK_FINISHED"),
         ]
     )
-    found = Tasks().running(tasks, FRAMEWORKS)
-    assert {name: one.holder for name, one in found.items()} == {
+    result = Tasks().running(tasks, FRAMEWORKS)
+    assert {name: item.holder for name, item in result.items()} == {
         mine: ("/web/api", "prod"),
         "job-1": ("spark", "dev"),
     }
-    assert found["job-1"].shape == make(1, 512)
-    assert found["job-1"].since == NOW
+    assert result["job-1"].shape == make(1, 512)
+    assert result["job-1"].since == NOW
 
 
 def test_tasks_that_ended_since_the_last_pass_have_their_times():
@@ -98,8 +98,8 @@ def test_tasks_that_ended_since_the_last_pass_have_their_times():
             a_wire_task("b", "TASK_FAILED", at=NOW - 100),
         ],
     )
-    (one,) = ended(tasks, FRAMEWORKS, NOW)
-    assert (one.task_id, one.since, one.ended) == ("a", NOW, NOW + 50)
+    (item,) = ended(tasks, FRAMEWORKS, NOW)
+    assert (item.task_id, item.since, item.ended) == ("a", NOW, NOW + 50)
 
 
 def test_an_agent_is_paid_for_by_dominant_share_and_what_is_free_by_nobody():
@@ -206,9 +206,9 @@ class Cluster:
             offerings=self.offerings,
             **memory,
         )
-        made = plan(snapshot, self.now)
+        planned = plan(snapshot, self.now)
         before: dict[str, Any] = {} if self.memory is None else self.memory.billed_machines
-        after = made.state.billed_machines
+        after = planned.state.billed_machines
         self.rows += [
             {"kind": "machine_started", "at": m.launched_at, **machine_row(n, m)}
             for n, m in after.items()
@@ -219,8 +219,8 @@ class Cluster:
             for n, m in before.items()
             if n not in after
         ]
-        self.memory = made.state
-        self.rows += self.recorder.absorb(snapshot, made, self.tasks, self.now)
+        self.memory = planned.state
+        self.rows += self.recorder.absorb(snapshot, planned, self.tasks, self.now)
 
     def close(self) -> None:
         self.rows += self.recorder.close(self.now)
@@ -275,8 +275,8 @@ def test_rows_with_few_entries_are_written_each_minute_and_long_ones_seldom_but_
             cluster.runs(f"t-{number}", "i-1", f"/app/{number}", cpus=0.1, mem_mib=32)
         cluster.passes(602)
     kinds = [[row["kind"] for row in cluster.rows] for cluster in (small, large)]
-    assert [told.count("resource_usage") for told in kinds] == [10, 2]
-    assert [told.count("cluster_totals") for told in kinds] == [10, 10]
+    assert [shown.count("resource_usage") for shown in kinds] == [10, 2]
+    assert [shown.count("cluster_totals") for shown in kinds] == [10, 10]
 
 
 def test_headroom_and_hints_are_nobodys_waiting_work():
@@ -284,9 +284,9 @@ def test_headroom_and_hints_are_nobodys_waiting_work():
     recorder = Recorder()
     recorder.absorb(snapshot, plan(snapshot, NOW), {}, NOW)
     (row,) = [
-        one
-        for one in recorder.absorb(snapshot, plan(snapshot, NOW + EVERY_S), {}, NOW + EVERY_S)
-        if one["kind"] == "resource_usage"
+        item
+        for item in recorder.absorb(snapshot, plan(snapshot, NOW + EVERY_S), {}, NOW + EVERY_S)
+        if item["kind"] == "resource_usage"
     ]
     assert row["waited"] == []
 
@@ -297,14 +297,14 @@ def test_a_spot_price_that_changes_is_written_down_once_and_paid_from_then_on():
     cluster.starts("i-1", capacity="spot")
     cluster.passes(HOUR / 2)
     dearer = tuple(
-        type(one)(
-            one.instance_type,
-            one.zone,
-            one.capacity,
-            0.2 if one.capacity == "spot" else one.usd_per_hour,
-            one.resources,
+        type(item)(
+            item.instance_type,
+            item.zone,
+            item.capacity,
+            0.2 if item.capacity == "spot" else item.usd_per_hour,
+            item.resources,
         )
-        for one in cluster.offerings["default"]
+        for item in cluster.offerings["default"]
     )
     cluster.offerings = {"default": dearer}
     cluster.passes(HOUR / 2)
@@ -321,7 +321,7 @@ def test_all_machines_are_stated_at_the_beginning_of_a_term_and_a_few_times_a_da
     cluster.passes(2 * STATED_EVERY_S + 1200, every_s=600)
     stated = [row for row in cluster.rows if row["kind"] == "machines"]
     assert len(stated) == 3
-    assert {one["instance_id"] for one in stated[0]["machines"]} == {"i-1", "i-m"}
+    assert {item["instance_id"] for item in stated[0]["machines"]} == {"i-1", "i-m"}
     late = [row for row in cluster.rows if row["at"] >= NOW + STATED_EVERY_S]
     assert add_up(late, cluster.now - HOUR, cluster.now).usd == pytest.approx(
         0.096 + 0.0416, abs=1e-3
@@ -350,11 +350,11 @@ def test_totals_have_machines_by_state_and_idle_dollars():
     snapshot = a_snapshot(
         machines=machines, agents=agents, queue=[queued(count=50)], frameworks=[a_framework()]
     )
-    found = cluster_totals(snapshot, plan(snapshot, NOW))
-    assert found["states"] == {"busy": 1, "idle": 1, "master": 1, "starting": 1}
-    assert found["idle_usd"] == 0.096
-    assert found["pools"] == {"default": 3}
-    assert sum(found["demand"].values()) == 50
+    result = cluster_totals(snapshot, plan(snapshot, NOW))
+    assert result["states"] == {"busy": 1, "idle": 1, "master": 1, "starting": 1}
+    assert result["idle_usd"] == 0.096
+    assert result["pools"] == {"default": 3}
+    assert sum(result["demand"].values()) == 50
 
 
 @pytest.mark.slow

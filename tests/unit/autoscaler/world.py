@@ -62,11 +62,11 @@ class UnluckyFleet(FakeFleet):
         self._pictures: list[tuple[float, list[Machine]]] = []
 
     def machines(self, cluster: str) -> list[Machine]:
-        now, found = self.clock(), super().machines(cluster)
-        self._pictures.append((now, found))
+        now, actual = self.clock(), super().machines(cluster)
+        self._pictures.append((now, actual))
         while len(self._pictures) > 1 and self._pictures[1][0] <= now - self.stale_s:
             self._pictures.pop(0)
-        return self._pictures[0][1] if self.stale_s else found
+        return self._pictures[0][1] if self.stale_s else actual
 
     def launch(self, request: LaunchRequest) -> LaunchResult:
         self._line("launch", after=False)

@@ -101,9 +101,9 @@ def test_down_where_nothing_ever_was_says_so_and_makes_nothing(place: Path) -> N
 def test_status_where_nothing_runs_is_exit_code_1_and_still_json(place: Path) -> None:
     ended = mesaform(place, "status", "--json")
     assert ended.returncode == 1, ended.stderr
-    told = json.loads(ended.stdout)
-    assert told["leader"] is None
-    assert told["unreachable"][0]["source"] == "local cloud"
+    report = json.loads(ended.stdout)
+    assert report["leader"] is None
+    assert report["unreachable"][0]["source"] == "local cloud"
 
 
 @pytest.mark.slow
@@ -144,10 +144,10 @@ def test_progress_without_a_terminal_is_a_line_a_change_and_not_too_many() -> No
             now[0] += 0.1
             under_way.advance("busy")
         under_way.outcome = "12 resources"
-    told = out.getvalue().splitlines()
-    assert told[0].endswith("Deploy")
-    assert told[-1] == "✓    5.0 s  Deploy: 12 resources"
-    assert len(told) == 3
+    report = out.getvalue().splitlines()
+    assert report[0].endswith("Deploy")
+    assert report[-1] == "✓    5.0 s  Deploy: 12 resources"
+    assert len(report) == 3
 
 
 def test_a_stage_with_nothing_new_to_say_shows_that_it_lives_each_quarter_of_a_minute() -> None:
@@ -162,11 +162,11 @@ def test_a_stage_with_nothing_new_to_say_shows_that_it_lives_each_quarter_of_a_m
     ]  # fmt: skip
 
 
-def test_a_stage_that_fails_is_told_with_the_first_line_of_why() -> None:
-    told = Recorded()
-    with pytest.raises(ValueError, match="no"), stage(told, "Deploy"):
+def test_a_stage_that_fails_is_shown_with_the_first_line_of_why() -> None:
+    report = Recorded()
+    with pytest.raises(ValueError, match="no"), stage(report, "Deploy"):
         raise ValueError("no\nsuch thing")
-    assert told.events == [("started", "Deploy", ""), ("failed", "Deploy", "no")]
+    assert report.events == [("started", "Deploy", ""), ("failed", "Deploy", "no")]
 
 
 def test_progress_for_programs_is_a_json_object_a_line() -> None:

@@ -48,8 +48,8 @@ def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of one language."""
     return [
         text
-        for found, text in _FENCE.findall(page.read_text(encoding="utf-8"))
-        if found == language
+        for result, text in _FENCE.findall(page.read_text(encoding="utf-8"))
+        if result == language
     ]
 
 

@@ -23,9 +23,9 @@ def resolve(words: tuple[str, ...]) -> tuple[Any, list[str]]:
     command: Any = PROGRAM
     rest = list(words[1:])
     while isinstance(command, TyperGroup) and rest and not rest[0].startswith(("-", "<")):
-        found = command.commands.get(rest[0])
-        assert found is not None, f"there is no verb {rest[0]}"
-        command, rest = found, rest[1:]
+        result = command.commands.get(rest[0])
+        assert result is not None, f"there is no verb {rest[0]}"
+        command, rest = result, rest[1:]
     return command, rest
 
 
@@ -58,10 +58,10 @@ def test_a_command_to_be_typed_is_accepted_as_it_stands(command: Command) -> Non
 
 def test_every_verb_is_on_a_page() -> None:
     assert isinstance(PROGRAM, TyperGroup)
-    told = {command.words[1] for command in TYPED if len(command.words) > 1} | set(
+    shown = {command.words[1] for command in TYPED if len(command.words) > 1} | set(
         chain.from_iterable(map(spans, PAGES))
     )
-    assert set(PROGRAM.commands) <= told, f"no page tells of {set(PROGRAM.commands) - told}"
+    assert set(PROGRAM.commands) <= shown, f"no page tells of {set(PROGRAM.commands) - shown}"
 
 
 def test_every_make_target_on_a_page_exists() -> None:
@@ -77,10 +77,10 @@ def test_every_make_target_on_a_page_exists() -> None:
 
 def test_exit_codes_on_the_pages_are_the_program_s() -> None:
     text = " ".join(map(prose, PAGES))
-    told = re.search(r"Exit codes: (.*?)[.;]", text, re.DOTALL)
-    assert told is not None
+    shown = re.search(r"Exit codes: (.*?)[.;]", text, re.DOTALL)
+    assert shown is not None
     codes = {code.value for code in Exit}
-    assert {int(code) for code in re.findall(r"\b\d+\b", told.group(1))} == codes
+    assert {int(code) for code in re.findall(r"\b\d+\b", shown.group(1))} == codes
     assert {int(code) for code in re.findall(r"\b\d+\b", EPILOG)} == codes
 
 

@@ -19,8 +19,8 @@ FOLDERS = ("cluster", "docs", "images", "scripts", "stacks", "tests", "benchmark
 _TYPES = {name: field.annotation for name, field in ClusterSpec.model_fields.items()}
 SECTIONS = [
     name
-    for name, found in _TYPES.items()
-    if isinstance(found, type) and issubclass(found, pydantic.BaseModel)
+    for name, result in _TYPES.items()
+    if isinstance(result, type) and issubclass(result, pydantic.BaseModel)
 ]
 
 
@@ -28,10 +28,10 @@ SECTIONS = [
 def test_links_between_pages_resolve(page: Path) -> None:
     for link in links(page):
         target, _, anchor = link.partition("#")
-        found = (page.parent / target).resolve() if target else page
-        assert found.exists(), f"{name_of(page)} leads to {target}, which is not there"
+        result = (page.parent / target).resolve() if target else page
+        assert result.exists(), f"{name_of(page)} leads to {target}, which is not there"
         if anchor:
-            assert anchor in anchors(found), (
+            assert anchor in anchors(result), (
                 f"{name_of(page)} leads to a heading that {target or 'it'} lacks: {anchor}"
             )
 
@@ -41,9 +41,9 @@ def test_every_page_below_docs_can_be_reached_from_the_readme() -> None:
     while todo:
         page = todo.pop()
         reached.add(page)
-        found = [(page.parent / link.partition("#")[0]).resolve() for link in links(page)]
+        result = [(page.parent / link.partition("#")[0]).resolve() for link in links(page)]
         pages = chain.from_iterable(
-            sorted(target.glob("*.md")) if target.is_dir() else [target] for target in found
+            sorted(target.glob("*.md")) if target.is_dir() else [target] for target in result
         )
         todo += [target for target in pages if target.suffix == ".md" and target not in reached]
     assert {name_of(page) for page in PAGES} <= {name_of(page) for page in reached}
@@ -128,11 +128,11 @@ def test_the_glossary_is_in_alphabetical_order_and_says_each_word_once() -> None
 
 def test_ports_on_the_pages_are_the_code_s() -> None:
     ours = {value for value in vars(Port).values() if isinstance(value, int)}
-    told = {
+    shown = {
         int(port)
         for port in re.findall(
             r"\b(?:50\d\d|80\d\d|95\d\d|21\d\d|44\d\d)\b",
             prose(REPOSITORY / "docs" / "architecture.md"),
         )
     }
-    assert told <= ours, f"told, but not the code's: {told - ours}"
+    assert shown <= ours, f"told, but not the code's: {shown - ours}"

@@ -40,8 +40,10 @@ def test_who_listens_everywhere_is_in_the_way_too() -> None:
     """A port of its own: a cluster that runs on this host holds all of a master's."""
     with listen("0.0.0.0", 0) as everywhere:
         port = everywhere.getsockname()[1]
-        found = taken([str(address) for address in master_addresses(SPEC)], [port])
-    assert [(one.port, one.holder.split()[1]) for one in found] == [(port, str(os.getpid()))] * 3
+        result = taken([str(address) for address in master_addresses(SPEC)], [port])
+    assert [(item.port, item.holder.split()[1]) for item in result] == [
+        (port, str(os.getpid()))
+    ] * 3
 
 
 def test_machines_of_the_cluster_itself_may_listen() -> None:

@@ -38,7 +38,7 @@ agents  \x1b[31m╷\x1b[0m
 """
 
 
-def test_what_takes_long_is_told_while_it_takes():
+def test_the_progress_of_what_takes_long_is_shown():
     line = (
         "network  aws_internet_gateway.gateway (gateway):"
         " Still destroying... [id=igw-1, 00m30s elapsed]"
@@ -60,7 +60,7 @@ def test_a_line_without_a_stack_belongs_to_the_stack_before():
     ]
 
 
-def test_an_error_is_told_with_its_stack_and_resource_and_what_follows_is_read_on():
+def test_an_error_is_reported_with_its_stack_and_resource_and_what_follows_is_read_on():
     assert Reader(STACKS).read(PLAIN_ERROR.splitlines()) == [
         Fault(
             "creating IAM Role (x): EntityAlreadyExists: Role with name x already exists.",
@@ -73,8 +73,8 @@ def test_an_error_is_told_with_its_stack_and_resource_and_what_follows_is_read_o
 
 def test_errors_in_boxes_are_read_as_well():
     reader = Reader(STACKS)
-    found = [*reader.read(BOXED_ERROR.splitlines()), *reader.finish()]
-    assert found == [
+    result = [*reader.read(BOXED_ERROR.splitlines()), *reader.finish()]
+    assert result == [
         Fault(
             "waiting for EC2 Instance (i-9) create: context canceled",
             "agents",

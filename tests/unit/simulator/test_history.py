@@ -60,21 +60,21 @@ class Recording:
         self.past = Past()
 
     def _keep(self, rows: list[dict]) -> None:
-        made = [
+        created = [
             ledger_rows.stamped(row, "t", len(self.rows) + number)
             for number, row in enumerate(rows)
         ]
-        self.rows += ledger_rows.unpack(ledger_rows.pack(made)) if made else []
+        self.rows += ledger_rows.unpack(ledger_rows.pack(created)) if created else []
 
 
-def test_a_task_is_told_with_arrival_start_end_and_shape():
+def test_a_task_is_recorded_with_arrival_start_end_and_shape():
     seen = Recording()
     seen.at(0)
     seen.at(10, queue=(waiting(1),))
     seen.at(40, a_task("web.1", NOW + 38))
     seen.at(300, ended=(a_task("web.1", NOW + 38, ended=NOW + 295),))
-    (one,) = tasks(seen.rows)
-    assert (one.app, one.shape, one.arrived - NOW, one.started - NOW, one.ended - NOW) == (
+    (item,) = tasks(seen.rows)
+    assert (item.app, item.shape, item.arrived - NOW, item.started - NOW, item.ended - NOW) == (
         "/web",
         SHAPE,
         10,
@@ -92,27 +92,27 @@ def test_the_first_that_waited_is_the_first_that_ran_and_what_was_called_off_nev
     seen.at(40, a_task("web.1", NOW + 40), queue=(waiting(1),))
     seen.at(50, a_task("web.1", NOW + 40), a_task("web.2", NOW + 50))
     seen.close(60)
-    assert [(one.arrived - NOW, one.started - NOW) for one in tasks(seen.rows)] == [
+    assert [(item.arrived - NOW, item.started - NOW) for item in tasks(seen.rows)] == [
         (10, 40),
         (20, 50),
     ]
 
 
-def test_a_task_that_came_and_went_between_two_passes_is_told():
+def test_a_task_that_came_and_went_between_two_passes_is_recorded():
     seen = Recording()
     seen.at(0)
     seen.at(10, ended=(a_task("cron.1", NOW + 3, "nightly", ended=NOW + 8),))
     seen.close(20)
-    (one,) = tasks(seen.rows)
-    assert (one.started - NOW, one.ended - NOW) == (3, 8)
+    (item,) = tasks(seen.rows)
+    assert (item.started - NOW, item.ended - NOW) == (3, 8)
 
 
-def test_a_change_of_leader_tells_nothing_twice_and_ends_what_ended_meanwhile():
+def test_a_change_of_leader_records_nothing_twice_and_ends_what_ended_meanwhile():
     seen = Recording()
     seen.at(0, a_task("web.1", NOW - 50), a_task("web.2", NOW - 50))
     seen.next_term()
     seen.at(100, a_task("web.1", NOW - 50))
-    first, second = sorted(tasks(seen.rows), key=lambda one: one.ended is None, reverse=True)
+    first, second = sorted(tasks(seen.rows), key=lambda item: item.ended is None, reverse=True)
     assert first.ended is None
     assert second.ended == NOW + 100
     assert first.started == second.started == NOW - 50
@@ -123,10 +123,10 @@ def test_a_stretch_has_what_ran_before_it_from_its_first_moment_and_what_goes_on
     seen.at(0, a_task("old.1", NOW - 500, "/old"))
     seen.at(100, a_task("old.1", NOW - 500, "/old"), a_task("new.1", NOW + 95, "spark"))
     seen.close(110)
-    made, began = trace(seen.rows, NOW + 50, NOW + 150, "toy")
+    created, began = trace(seen.rows, NOW + 50, NOW + 150, "toy")
     assert began == NOW + 50
     assert [
-        (task.app.split()[0], task.at, task.runs_s, task.keeps_work) for task in made.tasks
+        (task.app.split()[0], task.at, task.runs_s, task.keeps_work) for task in created.tasks
     ] == [
         ("/old", 0, 100, True),
         ("spark", 45, 55, False),
@@ -141,9 +141,9 @@ def test_constraints_come_along_and_the_simulated_cluster_obeys_them():
     seen.at(20, *(a_task(f"web.{number}", NOW + 20) for number in range(3)))
     seen.at(3600)
     seen.close(3601)
-    made, _ = trace(seen.rows, NOW, NOW + 3600, "toy")
-    assert set(made.constraints.values()) == {unique}
-    outcome = simulate(made, Policy(name="mine"), Settings(reclaims_per_hour=0.0))
+    created, _ = trace(seen.rows, NOW, NOW + 3600, "toy")
+    assert set(created.constraints.values()) == {unique}
+    outcome = simulate(created, Policy(name="mine"), Settings(reclaims_per_hour=0.0))
     assert outcome.figures.machines_most == 3
     assert outcome.figures.never_placed == 0
 
@@ -170,7 +170,7 @@ def test_two_instances_of_an_app_that_wants_hosts_of_its_own_never_share_one():
         world = World(Trace("mine", work, constraints=constraints), catalogue, Market(Settings()))
         world.add(
             "default",
-            next(one for one in catalogue["default"] if one.instance_type == "m5.2xlarge"),
+            next(item for item in catalogue["default"] if item.instance_type == "m5.2xlarge"),
             2,
         )
         assert world.run(Idle()).waits == waits
@@ -191,7 +191,7 @@ def test_without_any_task_the_error_says_what_to_do():
     ),
     st.integers(0, 60),
 )
-def test_whatever_ran_is_told_once_with_its_times_whichever_leader_saw_it(
+def test_whatever_ran_is_recorded_once_with_its_times_whichever_leader_saw_it(
     lives: list[tuple[int, int, str]], changes_at: int
 ):
     seen = Recording()
@@ -209,16 +209,18 @@ def test_whatever_ran_is_told_once_with_its_times_whichever_leader_saw_it(
         over = tuple(task for task in all_ if NOW + at - looked_s < task.ended <= NOW + at)
         seen.at(at, *running, ended=over)
     seen.close(750)
-    found = sorted(
-        (round(one.started - NOW), round((one.ended or 0) - NOW), one.app)
-        for one in tasks(seen.rows)
+    result = sorted(
+        (round(item.started - NOW), round((item.ended or 0) - NOW), item.app)
+        for item in tasks(seen.rows)
     )
     first_of_term = 10 * changes_at
     expected = sorted((round(t.since - NOW), round(t.ended - NOW), t.app) for t in all_)
-    assert [(start, app) for start, _, app in found] == [(start, app) for start, _, app in expected]
+    assert [(start, app) for start, _, app in result] == [
+        (start, app) for start, _, app in expected
+    ]
     assert all(
         abs(mine[1] - theirs[1]) <= 10 or theirs[1] == first_of_term
-        for mine, theirs in zip(found, expected, strict=True)
+        for mine, theirs in zip(result, expected, strict=True)
     )
 
 

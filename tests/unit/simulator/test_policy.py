@@ -76,7 +76,7 @@ def test_a_type_that_the_simulator_does_not_know_is_named():
 
 
 def test_chance_is_a_matter_of_the_seed_alone():
-    one, same, other = (
+    item, same, other = (
         Market(Settings(seed=seed, never_boots=0.5, short_share=0.5)) for seed in (3, 3, 4)
     )
     offering = offerings(["m5.large"], ["us-east-1a"])[1]
@@ -91,6 +91,6 @@ def test_chance_is_a_matter_of_the_seed_alone():
             for n in range(50)
         ]
 
-    assert fate(one) == fate(same) != fate(other)
-    assert {has for _, _, has in fate(one)} == {True, False}
-    assert one.reclaimed_after_s(1, "on-demand") == float("inf")
+    assert fate(item) == fate(same) != fate(other)
+    assert {has for _, _, has in fate(item)} == {True, False}
+    assert item.reclaimed_after_s(1, "on-demand") == float("inf")

@@ -100,7 +100,7 @@ def test_json_has_the_figures_of_each_policy(tmp_path):
             "--resumable",
         )
     )
-    assert [one["name"] for one in answer["policies"]] == ["quick", "slow", "quick (3)"]
+    assert [item["name"] for item in answer["policies"]] == ["quick", "slow", "quick (3)"]
     quick, slow, again = answer["policies"]
     assert quick["usd"] == again["usd"] < slow["usd"]
     assert answer["least_usd"] <= quick["usd"]

@@ -108,7 +108,7 @@ def test_the_longest_waiting_that_fits_is_placed_first():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_task_that_no_type_holds_is_told_apart_and_ends_the_run_all_the_same(rule):
+def test_a_task_that_no_type_holds_is_listed_apart_and_ends_the_run_all_the_same(rule):
     outcome = run(a_trace(a_task(), a_task(cpus=100, at=5)), rule)
     assert (outcome.unschedulable, outcome.figures.never_placed, outcome.figures.ended) == (1, 1, 1)
 
@@ -197,7 +197,7 @@ def test_the_real_planner_is_compared_with_the_cheapest_that_serves_as_well():
     assert saved == pytest.approx(1 - outcomes[0].figures.usd / best.figures.usd)
     assert (
         outcomes[0].figures.usd
-        < next(one for one in outcomes if one.name == "clusterman").figures.usd
+        < next(item for item in outcomes if item.name == "clusterman").figures.usd
     )
 
 

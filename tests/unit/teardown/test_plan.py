@@ -97,8 +97,8 @@ def everything_of(inventory: Inventory) -> list[Any]:
 
 def test_a_whole_cluster_goes_in_the_order_of_the_design() -> None:
     steps = plan(whole_cluster(), TeardownRequest()).steps
-    told = [(step.kind, step.stack) for step in steps]
-    assert told == [
+    shown = [(step.kind, step.stack) for step in steps]
+    assert shown == [
         ("freeze", ""),
         ("deactivate", ""),
         ("drain", ""),
@@ -116,7 +116,11 @@ def test_the_emptiest_and_then_the_dearest_agents_drain_first() -> None:
         machine(2, tasks=1, usd=0.9),
         machine(3, tasks=9, usd=5.0),
     )
-    assert [one.instance_id for one in drain_order([busy, cheap, dear])] == ["i-2", "i-1", "i-3"]
+    assert [entry.instance_id for entry in drain_order([busy, cheap, dear])] == [
+        "i-2",
+        "i-1",
+        "i-3",
+    ]
 
 
 def test_empty_agents_are_deactivated_and_not_drained() -> None:
@@ -159,7 +163,7 @@ def test_agents_only_leaves_masters_and_network() -> None:
     assert {f"i-{n}" for n in (4, 5, 6)} == {
         identity for kind, identity in planned.removes() if kind == "instance"
     }
-    assert {one.id for one in planned.kept} == {
+    assert {entry.id for entry in planned.kept} == {
         "i-1",
         "i-2",
         "i-3",
@@ -173,7 +177,7 @@ def test_agents_only_leaves_masters_and_network() -> None:
 
 def test_images_are_kept_with_their_cost_unless_asked() -> None:
     kept = plan(whole_cluster(), TeardownRequest())
-    assert [one.id for one in kept.kept] == ["ami-1"]
+    assert [entry.id for entry in kept.kept] == ["ami-1"]
     assert kept.kept_usd_per_hour == pytest.approx(0.002)
     assert plan(whole_cluster(), TeardownRequest(images=True)).kept == ()
 
@@ -203,8 +207,8 @@ machines = st.builds(
 
 @st.composite
 def inventories(draw: st.DrawFn) -> Inventory:
-    held = draw(st.lists(machines, max_size=12, unique_by=lambda one: one.instance_id))
-    ids = [one.instance_id for one in held]
+    held = draw(st.lists(machines, max_size=12, unique_by=lambda entry: entry.instance_id))
+    ids = [entry.instance_id for entry in held]
     kinds = [kind for kind in registered_kinds() if kind != "instance"]
     resources = draw(
         st.lists(
@@ -217,13 +221,13 @@ def inventories(draw: st.DrawFn) -> Inventory:
                 deleted_with_instance=st.sampled_from(["", "i-gone", *ids]),
             ),
             max_size=20,
-            unique_by=lambda one: one.key,
+            unique_by=lambda entry: entry.key,
         )
     )
-    everything = st.sampled_from([*ids, *(one.id for one in resources), "i-forgotten"])
+    everything = st.sampled_from([*ids, *(entry.id for entry in resources), "i-forgotten"])
     homes = draw(st.dictionaries(everything, st.sampled_from(DESTROY_ORDER)))
     stacks = {
-        stack: frozenset(one for one, home in homes.items() if home == stack)
+        stack: frozenset(entry for entry, home in homes.items() if home == stack)
         for stack in DESTROY_ORDER
     }
     return Inventory(
@@ -247,7 +251,7 @@ def test_everything_owned_is_in_exactly_one_step_or_kept(
 ) -> None:
     planned = plan(inventory, request)
     removed = [key for step in planned.steps for key in step.removes]
-    places = removed + [one.key for one in planned.kept]
+    places = removed + [entry.key for entry in planned.kept]
     assert sorted(places) == sorted(item.key for item in everything_of(inventory))
 
 
@@ -276,20 +280,20 @@ def test_the_dollars_of_the_steps_add_up(inventory: Inventory, request: Teardown
 
 @given(inventories())
 def test_only_images_survive_a_whole_teardown(inventory: Inventory) -> None:
-    assert {one.kind for one in plan(inventory, TeardownRequest()).kept} <= KEPT_UNLESS_ASKED
+    assert {entry.kind for entry in plan(inventory, TeardownRequest()).kept} <= KEPT_UNLESS_ASKED
 
 
 @given(inventories())
 def test_agents_only_never_touches_another_machine(inventory: Inventory) -> None:
     removed = plan(inventory, TeardownRequest(agents_only=True)).removes()
-    assert all(one.role == "agent" for one in inventory.machines if one.key in removed)
+    assert all(entry.role == "agent" for entry in inventory.machines if entry.key in removed)
 
 
 @given(inventories(), wishes)
 def test_only_agents_the_engine_knows_are_spoken_to(
     inventory: Inventory, request: TeardownRequest
 ) -> None:
-    known = {one.instance_id for one in inventory.machines if one.agent_id}
+    known = {entry.instance_id for entry in inventory.machines if entry.agent_id}
     for step in plan(inventory, request).steps:
         assert set(step.touches) <= known
         assert not step.touches or inventory.has_leader
@@ -318,8 +322,8 @@ def test_a_plans_order_of_kinds_respects_what_depends_on_what() -> None:
     for later, earlier in needs_gone_first:
         assert deletion_rank(earlier) < deletion_rank(later), f"{earlier} before {later}"
     assert [
-        one.kind
-        for one in in_deletion_order([OwnedResource("vpc", "v"), OwnedResource("instance", "i")])
+        entry.kind
+        for entry in in_deletion_order([OwnedResource("vpc", "v"), OwnedResource("instance", "i")])
     ] == [
         "instance",
         "vpc",
