@@ -8,9 +8,11 @@ msgspec, structlog and `mesaform.common`.
 from mesaform.http.body import decode_json, read_body, read_json
 from mesaform.http.errors import BadRequest
 from mesaform.http.hosts import AcceptedHosts
+from mesaform.http.jsonp import json_or_script
 from mesaform.http.port import HttpPort, Limits
 from mesaform.http.query import integer
 from mesaform.http.server import HttpServer
+from mesaform.http.settings import HttpSettings, http_settings
 from mesaform.http.stream import mark_stream
 from mesaform.http.unhandled import UNHANDLED, Unhandled
 
@@ -20,10 +22,13 @@ __all__ = [
     "BadRequest",
     "HttpPort",
     "HttpServer",
+    "HttpSettings",
     "Limits",
     "Unhandled",
     "decode_json",
+    "http_settings",
     "integer",
+    "json_or_script",
     "mark_stream",
     "read_body",
     "read_json",

@@ -15,6 +15,7 @@ from pathlib import Path
 from mesaform.common.durations import parse_mesos_duration_s
 from mesaform.common.errors import BadInput
 from mesaform.common.resources import Range, Resources
+from mesaform.http import HttpSettings, http_settings
 from mesaform.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Scalar, Text, to_wire
 
 DEFAULT_PORT = 5051
@@ -22,7 +23,9 @@ MESOS_VERSION = "1.12.0"
 """The Apache Mesos release whose interfaces this agent has."""
 DEFAULT_LINK_PORT = 5052
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PRIVATE_PREFIXES = ("MESOS_", "LIBPROCESS_", "MESAFORM_LINK_PORT", "GRPC_", "NOTIFY_SOCKET")
+_PRIVATE_PREFIXES = (
+    "MESOS_", "LIBPROCESS_", "MESAFORM_LINK_PORT", "MESAFORM_HTTP_", "GRPC_", "NOTIFY_SOCKET",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Config:
     gc_delay_s: float
     flags: Mapping[str, str]
     task_environment: Mapping[str, str]
+    http: HttpSettings
 
     @property
     def info(self) -> AgentInfo:
@@ -67,12 +71,13 @@ class Config:
         """
         ip = environment.get("MESOS_IP") or _own_address()
         work_dir = Path(_required(environment, "MESOS_WORK_DIR"))
+        hostname = environment.get("MESOS_HOSTNAME") or ip
         resources = environment.get("MESOS_RESOURCES", "")
         return cls(
             master=_required(environment, "MESOS_MASTER"),
             ip=ip,
             port=_port(environment, "MESOS_PORT", DEFAULT_PORT),
-            hostname=environment.get("MESOS_HOSTNAME") or ip,
+            hostname=hostname,
             work_dir=work_dir,
             resources=parse_resources(resources) if resources else machine_resources(work_dir),
             attributes=parse_attributes(environment.get("MESOS_ATTRIBUTES", "")),
@@ -83,6 +88,7 @@ class Config:
             isolation=environment.get("MESOS_ISOLATION", ""),
             flags=_flags(environment),
             task_environment=_task_environment(environment),
+            http=http_settings(environment, ip, hostname),
         )
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from aiohttp import web
 
 from mesaform.engine.documents import Document
+from mesaform.http import BadRequest, integer
 
 MAX_READ_BYTES = 1 << 20
 _PAGE_BYTES = 1 << 16
+_SHOWN = 300
+_CALLERS_ERRORS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+"""Errors of a name or an offset that no file has."""
 
 
 class SandboxFiles:
@@ -32,9 +39,10 @@ class SandboxFiles:
     async def browse(self, request: web.Request) -> web.Response:
         """GET /files/browse?path=: one entry per file, sorted by path."""
         path = self._path(request)
-        if not path.is_dir():
-            raise web.HTTPNotFound(text=f"'{path}' is not a directory\n")
-        return web.json_response(await asyncio.to_thread(_list, path))
+        with _file_errors(path):
+            if not path.is_dir():
+                raise BadRequest(f"'{path}' is not a directory", 404)
+            return web.json_response(await asyncio.to_thread(_list, path))
 
     async def read(self, request: web.Request) -> web.Response:
         """GET /files/read?path=&offset=&length=: `{"data", "offset"}`.
@@ -44,16 +52,15 @@ class SandboxFiles:
         follow a text by adding the length of each answer. /files/download sends the exact bytes.
         """
         path = self._file(request)
-        offset = _number(request, "offset", -1)
-        length = _number(request, "length", _PAGE_BYTES)
-        if offset == -1:
-            return web.json_response({"data": "", "offset": path.stat().st_size})
+        offset = integer(request, "offset", -1)
+        length = integer(request, "length", _PAGE_BYTES)
         if offset < -1 or length < -1:
-            raise web.HTTPBadRequest(
-                text=f"Negative offset or length provided: {offset}, {length}\n"
-            )
+            raise BadRequest(f"Negative offset or length provided: {offset}, {length}")
         size = _PAGE_BYTES if length == -1 else min(length, MAX_READ_BYTES)
-        data = await asyncio.to_thread(_read, path, offset, size)
+        with _file_errors(path):
+            if offset == -1:
+                return web.json_response({"data": "", "offset": path.stat().st_size})
+            data = await asyncio.to_thread(_read, path, offset, size)
         return web.json_response(
             {"data": _whole_characters(data).decode("utf-8", "replace"), "offset": offset}
         )
@@ -61,37 +68,52 @@ class SandboxFiles:
     async def download(self, request: web.Request) -> web.StreamResponse:
         """GET /files/download?path=: the bytes. Range requests work."""
         path = self._file(request)
+        name = quote(path.name.encode("utf-8", "surrogateescape"))
         return web.FileResponse(
-            path, headers={"Content-Disposition": f"attachment; filename={path.name}"}
+            path,
+            headers={
+                "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+                "X-Content-Type-Options": "nosniff",
+            },
         )
 
     def _file(self, request: web.Request) -> Path:
         path = self._path(request)
-        if path.is_dir():
-            raise web.HTTPBadRequest(text="Cannot read a directory.\n")
-        if not path.is_file():
-            raise web.HTTPBadRequest(text="Cannot read a special file.\n")
+        with _file_errors(path):
+            if path.is_dir():
+                raise BadRequest("Cannot read a directory.")
+            if not path.is_file():
+                raise BadRequest("Cannot read a special file.")
         return path
 
     def _path(self, request: web.Request) -> Path:
         """The file of the query, with links resolved. Files outside the sandboxes are not found."""
         query = request.query.get("path", "")
         if not query or "\0" in query:
-            raise web.HTTPBadRequest(text="Expecting 'path=value' in query.\n")
-        path = (self._root / query).resolve()
-        if not path.is_relative_to(self._root) or not path.exists():
-            raise web.HTTPNotFound(text=f"'{query}' not found\n")
-        return path
+            raise BadRequest("Expecting 'path=value' in query.")
+        with _file_errors(query):
+            path = (self._root / query).resolve()
+            if path.is_relative_to(self._root) and path.exists():
+                return path
+        raise BadRequest(f"'{query[:_SHOWN]}' not found", 404)
 
 
-def _number(request: web.Request, name: str, default: int) -> int:
-    text = request.query.get(name, "")
+@contextmanager
+def _file_errors(path: object) -> Iterator[None]:
+    """Answer 404 for a path that cannot exist or ceased to, and 403 for one that is not readable.
+
+    RuntimeError is `Path.resolve`'s error for a loop of links.
+    """
     try:
-        return int(text) if text else default
-    except ValueError:
-        raise web.HTTPBadRequest(
-            text=f"Failed to parse {name}: '{text}' is not a number\n"
-        ) from None
+        yield
+    except PermissionError:
+        raise BadRequest(f"'{str(path)[:_SHOWN]}' is not readable", 403) from None
+    except (FileNotFoundError, NotADirectoryError, UnicodeError, RuntimeError):
+        raise BadRequest(f"'{str(path)[:_SHOWN]}' not found", 404) from None
+    except OSError as error:
+        if error.errno not in _CALLERS_ERRORS:
+            raise
+        raise BadRequest(f"'{str(path)[:_SHOWN]}': {error.strerror}", 404) from None
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:
@@ -115,7 +137,10 @@ def _whole_characters(data: bytes) -> bytes:
 def _list(folder: Path) -> list[Document]:
     entries: list[Document] = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.path):
-        status = entry.stat(follow_symlinks=False)
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # removed since the folder was read
+            continue
         entries.append(
             {
                 "gid": _name(grp.getgrgid, status.st_gid),

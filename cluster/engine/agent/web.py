@@ -11,15 +11,26 @@ from typing import Protocol
 import msgspec
 from aiohttp import web
 
-from mesaform.common.errors import Busy
 from mesaform.engine.agent import views
-from mesaform.engine.agent.config import Config
+from mesaform.engine.agent.config import DEFAULT_PORT, Config
 from mesaform.engine.agent.containerizer import Containerizer, Usage
 from mesaform.engine.agent.layout import Layout
 from mesaform.engine.agent.sandbox_files import SandboxFiles
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.engine.agent.uplink import Uplink
 from mesaform.engine.documents import Document
+from mesaform.http import (
+    UNHANDLED,
+    BadRequest,
+    HttpPort,
+    HttpServer,
+    Limits,
+    decode_json,
+    json_or_script,
+)
+
+LIMITS = Limits(body_bytes=64 * 1024, json_elements=1000)
+"""Operators' calls name what they want to read, and no more."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,21 +57,14 @@ async def serve(agent: Served) -> AsyncIterator[int]:
         Busy: the port is taken, or the machine does not have the address.
 
     """
-    runner = web.AppRunner(_application(Endpoints(agent)), access_log=None)
-    await runner.setup()
+    config = agent.config
+    port = HttpPort(str(config.port or DEFAULT_PORT), LIMITS, allows_jsonp=config.http.allows_jsonp)
+    server = HttpServer(_application(Endpoints(agent)), port, config.http.hosts)
+    fix = "stop what listens there, or set MESOS_IP and MESOS_PORT"
     try:
-        site = web.TCPSite(runner, agent.config.ip, agent.config.port, shutdown_timeout=1.0)
-        try:
-            await site.start()
-        except OSError as error:
-            raise Busy(
-                f"cannot listen: {error.strerror or error}",
-                where=f"{agent.config.ip}:{agent.config.port}",
-                fix="stop what listens there, or set MESOS_IP and MESOS_PORT",
-            ) from error
-        yield runner.addresses[0][1]
+        yield await server.listen(config.ip, config.port, fix=fix)
     finally:
-        await runner.cleanup()
+        await server.stop()
 
 
 def _application(endpoints: Endpoints) -> web.Application:
@@ -77,7 +81,7 @@ def _application(endpoints: Endpoints) -> web.Application:
         "/files/read": files.read,
         "/files/download": files.download,
     }
-    application = web.Application(client_max_size=2**20)
+    application = web.Application()
     for path, handler in routes.items():
         for prefix in ("", "/slave(1)"):
             application.router.add_get(f"{prefix}{path}", handler)
@@ -141,21 +145,18 @@ class Endpoints:
     async def call(self, request: web.Request) -> web.Response:
         """POST /api/v1."""
         if not request.headers.get("Content-Type"):
-            raise web.HTTPBadRequest(text="Expecting 'Content-Type' to be present")
+            raise BadRequest("Expecting 'Content-Type' to be present")
         if request.content_type != "application/json":
-            raise web.HTTPUnsupportedMediaType(text="Expecting 'Content-Type' of application/json")
-        try:
-            body = msgspec.json.decode(await request.read())
-        except msgspec.DecodeError as error:
-            raise web.HTTPBadRequest(text=f"Failed to parse body into JSON: {error}") from error
+            raise BadRequest("Expecting 'Content-Type' of application/json", 415)
+        body = await decode_json(request)
         kind = body.get("type") if isinstance(body, dict) else None
         if not isinstance(kind, str):
-            raise web.HTTPBadRequest(
-                text="Failed to validate agent::Call: Expecting 'type' to be present"
-            )
+            raise BadRequest("Failed to validate agent::Call: Expecting 'type' to be present")
         render = self._v1_calls.get(kind)
         if render is None:
-            raise web.HTTPNotImplemented(text=f"The embedded engine's agents do not support {kind}")
+            raise web.HTTPNotImplemented(
+                text=f"The embedded engine's agents do not support {kind[:64]}"
+            )
         return _json(request, {"type": kind, kind.lower(): render()})
 
     def _v1_flags(self) -> Document:
@@ -171,9 +172,10 @@ class Endpoints:
 
     def _metrics(self) -> dict[str, float]:
         agent = self.agent
-        return views.metrics_json(
+        metrics = views.metrics_json(
             agent.snapshot(), agent.counters, registered=agent.uplink.is_registered, now=time.time()
         )
+        return metrics | UNHANDLED.snapshot()
 
     def _usage(self) -> list[tuple[TaskRecord, Usage]]:
         usage = self.agent.containerizer.usage()
@@ -189,11 +191,4 @@ def _entries(values: Mapping[str, object]) -> list[Document]:
 
 
 def _json(request: web.Request, value: object) -> web.Response:
-    """JSON, or a call of the function that `?jsonp=` names."""
-    body = msgspec.json.encode(value)
-    wrapper = request.query.get("jsonp")
-    if wrapper and wrapper.replace(".", "").replace("_", "").isalnum():
-        return web.Response(
-            body=wrapper.encode() + b"(" + body + b");", content_type="text/javascript"
-        )
-    return web.Response(body=body, content_type="application/json")
+    return json_or_script(request, msgspec.json.encode(value))

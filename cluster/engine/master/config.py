@@ -18,6 +18,7 @@ from mesaform.engine.master.state import (
     MAX_UNREACHABLE_TASKS,
     Config,
 )
+from mesaform.http import HttpSettings, http_settings
 from mesaform.zookeeper.session import split_zk_url
 
 CAPABILITIES = ("AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2")
@@ -42,6 +43,7 @@ class Settings:
     work_dir: str
     zk_session_timeout_s: float
     core: Config
+    http: HttpSettings
 
 
 def read_settings(env: Mapping[str, str]) -> Settings:
@@ -59,17 +61,19 @@ def read_settings(env: Mapping[str, str]) -> Settings:
         max_missed_pings=_number(env, "MESOS_MAX_AGENT_PING_TIMEOUTS", "5"),
         reregister_timeout_s=_duration(env, "MESOS_AGENT_REREGISTER_TIMEOUT", "10mins"),
     )
+    hostname = env.get("MESOS_HOSTNAME") or ip
     return Settings(
         ip=ip,
         port=_number(env, "MESOS_PORT", "5050"),
         link_port=_number(env, "MESAFORM_LINK_PORT", "5052"),
-        hostname=env.get("MESOS_HOSTNAME") or ip,
+        hostname=hostname,
         cluster=env.get("MESOS_CLUSTER") or "",
         zk_hosts=hosts,
         zk_path=path,
         work_dir=env.get("MESOS_WORK_DIR") or "",
         zk_session_timeout_s=_duration(env, "MESOS_ZK_SESSION_TIMEOUT", "6secs"),
         core=core,
+        http=http_settings(env, ip, hostname),
     )
 
 

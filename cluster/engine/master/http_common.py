@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from mesaform.engine.master.parse import BadMessage, parse_body
+from mesaform.http import mark_stream, read_json
 from mesaform.mesos.messages import Message
 
 M = TypeVar("M", bound=Message)
@@ -63,7 +64,7 @@ async def read_call(request: web.Request, message: type[M]) -> M | web.Response:
     if media_type != JSON:
         return text(415, f"Expecting 'Content-Type' of {JSON} or {PROTOBUF}")
     try:
-        return parse_body(await request.read(), message)
+        return parse_body(await read_json(request), message)
     except BadMessage as error:
         return text(400, str(error))
 
@@ -79,6 +80,7 @@ def accepts(request: web.Request, media_type: str, header: str = "Accept") -> bo
 
 async def open_stream(request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
     """A chunked answer of status 200 to which records can be written."""
+    mark_stream(request)
     response = web.StreamResponse(status=200, headers=headers)
     response.enable_chunked_encoding()
     await response.prepare(request)

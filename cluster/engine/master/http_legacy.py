@@ -1,8 +1,7 @@
-"""The GET endpoints from before the v1 API, with `?jsonp=`."""
+"""The GET endpoints from before the v1 API."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import msgspec
@@ -10,38 +9,28 @@ from aiohttp import web
 
 from mesaform.engine.documents import Document
 from mesaform.engine.master import render_legacy as render
-from mesaform.engine.master.http_common import JSON, empty, text
+from mesaform.engine.master.http_common import empty
 from mesaform.engine.master.state import State
+from mesaform.http import integer, json_or_script
 
 TASKS_LIMIT = 100  # Mesos' default of `?limit=`
-_CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.\[\]]{0,100}")
 
 
 def answer(request: web.Request, body: object) -> web.Response:
-    """JSON, or a call of the function that `?jsonp=` names."""
-    data = msgspec.json.encode(body)
-    callback = request.query.get("jsonp")
-    if callback is None:
-        return web.Response(body=data, content_type=JSON)
-    if not _CALLBACK.fullmatch(callback):
-        return text(400, "'jsonp' must name a JavaScript function")
-    return web.Response(body=b"%s(%s)" % (callback.encode(), data), content_type="text/javascript")
+    """The answer to a read, in JSON."""
+    return json_or_script(request, msgspec.json.encode(body))
 
 
-def _tasks(request: web.Request, state: State) -> Document | None:
-    try:
-        limit = int(request.query.get("limit", TASKS_LIMIT))
-        offset = int(request.query.get("offset", 0))
-    except ValueError:
-        return None
-    if limit < 0 or offset < 0:
-        return None
+def _tasks(request: web.Request, state: State) -> Document:
     return render.tasks_json(
-        state, limit=limit, offset=offset, ascending=request.query.get("order") == "asc"
+        state,
+        limit=integer(request, "limit", TASKS_LIMIT, minimum=0),
+        offset=integer(request, "offset", 0, minimum=0),
+        ascending=request.query.get("order") == "asc",
     )
 
 
-_READS: dict[str, Callable[[web.Request, State], object | None]] = {
+_READS: dict[str, Callable[[web.Request, State], object]] = {
     "slaves": lambda _request, state: render.slaves_json(state),
     "frameworks": lambda _request, state: render.frameworks_json(state),
     "tasks": _tasks,
@@ -64,10 +53,7 @@ def answer_read(request: web.Request, path: str, state: State, process: Document
         return answer(request, process | render.state_json(state))
     if path == "state-summary":
         return answer(request, render.summary_json(state, str(process["hostname"])))
-    body = _READS[path](request, state)
-    if body is None:
-        return text(400, "'limit' and 'offset' must be numbers from 0")
-    return answer(request, body)
+    return answer(request, _READS[path](request, state))
 
 
 def health(_request: web.Request) -> web.Response:

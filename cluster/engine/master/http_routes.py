@@ -16,6 +16,7 @@ from mesaform.engine.master.http_common import empty, text
 from mesaform.engine.master.http_legacy import PATHS, answer, answer_read, health
 from mesaform.engine.master.http_operator import ProcessFacts
 from mesaform.engine.master.term import Term
+from mesaform.http import HttpPort, Limits
 from mesaform.webui import assets
 
 _OWN_PATHS = frozenset({"health", "version", "flags", "metrics/snapshot", "redirect"})
@@ -51,9 +52,13 @@ class Host(Protocol):
         ...
 
 
-async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
-    """Mesos sends no `Server` header."""
-    response.headers.popall("Server", None)
+LIMITS = Limits(body_bytes=8 * 1024 * 1024, json_elements=200_000)
+"""A launch of one small task has 36 elements and 300 bytes, so that a call may launch 5,000."""
+
+
+def http_port(number: int, *, allows_jsonp: bool = False) -> HttpPort:
+    """Port 5050: errors in plain text, as Mesos answers. Streams end with their connection."""
+    return HttpPort(str(number), LIMITS, allows_jsonp=allows_jsonp, cancels_handlers=True)
 
 
 class HttpApi:
@@ -65,11 +70,10 @@ class HttpApi:
         self._assets = assets.load("master")
         self._known = _OWN_PATHS | _LEADER_PATHS | set(self._assets)
 
-    def app(self, max_body_bytes: int) -> web.Application:
-        """The application; larger bodies are refused."""
-        app = web.Application(client_max_size=max_body_bytes)
+    def app(self) -> web.Application:
+        """The application."""
+        app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._dispatch)
-        app.on_response_prepare.append(_remove_server_header)
         return app
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:

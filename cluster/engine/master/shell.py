@@ -17,22 +17,22 @@ from collections.abc import Mapping
 
 import msgspec
 import structlog
-from aiohttp import web
 
-from mesaform.common.errors import Busy, LeadershipLost, MesaformError
+from mesaform.common.errors import LeadershipLost, MesaformError
 from mesaform.common.json_types import JsonObject
 from mesaform.common.logs import configure_logging
 from mesaform.engine.allocator import Allocator
 from mesaform.engine.documents import Document
 from mesaform.engine.master.config import CAPABILITIES, Settings, flags, master_info, read_settings
 from mesaform.engine.master.core import Master
-from mesaform.engine.master.http_routes import HttpApi
+from mesaform.engine.master.http_routes import HttpApi, http_port
 from mesaform.engine.master.link_server import LinkServer
 from mesaform.engine.master.metrics import metrics
 from mesaform.engine.master.registry_store import RegistryStore
 from mesaform.engine.master.render import VERSION
 from mesaform.engine.master.state import Ids
 from mesaform.engine.master.term import Term
+from mesaform.http import UNHANDLED, HttpServer
 from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 
@@ -42,7 +42,6 @@ START_ZOOKEEPER_S = 60.0
 REGISTRY_RETRY_S = 0.5
 CLOSE_TIMEOUT_S = 4.0
 """Seconds for an orderly end. systemd kills the process later than that."""
-MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
 class MasterProcess:
@@ -64,9 +63,13 @@ class MasterProcess:
         self.elected_at: float | None = None
         self._started_monotonic = time.monotonic()
         self._ids = Ids(self.id)
-        self._api = HttpApi(self)
+        self._http = HttpServer(
+            HttpApi(self).app(),
+            http_port(settings.port, allows_jsonp=settings.http.allows_jsonp),
+            settings.http.hosts,
+            shutdown_s=0.5,
+        )
         self._links = LinkServer(lambda: self.term)
-        self._runner: web.AppRunner | None = None
 
     def clock(self) -> float:
         """Seconds since the epoch, never decreasing."""
@@ -98,29 +101,14 @@ class MasterProcess:
                     await asyncio.shield(self._close(zk))
 
     async def _listen(self) -> None:
-        self._runner = web.AppRunner(
-            self._api.app(MAX_BODY_BYTES),
-            handler_cancellation=True,
-            access_log=None,
-            shutdown_timeout=0.5,
-        )
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self.settings.ip, self.settings.port).start()
-        except OSError as error:
-            where = f"{self.settings.ip}:{self.settings.port}"
-            raise Busy(
-                f"cannot listen: {error.strerror}",
-                where=where,
-                fix="end the program that listens there, or set MESOS_PORT",
-            ) from error
+        fix = "end the program that listens there, or set MESOS_PORT"
+        await self._http.listen(self.settings.ip, self.settings.port, fix=fix)
         await self._links.start(f"{self.settings.ip}:{self.settings.link_port}")
 
     async def _close(self, zk: ZooKeeper) -> None:
         await zk.stop()
         await self._links.stop()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._http.stop()
 
     async def _watch(self, zk: ZooKeeper) -> None:
         async for payload in watch_leader(zk, self.settings.zk_path):
@@ -170,13 +158,14 @@ class MasterProcess:
     def metrics(self) -> dict[str, float]:
         """Every metric by its key."""
         uptime_s = time.monotonic() - self._started_monotonic
+        measured = machine_metrics() | UNHANDLED.snapshot()
         if self.term is None:
-            return metrics(None, uptime_s=uptime_s, measured=machine_metrics())
+            return metrics(None, uptime_s=uptime_s, measured=measured)
         return metrics(
             self.term.core.state,
             uptime_s=uptime_s,
             subscribers=len(self.term.subscribers),
-            measured=self.term.measured() | machine_metrics(),
+            measured=self.term.measured() | measured,
         )
 
     def master(self) -> Document:

@@ -363,14 +363,22 @@ async def test_mesos_dns_finds_ports_as_text(master, session):
         }
 
 
-async def test_jsonp_calls_the_function_and_only_a_function(master, session):
-    status, text, headers = await exchange(
-        session, "GET", f"{master.base}/slaves?jsonp=angular.callbacks._0"
-    )
-    assert (status, headers["Content-Type"]) == (200, "text/javascript")
-    assert text.startswith("angular.callbacks._0({")
-    assert text.endswith("})")
-    assert (await exchange(session, "GET", f"{master.base}/slaves?jsonp=alert(1)//"))[0] == 400
+async def test_jsonp_is_off_unless_configured(master, session):
+    for path in ("slaves", "state", "tasks", "frameworks", "metrics/snapshot", "version"):
+        url = f"{master.base}/{path}?jsonp=angular.callbacks._0"
+        assert (await exchange(session, "GET", url))[0] == 403
+
+
+async def test_configured_jsonp_calls_the_function_and_only_a_function(zookeeper_url, session):
+    async with running(zookeeper_url, MESAFORM_HTTP_JSONP="1") as master:
+        await master.leading()
+        status, text, headers = await exchange(
+            session, "GET", f"{master.base}/slaves?jsonp=angular.callbacks._0"
+        )
+        assert (status, headers["Content-Type"]) == (200, "text/javascript")
+        assert text.startswith("angular.callbacks._0({")
+        assert text.endswith("})")
+        assert (await exchange(session, "GET", f"{master.base}/slaves?jsonp=alert(1)//"))[0] == 400
 
 
 OPERATOR_READS = {

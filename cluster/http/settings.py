@@ -1,0 +1,42 @@
+"""What a process's environment says about its HTTP port: names of the machine, and JSONP."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mesaform.http.hosts import AcceptedHosts
+
+HOSTS_VARIABLE = "MESAFORM_HTTP_HOSTS"
+"""Names and addresses of this machine, separated by commas: `http.host_names` of cluster.yaml and
+the machine's public address."""
+JSONP_VARIABLE = "MESAFORM_HTTP_JSONP"
+"""`1`: `?jsonp=` is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Settings of a process's HTTP port."""
+
+    hosts: AcceptedHosts = field(default_factory=AcceptedHosts)
+    allows_jsonp: bool = False
+
+
+def http_settings(environment: Mapping[str, str], *own_names: str) -> HttpSettings:
+    """The settings in an environment.
+
+    The machine's host name is accepted, whole and without its domain.
+
+    Args:
+        environment: of the process.
+        own_names: names and addresses under which the process announces itself.
+
+    """
+    host_name = socket.gethostname()
+    configured = environment.get(HOSTS_VARIABLE, "").split(",")
+    names = (host_name, host_name.partition(".")[0], *own_names, *configured)
+    return HttpSettings(
+        AcceptedHosts.of(name for name in names if name.strip()),
+        allows_jsonp=environment.get(JSONP_VARIABLE) == "1",
+    )
