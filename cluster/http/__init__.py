@@ -6,7 +6,7 @@ msgspec, structlog and `mesaform.common`.
 """
 
 from mesaform.http.body import decode_json, read_body, read_json
-from mesaform.http.errors import BadRequest
+from mesaform.http.errors import BadRequest, ErrorBody, json_message, plain_text
 from mesaform.http.hosts import AcceptedHosts
 from mesaform.http.jsonp import json_or_script
 from mesaform.http.port import HttpPort, Limits
@@ -20,6 +20,7 @@ __all__ = [
     "UNHANDLED",
     "AcceptedHosts",
     "BadRequest",
+    "ErrorBody",
     "HttpPort",
     "HttpServer",
     "HttpSettings",
@@ -28,8 +29,10 @@ __all__ = [
     "decode_json",
     "http_settings",
     "integer",
+    "json_message",
     "json_or_script",
     "mark_stream",
+    "plain_text",
     "read_body",
     "read_json",
 ]

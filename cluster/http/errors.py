@@ -79,5 +79,5 @@ def json_member(name: str) -> ErrorRenderer:
     return render
 
 
-marathon_json = json_member("message")
-"""Marathon's format: `{"message": …}`."""
+json_message = json_member("message")
+"""Marathon's format, which ports without one of their own have as well: `{"message": …}`."""

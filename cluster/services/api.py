@@ -1,20 +1,20 @@
-"""REST server: leadership, origin check, error format, and helpers of the endpoints.
+"""REST server: leadership, errors of services, and helpers of the endpoints.
 
 The endpoints are in `api_apps`, `api_agents` and `api_cluster`. Only the leader serves `/v2`;
 another server answers 307 with the leader's address (Marathon proxies instead). Errors have
-Marathon's shape: `{"message": …, "details": …}`. Depends on aiohttp and `scheduler`.
+Marathon's shape: `{"message": …, "details": …}`. Depends on aiohttp, `mesaform.http` and
+`scheduler`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
-import structlog
 from aiohttp import web
 
+from mesaform.http import HttpPort, Limits, json_message, read_json
 from mesaform.services.commands import Outcome
 from mesaform.services.core import Core
 from mesaform.services.definitions import InvalidApp
@@ -42,11 +42,20 @@ LEADERSHIP = web.AppKey("leadership", Leadership)
 LOCAL_PATHS = ("/ping", "/metrics", "/v2/leader", "/agents/", "/static/")
 """Prefixes of the paths that every server answers itself."""
 
-MAX_BODY_BYTES = 4 * 1024 * 1024
+LIMITS = Limits(body_bytes=4 * 1024 * 1024)
+"""An app of 10 KB has 300 elements, so that a call may change 300 of them."""
 LOCKED_MESSAGE = (
     "Another deployment of this app is under way; wait for it, or override it with ?force=true"
 )
-log = structlog.get_logger("services.api")
+
+
+class InvalidJson(ValueError):
+    """The body is not JSON."""
+
+
+def http_port(number: int) -> HttpPort:
+    """Port 8080: errors as Marathon answers."""
+    return HttpPort(str(number), LIMITS, json_message)
 
 
 def dumps(value: object) -> str:
@@ -101,16 +110,15 @@ async def body_of(request: web.Request) -> object:
     """The request's JSON.
 
     Raises:
-        web.HTTPBadRequest: it is not JSON; the answer has Marathon's shape.
+        BadRequest: it exceeds a limit.
+        InvalidJson: it is not JSON.
 
     """
+    text = await read_json(request)
     try:
-        return msgspec.json.decode(await request.read())
-    except msgspec.DecodeError as error:
-        text = json.dumps(
-            {"message": "Invalid JSON", "details": [{"path": "/", "errors": [str(error)]}]}
-        )
-        raise web.HTTPBadRequest(text=text, content_type="application/json") from None
+        return msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJson(str(error)) from None
 
 
 @web.middleware
@@ -137,39 +145,22 @@ async def leader_only(request: web.Request, handler: Handler) -> web.StreamRespo
 
 
 @web.middleware
-async def own_pages_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Reject changes that a browser sends from a page of another server.
-
-    Otherwise any page could make its reader's browser run commands here. Programs send no Origin.
-    """
-    origin = request.headers.get("Origin")
-    if request.method in ("GET", "HEAD") or origin is None:
-        return await handler(request)
-    if origin.partition("://")[2] != request.host:
-        return problem(403, f"A page of {origin} may not change anything here")
-    return await handler(request)
-
-
-@web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer errors as Marathon's JSON; an unexpected error is logged and answered with 500."""
+    """Answer the errors of services as Marathon does."""
     try:
         return await handler(request)
-    except NotLeading:
-        raise
-    except web.HTTPException as error:
-        if error.content_type == "application/json" or error.status < 400:
-            raise
-        return problem(error.status, error.text or error.reason)
-    except (InvalidApp, AppMissing, AppLocked, StateNotStored) as error:
+    except (InvalidApp, InvalidJson, AppMissing, AppLocked, StateNotStored) as error:
         return _known_problem(error)
-    except Exception:
-        log.exception("request failed", method=request.method, path=request.path)
-        return problem(500, "Internal error; see this server's log")
 
 
-def _known_problem(error: InvalidApp | AppMissing | AppLocked | StateNotStored) -> web.Response:
+_KnownError = InvalidApp | InvalidJson | AppMissing | AppLocked | StateNotStored
+
+
+def _known_problem(error: _KnownError) -> web.Response:
     match error:
+        case InvalidJson():
+            details = [{"path": "/", "errors": [str(error)]}]
+            return problem(400, "Invalid JSON", details=details)
         case InvalidApp(problems=problems):
             details = [{"path": path, "errors": texts} for path, texts in problems.items()]
             return problem(422, "Object is not valid", details=details)
@@ -208,9 +199,7 @@ def build(
     scheduler: Scheduler, leadership: Leadership, endpoints: list[web.RouteDef], peers: list[str]
 ) -> web.Application:
     """The web application with these endpoints, the page and `/ping`."""
-    app = web.Application(
-        middlewares=[own_pages_only, leader_only, errors], client_max_size=MAX_BODY_BYTES
-    )
+    app = web.Application(middlewares=[leader_only, errors])
     app[SCHEDULER], app[LEADERSHIP] = scheduler, leadership
     pages = _Pages(peers)
     app.add_routes(endpoints)

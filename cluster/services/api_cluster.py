@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from mesaform.http import UNHANDLED
 from mesaform.services.api import (
     LEADERSHIP,
     answer,
@@ -144,7 +145,7 @@ async def metrics(request: web.Request) -> web.Response:
         text = metrics_text(core_of(request))
     except NotLeading:
         text = metrics_text(None)
-    return web.Response(text=text)
+    return web.Response(text=text + UNHANDLED.prometheus())
 
 
 def routes() -> list[web.RouteDef]:

@@ -15,9 +15,10 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from mesaform.common.errors import Busy, ClusterUnreachable
+from mesaform.common.errors import ClusterUnreachable
+from mesaform.http import HttpServer
 from mesaform.services import api_apps, api_cluster
-from mesaform.services.api import Leadership, build
+from mesaform.services.api import Leadership, build, http_port
 from mesaform.services.api_agents import AgentProxy
 from mesaform.services.scheduler import Scheduler
 from mesaform.services.settings import Settings
@@ -104,13 +105,13 @@ async def serve(settings: Settings) -> None:
     ):
         scheduler = Scheduler(StateStore(zk, root), leader, session, settings.url)
         leadership = Leadership(settings.url)
-        runner = web.AppRunner(
+        server = HttpServer(
             _application(scheduler, leadership, settings, AgentProxy(leader, session)),
-            shutdown_timeout=1.0,
+            http_port(settings.http_port),
+            settings.http.hosts,
         )
-        await runner.setup()
         try:
-            await _listen(runner, settings)
+            await _listen(server, settings)
             candidate = Candidate(zk, f"{root}/leader", settings.url.encode(), MEMBER_PREFIX)
             async with asyncio.TaskGroup() as group:
                 group.create_task(leader.watch(engine_zk, engine_path), name="engine leader")
@@ -119,7 +120,7 @@ async def serve(settings: Settings) -> None:
                 )
                 group.create_task(candidate.run(scheduler.lead), name="election")
         finally:
-            await runner.cleanup()
+            await server.stop()
 
 
 def _application(
@@ -131,16 +132,9 @@ def _application(
     return app
 
 
-async def _listen(runner: web.AppRunner, settings: Settings) -> None:
-    try:
-        await web.TCPSite(runner, settings.http_address, settings.http_port).start()
-    except OSError as error:
-        where = f"{settings.http_address}:{settings.http_port}"
-        raise Busy(
-            error.strerror or str(error),
-            where=where,
-            fix="stop the program that listens there, or set MARATHON_HTTP_PORT",
-        ) from None
+async def _listen(server: HttpServer, settings: Settings) -> None:
+    fix = "stop the program that listens there, or set MARATHON_HTTP_PORT"
+    await server.listen(settings.http_address, settings.http_port, fix=fix)
     log.info(
         "listening",
         address=settings.http_address,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesaform.common.errors import BadInput
+from mesaform.http import HttpSettings, http_settings
 from mesaform.zookeeper.session import split_zk_url
 
 ANY_ADDRESS = "0.0.0.0"
@@ -25,6 +26,7 @@ class Settings:
     http_address: str
     http_port: int
     hostname: str
+    http: HttpSettings = field(default_factory=HttpSettings)
 
     @property
     def url(self) -> str:
@@ -50,12 +52,14 @@ class Settings:
             split_zk_url(environ[name])
         address = environ.get("MARATHON_HTTP_ADDRESS", ANY_ADDRESS)
         default_hostname = "localhost" if address == ANY_ADDRESS else address
+        hostname = environ.get("MARATHON_HOSTNAME") or default_hostname
         return cls(
             environ["MARATHON_MASTER"],
             environ["MARATHON_ZK"],
             address,
             _parse_port(environ.get("MARATHON_HTTP_PORT", "8080")),
-            environ.get("MARATHON_HOSTNAME") or default_hostname,
+            hostname,
+            http_settings(environ, address, hostname),
         )
 
 

@@ -5,7 +5,7 @@ Field names and values are wire formats between machines of different images.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -71,17 +71,22 @@ class ShutdownReport(msgspec.Struct, frozen=True):
     empty_s: float
 
 
+MAX_EPOCH_S = 253402300799
+"""The last second of the year 9999, the last that dates can show."""
+EpochS = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPOCH_S)]
+
+
 class MachineNotice(msgspec.Struct, frozen=True):
     """Announcement of its own end that a machine read from its metadata, for the autoscaler.
 
     Times are epoch seconds; `ends_at` is 0 if the metadata has no time.
     """
 
-    instance_id: str
+    instance_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
     kind: Literal["interruption", "scheduled", "rebalance"]
-    at: float
-    ends_at: float
-    what: str
+    at: EpochS
+    ends_at: EpochS
+    what: Annotated[str, msgspec.Meta(max_length=200)]
 
 
 class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):

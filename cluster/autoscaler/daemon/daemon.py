@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 import aiohttp
 import msgspec
 import structlog
-from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
@@ -37,7 +36,7 @@ from mesaform.autoscaler.observation.observer import Observer, ServicesClient, s
 from mesaform.autoscaler.observation.probe_client import ProbeFramework
 from mesaform.autoscaler.planner.overrides import paused
 from mesaform.autoscaler.planner.planner import Plan, plan
-from mesaform.autoscaler.reporting.http_server import Page
+from mesaform.autoscaler.reporting.http_server import Page, http_port
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws import client
 from mesaform.aws.clock import CloudClock
@@ -52,6 +51,7 @@ from mesaform.aws.pricing.market import Market, aws_market
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import LeadershipLost, MesaformError, NotFound, Retryable
 from mesaform.config.schema import ClusterSpec
+from mesaform.http import HttpServer, HttpSettings, http_settings
 from mesaform.mesos.operator import OperatorClient
 from mesaform.topology.names import spec_parameter_name
 from mesaform.topology.ports import Port
@@ -81,6 +81,7 @@ class Settings:
     host: str
     port: int
     region: str
+    http: HttpSettings = field(default_factory=HttpSettings)
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -107,6 +108,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         host=host,
         port=int(port),
         region=environment["AWS_REGION"],
+        http=http_settings(environment, host),
     )
 
 
@@ -357,10 +359,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     hosts = [str(URL(master).host) for master in settings.masters]
     page = Page(telemetry, lambda: leader.address, hosts, f"{settings.host}:{settings.port}")
     endpoint = NoticeEndpoint()
-    runner = web.AppRunner(endpoint.add_to(page.application()))
-    await runner.setup()
-    await web.TCPSite(runner, settings.host, settings.port).start()
+    app = endpoint.add_to(page.application())
+    server = HttpServer(app, http_port(settings.port), settings.http.hosts)
     try:
+        await server.listen(settings.host, settings.port, fix="end it, or set MESAFORM_BIND")
         await zk.start(timeout_s=300)
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
             candidate = Candidate(
@@ -383,7 +385,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 await telemetry.flush()
     finally:
         await zk.stop()
-        await runner.cleanup()
+        await server.stop()
 
 
 async def _lead(

@@ -7,10 +7,10 @@ nothing. Depends on `notice_queue` and aiohttp.
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
 from mesaform.autoscaler.observation.notice_queue import Inbox
+from mesaform.http import BadRequest, decode_json
 from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 
 
@@ -26,12 +26,15 @@ class NoticeEndpoint:
 
     async def _receive(self, request: web.Request) -> web.Response:
         if self.inbox is None:
-            return web.Response(status=503, text="another autoscaler leads\n")
+            raise web.HTTPServiceUnavailable(text="another autoscaler leads")
+        notice = await decode_json(request, MachineNotice)
+        inbox = self.inbox  # leadership may have ended while the body arrived
+        if inbox is None:
+            raise web.HTTPServiceUnavailable(text="another autoscaler leads")
         try:
-            notice = msgspec.json.decode(await request.read(), type=MachineNotice)
-            known = self.inbox.report(notice, request.remote or "")
-        except (msgspec.DecodeError, ValueError) as error:
-            return web.Response(status=400, text=f"{error}\n")
+            known = inbox.report(notice, request.remote or "")
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
         except PermissionError as error:
-            return web.Response(status=403, text=f"{error}\n")
+            raise BadRequest(str(error), 403) from None
         return web.json_response({"known": known})

@@ -15,10 +15,18 @@ from prometheus_client import generate_latest
 
 from mesaform.autoscaler.reporting.decision_text import decision_view, render_row
 from mesaform.autoscaler.reporting.telemetry import Telemetry
+from mesaform.http import UNHANDLED, BadRequest, HttpPort, Limits, json_message
 from mesaform.topology.ports import Port
 from mesaform.webui import assets
 
+LIMITS = Limits(body_bytes=64 * 1024, json_elements=1000)
+"""A machine's notice has 200 bytes."""
 HOURS = {"1": 1, "6": 6, "24": 24}
+
+
+def http_port(number: int) -> HttpPort:
+    """Port 9550: errors are objects with a message."""
+    return HttpPort(str(number), LIMITS, json_message)
 
 
 class Page:
@@ -60,7 +68,8 @@ class Page:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(
-            body=generate_latest(self._telemetry.measures.registry),
+            body=generate_latest(self._telemetry.measures.registry)
+            + UNHANDLED.prometheus().encode(),
             content_type="text/plain",
             charset="utf-8",
         )
@@ -81,11 +90,9 @@ class Page:
 
     async def _static(self, request: web.Request) -> web.Response:
         name = f"static/{request.match_info['name']}"
-        return (
-            self._file(name)
-            if name in self._assets
-            else web.Response(status=404, text="no such file\n")
-        )
+        if name not in self._assets:
+            raise BadRequest("no such file", 404)
+        return self._file(name)
 
     async def _view(self, request: web.Request) -> web.Response:
         """The present state. 503 before the first pass of the leader, and while nobody leads."""
@@ -93,7 +100,7 @@ class Page:
             return elsewhere
         telemetry = self._telemetry
         if not telemetry.status["leading"]:
-            return web.Response(status=503, text="no autoscaler leads\n")
+            raise web.HTTPServiceUnavailable(text="no autoscaler leads")
         moment = {
             "address": self._address,
             "peers": self._peers,
@@ -114,7 +121,7 @@ class Page:
             return elsewhere
         hours = HOURS.get(request.query.get("hours", "1"))
         if hours is None:
-            return web.Response(status=400, text=f"hours is one of {', '.join(HOURS)}\n")
+            raise BadRequest(f"hours is one of {', '.join(HOURS)}")
         until = time.time()
         since = until - hours * 3600
         decisions = [

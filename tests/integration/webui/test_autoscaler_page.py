@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.planner.planner import plan
-from mesaform.autoscaler.reporting.http_server import Page
+from mesaform.autoscaler.reporting.http_server import Page, http_port
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws.overrides import Override
+from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeLedger
 from tests.integration.webui.browser import Browser
 from tests.support.zookeeper import free_port
@@ -45,17 +45,14 @@ class Server:
         self._loop.run_until_complete(self._start(host, port))
         self._ready.set()
         self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.run_until_complete(self._server.stop())
         self._loop.close()
 
     async def _start(self, host: str, port: int) -> None:
         self.telemetry = Telemetry()
-        self._runner = web.AppRunner(
-            Page(self.telemetry, lambda: self.leader, HOSTS, self.address).application(),
-            shutdown_timeout=0.2,
-        )
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        page = Page(self.telemetry, lambda: self.leader, HOSTS, self.address)
+        self._server = HttpServer(page.application(), http_port(port), shutdown_s=0.2)
+        await self._server.listen(host, port)
 
     def does(self, what) -> None:
         """Something in the server's own thread."""

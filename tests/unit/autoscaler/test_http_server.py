@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.api_views import KEPT_S, POINTS_SHOWN, Ring
-from mesaform.autoscaler.reporting.http_server import Page
+from mesaform.autoscaler.reporting.http_server import Page, http_port
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws.overrides import Override
+from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeLedger
 from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
@@ -41,15 +42,12 @@ async def site() -> AsyncIterator[Site]:
     """A server that leads, at a free port, before its first pass."""
     served = Site(Telemetry())
     page = Page(served.telemetry, lambda: served.leader, ["127.122.9.1", "127.122.9.2"], ADDRESS)
-    runner = web.AppRunner(page.application())
-    await runner.setup()
-    listening = web.TCPSite(runner, "127.0.0.1", 0)
-    await listening.start()
-    served.base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    server = HttpServer(page.application(), http_port(9550))
+    served.base = f"http://127.0.0.1:{await server.listen('127.0.0.1', 0)}"
     served.telemetry.begin(FakeLedger())
     yield served
     await served.close()
-    await runner.cleanup()
+    await server.stop()
 
 
 def a_pass(telemetry: Telemetry, at: float = NOW, **fields) -> None:

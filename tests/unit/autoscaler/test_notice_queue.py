@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientSession, web
 
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import Inbox, run_in_daemon_thread
+from mesaform.autoscaler.reporting.http_server import http_port
 from mesaform.aws.ports import ScheduledEvent
 from mesaform.common.errors import NotFound, Retryable
+from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeNotices
 from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 from tests.unit.autoscaler.builders import NOW
@@ -214,9 +215,12 @@ def test_a_machine_may_stop_telling_once_it_is_remembered(world):
 
 
 @asynccontextmanager
-async def served(endpoint: NoticeEndpoint) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(endpoint.add_to(web.Application()))) as client:
+async def served(endpoint: NoticeEndpoint) -> AsyncIterator[ClientSession]:
+    server = HttpServer(endpoint.add_to(web.Application()), http_port(9550))
+    port = await server.listen("127.0.0.1", 0)
+    async with ClientSession(f"http://127.0.0.1:{port}") as client:
         yield client
+    await server.stop()
 
 
 async def test_only_the_leader_accepts_reports_of_machines_over_http(world):
@@ -234,6 +238,9 @@ async def test_only_the_leader_accepts_reports_of_machines_over_http(world):
                 NOTICES_PATH, data=json.dumps({**msgspec.to_builtins(TOLD), "kind": "odd"})
             )
         ).status == 400
+        for wrong in ({"at": 1e308}, {"ends_at": -1}, {"instance_id": ""}, {"what": "x" * 201}):
+            body = msgspec.json.encode(msgspec.to_builtins(TOLD) | wrong)
+            assert (await client.post(NOTICES_PATH, data=body)).status == 400
         other = msgspec.json.encode(msgspec.structs.replace(TOLD, instance_id="i-2"))
         assert (await client.post(NOTICES_PATH, data=other)).status == 403
     assert await world.passes() == ["i-1"]

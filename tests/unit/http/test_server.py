@@ -29,12 +29,12 @@ from mesaform.http import (
     mark_stream,
     read_body,
 )
-from mesaform.http.errors import json_member, marathon_json
+from mesaform.http.errors import json_member, json_message
 from tests.support.raw_http import Answer, parse, request, send
 
 LOOPBACK = "127.0.0.1"
 SMALL = Limits(body_bytes=100_000, json_elements=1000, json_depth=10, header_bytes=4000)
-PORT = HttpPort("test", SMALL, marathon_json)
+PORT = HttpPort("test", SMALL, json_message)
 HASTY = replace(
     PORT,
     limits=replace(
