@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mesaform.common.resources import EMPTY, Resources
+from mesaform.common.resources import EMPTY, Resources, subtract_ranges
 
 Key = tuple[float, int, str]
 """Rank of a role or framework: dominant share by weight, number of allocations, name."""
@@ -157,12 +157,19 @@ class Allocator:
             del self._refusals[key]
 
     def update_agent(self, agent_id: str, total: Resources) -> None:
-        """Change the agent's total. Its allocations stay."""
+        """Change the agent's total. Its allocations stay, even those that no longer fit."""
         agent = self._agents[agent_id]
         self._count_total(agent.total, -1)
         self._count_total(total, 1)
-        agent.free = total - (agent.total - agent.free)
         agent.total = total
+        agent.free = _free(agent)
+
+    def restore_agent(
+        self, agent_id: str, used: Iterable[tuple[str, str, Resources]], *, active: bool
+    ) -> None:
+        """Replace the agent's allocations by `used`, which are (framework, role, resources)."""
+        total = self._agents[agent_id].total
+        self.add_agent(agent_id, total, used, active=active)
 
     def set_agent_active(self, agent_id: str, *, active: bool) -> None:
         """Offer the agent or not."""
@@ -248,7 +255,7 @@ class Allocator:
             agent.allocated.pop(key, None)
         else:
             agent.allocated[key] = remaining
-        agent.free = agent.free + resources
+        agent.free = _free(agent)
         self._add_allocated(framework_id, role, resources, -1)
         if refuse_s and framework_id in self._frameworks:
             wanted = DEFAULT_REFUSE_S if refuse_s < 0 else min(refuse_s, MAX_REFUSE_S)
@@ -281,7 +288,7 @@ class Allocator:
                 continue
             role, framework_id = chosen
             before = self._role_key(role), self._client_key(role, framework_id)
-            resources = self._agents[agent_id].free
+            resources = _offerable(self._agents[agent_id].free)
             self._take(agent_id, framework_id, role, resources)
             allocations.append(Allocation(framework_id, role, agent_id, resources))
             order.update(before, (self._role_key(role), self._client_key(role, framework_id)))
@@ -358,9 +365,9 @@ class Allocator:
 
     def _take(self, agent_id: str, framework_id: str, role: str, resources: Resources) -> None:
         agent = self._agents[agent_id]
-        agent.free = agent.free - resources
         key = (framework_id, role)
         agent.allocated[key] = agent.allocated.get(key, EMPTY) + resources
+        agent.free = _free(agent)
         self._add_allocated(framework_id, role, resources, 1)
 
     def _add_allocated(self, framework_id: str, role: str, resources: Resources, sign: int) -> None:
@@ -376,6 +383,19 @@ class Allocator:
             self._total[name] += sign * amount
 
     # --- queries
+
+    def claimable(self, agent_id: str, resources: Resources) -> Resources:
+        """The part of `resources` that can be counted once: without ports that are taken already.
+
+        An agent reports amounts that it really uses, so scalars stay, even above its total.
+        """
+        free = self._agents[agent_id].free.ports
+        ports = subtract_ranges(resources.ports, subtract_ranges(resources.ports, free))
+        return Resources(resources.milli, ports)
+
+    def total(self, agent_id: str) -> Resources:
+        """What an agent declares."""
+        return self._agents[agent_id].total
 
     def free(self, agent_id: str) -> Resources:
         """What is neither offered nor used on an agent."""
@@ -406,6 +426,25 @@ class Allocator:
         names = ("cpus", "mem", "disk", "gpus")
         total = {name: self._total[name] / 1000 for name in names}
         return total, {name: (self._total[name] - free[name]) / 1000 for name in names}
+
+
+def _free(agent: _Agent) -> Resources:
+    """What the agent's allocations leave of its total.
+
+    Scalars are below zero when the agent reports more than its total. Ports outside its total
+    vanish.
+    """
+    free = agent.total
+    for resources in agent.allocated.values():
+        free = free - resources
+    return free
+
+
+def _offerable(free: Resources) -> Resources:
+    """The part of an agent's free resources that is not below zero."""
+    return Resources(
+        {name: amount for name, amount in free.milli.items() if amount > 0}, free.ports
+    )
 
 
 _NOTHING = _Allocated()

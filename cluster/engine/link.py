@@ -2,7 +2,10 @@
 
 Each agent opens one bidirectional gRPC stream, `/mesaform.engine.Link/Connect`, at the leader's
 link port. Messages are msgpack and tagged by their type. Both ends come from the same image, so the
-protocol has no versions.
+protocol has no versions. A message is at most `MAX_MESSAGE_BYTES` long. Both ends decode it whole,
+check it with `link_validation`, and end the stream that carried an invalid one; the master gives
+the reason as the status INVALID_ARGUMENT of the stream. A launch that only the agent refuses is
+answered with TASK_ERROR instead.
 
 Order: the agent sends `Register`. The master answers `Registered`, then `Drain` or `Undrain`, then
 each `Kill` that is not answered yet. After that either side sends at any time.
@@ -21,8 +24,10 @@ from mesaform.mesos.messages import AgentInfo, FrameworkInfo, TaskInfo, TaskStat
 
 METHOD = "/mesaform.engine.Link/Connect"
 
-# A silent peer is detected within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S. Message sizes have no limit,
-# because a Register may list thousands of tasks.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""A Register may list thousands of tasks. A larger message ends its stream."""
+
+# A silent peer is detected within KEEPALIVE_S + KEEPALIVE_TIMEOUT_S.
 KEEPALIVE_S = 6
 KEEPALIVE_TIMEOUT_S = 3
 _KEEPALIVE = [
@@ -30,8 +35,8 @@ _KEEPALIVE = [
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 ]
 CLIENT_OPTIONS = [
     *_KEEPALIVE,
@@ -48,6 +53,10 @@ SERVER_OPTIONS = [
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 ]
+
+
+class BadMessage(ValueError):
+    """A message that the protocol does not allow. The text says why."""
 
 
 class LinkMessage(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
@@ -168,3 +177,4 @@ FromMaster = (
 encode = msgspec.msgpack.Encoder().encode
 decode_from_agent = msgspec.msgpack.Decoder(FromAgent).decode
 decode_from_master = msgspec.msgpack.Decoder(FromMaster).decode
+"""The decoders raise `msgspec.DecodeError` for bytes that are not a message of the direction."""

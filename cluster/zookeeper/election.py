@@ -81,12 +81,13 @@ class Candidate:
         self._prefix = prefix
         self.is_leading = False
 
-    async def run(self, on_elected: Callable[[int], Awaitable[None]]) -> None:
+    async def run(self, on_elected: Callable[[int], Awaitable[float | None]]) -> None:
         """Contend until cancelled; while this contender leads, `on_elected(epoch)` runs.
 
         `epoch` is the node's sequence number, which grows with each leader: a fencing token for
         writes. `on_elected` is cancelled when leadership is lost. When it returns, leadership is
-        given up and the contender enters again. When it raises, `run` raises the same error.
+        given up, and the contender enters again after the seconds that it returned (at once for
+        None). When it raises, `run` raises the same error.
         """
         name: str | None = None
         try:
@@ -94,9 +95,11 @@ class Candidate:
                 await self._zk.wait_connected()
                 try:
                     name = await self._enter()
+                    pause_s = None
                     if await self._until_lowest(name):
-                        await self._lead(name, on_elected)
+                        pause_s = await self._lead(name, on_elected)
                     await self._leave(name)
+                    await asyncio.sleep(pause_s or 0.0)
                 except ZooKeeperUnavailable:
                     await asyncio.sleep(RETRY_PAUSE_S)
         finally:
@@ -129,7 +132,9 @@ class Candidate:
                 return False
             await self._zk.wait_connected()
 
-    async def _lead(self, name: str, on_elected: Callable[[int], Awaitable[None]]) -> None:
+    async def _lead(
+        self, name: str, on_elected: Callable[[int], Awaitable[float | None]]
+    ) -> float | None:
         self.is_leading = True
         work = asyncio.ensure_future(on_elected(sequence_of(name)))
         watch = asyncio.ensure_future(self._until_deposed(name))
@@ -140,8 +145,7 @@ class Candidate:
             for task in (work, watch):
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            raise error
+        return None if work.cancelled() else work.result()
 
     async def _until_deposed(self, name: str) -> None:
         """Return when this node no longer leads, or may stop leading before that is known."""

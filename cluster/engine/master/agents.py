@@ -16,6 +16,9 @@ from mesaform.engine.master.events import (
     AgentRegistering,
     CloseLink,
     LinkClosed,
+    NotStored,
+    Operator,
+    Reply,
     SendAgent,
     Store,
     Stored,
@@ -110,6 +113,21 @@ def stored(state: State, event: Stored) -> None:
         _reregister(state, state.agents[change.agent_id], origin)
     else:
         _admit(state, origin)
+
+
+def not_stored(state: State, event: NotStored) -> None:
+    """Undo what waits for a change that the registry cannot take, and answer who asked for it."""
+    change, origin = event.change, event.origin
+    if state.in_flight.get(change.agent_id) == type(change).__name__:
+        del state.in_flight[change.agent_id]
+    if isinstance(origin, AgentRegistering):
+        state.registering.discard(origin.link_id)
+        state.effects.append(CloseLink(origin.link_id, event.why))
+    elif isinstance(origin, Operator):
+        state.effects.append(Reply(origin.token, 507, event.why))
+    agent = state.agents.get(change.agent_id)
+    if agent is not None:
+        state.allocator.set_agent_active(agent.id, active=state.is_offerable(agent))
 
 
 def _abandon_admission(state: State, agent_id: str, *, is_new: bool) -> None:
@@ -237,6 +255,9 @@ def _add_reported_tasks(state: State, agent: Agent, tasks: list[link.KnownTask])
         known = framework.tasks.get(reported.task.task_id.value)
         if known is None:
             _add_reported_task(state, framework, agent, reported)
+        elif known.agent_id != agent.id:
+            # The id was used again while this agent was away. Mesos kills the older task, too.
+            state.send_to_agent(agent, link.Kill(framework_id, known.id))
         else:
             _update_known_task(state, known, reported.latest_state)
     for framework_id in sorted(removed_ids):
@@ -257,7 +278,7 @@ def _add_reported_task(
         framework.id,
         agent.id,
         _role_of(framework, reported),
-        from_wire(reported.task.resources),
+        state.allocator.claimable(agent.id, from_wire(reported.task.resources)),
         reported.latest_state,
         list(reported.statuses),
     )
@@ -370,14 +391,19 @@ def tick(state: State) -> None:
     """Send pings. Mark agents unreachable that answered none, or never came in this term."""
     silence_s = state.config.ping_interval_s * state.config.max_missed_pings
     for agent in list(state.agents.values()):
-        if agent.last_pong_at + silence_s <= state.now:
-            _start_unreachable(state, agent.id)
-        elif agent.next_ping_at <= state.now:
-            agent.next_ping_at = state.now + state.config.ping_interval_s
-            state.send_to_agent(agent, link.Ping())
+        with state.contain(f"agent {agent.id}"):
+            _ping(state, agent, silence_s)
     if state.recovered and state.now >= state.elected_at + state.config.reregister_timeout_s:
         for agent_id in sorted(state.recovered):
             _start_unreachable(state, agent_id)
+
+
+def _ping(state: State, agent: Agent, silence_s: float) -> None:
+    if agent.last_pong_at + silence_s <= state.now:
+        _start_unreachable(state, agent.id)
+    elif agent.next_ping_at <= state.now:
+        agent.next_ping_at = state.now + state.config.ping_interval_s
+        state.send_to_agent(agent, link.Ping())
 
 
 def _start_unreachable(state: State, agent_id: str) -> None:

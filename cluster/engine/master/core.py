@@ -14,7 +14,7 @@ from typing import TypeAlias
 from mesaform.common.transitions import UnknownTransition
 from mesaform.engine.allocator import Allocator
 from mesaform.engine.documents import Document
-from mesaform.engine.master import agents, drain, frameworks, launch, reconcile, tasks
+from mesaform.engine.master import agents, drain, frameworks, launch, reconcile, repair, tasks
 from mesaform.engine.master.events import (
     AgentLeaving,
     AgentPong,
@@ -23,6 +23,7 @@ from mesaform.engine.master.events import (
     Effect,
     Event,
     LinkClosed,
+    NotStored,
     Operator,
     SchedulerCall,
     Stored,
@@ -33,6 +34,28 @@ from mesaform.engine.master.events import (
 from mesaform.engine.master.state import Config, Framework, Ids, State
 from mesaform.engine.registry import Admit, MarkUnreachable, Registry, Remove
 from mesaform.mesos.scheduler_api import Call
+
+
+class EventFailed(Exception):
+    """A handler raised unexpectedly. The state is repaired.
+
+    `effects` must be carried out. `is_handled`: the event itself was handled, and what failed
+    comes after it or belongs to another owner. `faults` has the exceptions with their owners.
+    """
+
+    def __init__(
+        self,
+        event: str,
+        effects: list[Effect],
+        faults: list[tuple[str, Exception]],
+        *,
+        is_handled: bool,
+    ) -> None:
+        super().__init__(f"{event}: {faults[0][0]}: {faults[0][1]!r:.500}")
+        self.effects = effects
+        self.faults = faults
+        self.is_handled = is_handled
+
 
 HISTORY_LENGTH = 50
 """Events that an error lists; enough for one framework's life between two ticks."""
@@ -69,6 +92,7 @@ class Master:
 
         Raises:
             UnknownTransition: the event has no handler, with the events before it.
+            EventFailed: a handler raised. The event's owner is released and the state is repaired.
 
         """
         state = self.state
@@ -82,13 +106,32 @@ class Master:
                 fix="report this history as a defect",
             )
         self._history.append(kind.__name__)
-        handler(state, event)
+        is_handled = self._attempt(kind.__name__, handler, event)
+        if not is_handled:
+            self._attempt("repair", repair.release_owner, event)
         if state.draining:
-            drain.finish_drains(state)
+            self._attempt("drains", drain.finish_drains)
         if state.wants_offers:
-            state.make_offers()
+            self._attempt("offers", State.make_offers)
         effects, state.effects = state.effects, []
+        if state.faults:
+            faults, state.faults = state.faults, []
+            raise EventFailed(kind.__name__, effects, faults, is_handled=is_handled)
         return effects
+
+    def _attempt(self, owner: str, step: Callable[..., None], *arguments: object) -> bool:
+        """Run one step of an event, and repair the accounts after a fault.
+
+        Return whether the step itself was carried out to its end.
+        """
+        state = self.state
+        known = len(state.faults)
+        with state.contain(owner):
+            step(state, *arguments)
+        faults = state.faults[known:]
+        if faults:
+            repair.restore_accounts(state)
+        return all(fault_owner != owner for fault_owner, _ in faults)
 
 
 def _call(state: State, event: SchedulerCall) -> None:
@@ -226,6 +269,7 @@ HANDLERS: dict[type, Callable[..., None]] = {
     LinkClosed: agents.link_closed,
     Operator: drain.operate,
     Stored: _stored,
+    NotStored: agents.not_stored,
     Tick: _tick,
 }
 """The handler of each event type."""

@@ -104,12 +104,23 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class NotStored:
+    """The registry cannot take the change. `why` is for whom `origin` came from."""
+
+    change: Change
+    origin: AgentRegistering | Operator | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """An allocation interval has passed: offers, pings, heartbeats and time-outs."""
 
 
 AgentEvent: TypeAlias = AgentRegistering | AgentUpdate | AgentPong | AgentLeaving | LinkClosed
-Event: TypeAlias = Subscribe | StreamClosed | SchedulerCall | AgentEvent | Operator | Stored | Tick
+Event: TypeAlias = (
+    Subscribe | StreamClosed | SchedulerCall | AgentEvent | Operator | Stored | NotStored | Tick
+)
 
 # --- effects
 
@@ -139,9 +150,10 @@ class SendAgent:
 
 @dataclass(frozen=True, slots=True)
 class CloseLink:
-    """End an agent's link after what was sent."""
+    """End an agent's link after what was sent. `why` is given to an agent that is rejected."""
 
     link_id: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,8 +249,13 @@ def _add_completed(state: State, framework: Framework) -> None:
 def tick(state: State) -> None:
     """Send heartbeats, and remove frameworks whose fail-over timeout is over."""
     for framework in list(state.frameworks.values()):
-        if framework.is_connected:
-            if framework.next_heartbeat_at <= state.now:
-                _send_heartbeat(state, framework)
-        elif framework.remove_at is not None and framework.remove_at <= state.now:
-            remove(state, framework)
+        with state.contain(f"framework {framework.id}"):
+            _tick(state, framework)
+
+
+def _tick(state: State, framework: Framework) -> None:
+    if framework.is_connected:
+        if framework.next_heartbeat_at <= state.now:
+            _send_heartbeat(state, framework)
+    elif framework.remove_at is not None and framework.remove_at <= state.now:
+        remove(state, framework)

@@ -1,28 +1,69 @@
 """The gRPC server of the agents' links.
 
-Only a leading master takes agents. The others answer UNAVAILABLE.
+Only a leading master takes agents. The others answer UNAVAILABLE. A message that is invalid, or
+that the master fails to handle, ends its own link and nothing else: with INVALID_ARGUMENT and the
+reason, or with INTERNAL and the id of the log entry.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
+import structlog
 
+from mesaform.common.backoff import Backoff
 from mesaform.common.errors import Busy
 from mesaform.engine import link
+from mesaform.engine.link_validation import read_from_agent
 from mesaform.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
-from mesaform.engine.master.term import LinkQueue, Term
+from mesaform.engine.master.state import INTERNAL_ERROR
+from mesaform.engine.master.term import CallFailed, EndOfLink, LinkQueue, Term
 
 if TYPE_CHECKING:
     from grpc.aio import Server, ServicerContext
 
+log = structlog.get_logger("mesaform.master")
+
 FIRST_MESSAGE_TIMEOUT_S = 10.0
+REJECTION_PAUSE = Backoff(first_s=0.1, cap_s=10.0)
+LOG_INTERVAL_S = 30.0
+"""Seconds in which at most one rejection of a peer is logged."""
+FORGET_REJECTIONS_S = 60.0
+MAX_WAITING_STREAMS = 8
+"""Rejected streams of one peer that may wait for their end at the same time."""
+MAX_REASON_LENGTH = 500
+"""Characters of a stream's status: HTTP/2 sends it in a header."""
+
+
+@dataclass(slots=True)
+class Rejections:
+    """The streams of one peer that were rejected lately. Times are monotonic seconds."""
+
+    count: int = 0
+    last_at: float = 0.0
+    logged_at: float = -LOG_INTERVAL_S
+    waiting: int = 0
+
+    def must_log(self, now: float) -> bool:
+        """Count a rejection; whether it must be logged."""
+        self.count = 1 if now - self.last_at > FORGET_REJECTIONS_S else self.count + 1
+        self.last_at = now
+        if now - self.logged_at < LOG_INTERVAL_S:
+            return False
+        self.logged_at = now
+        return True
+
+    def pause_s(self) -> float:
+        """How long the peer waits for the end of its stream."""
+        return REJECTION_PAUSE.delay_s(self.count, 0.0)
 
 
 class LinkServer:
@@ -42,6 +83,9 @@ class LinkServer:
         self._term = term
         self._first_message_timeout_s = first_message_timeout_s
         self._server: Server | None = None
+        self._rejections: dict[str, Rejections] = {}
+        #: Streams that were ended because of what the agent sent.
+        self.rejected = 0
 
     async def start(self, address: str) -> None:
         """Listen on `ip:port`. The port is open when this returns.
@@ -53,9 +97,7 @@ class LinkServer:
         server = grpc.aio.server(options=link.SERVER_OPTIONS)
         service, method = link.METHOD.strip("/").split("/")
         handler = grpc.stream_stream_rpc_method_handler(
-            self._connect,
-            request_deserializer=link.decode_from_agent,
-            response_serializer=link.encode,
+            self._connect, request_deserializer=None, response_serializer=None
         )
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, {method: handler}),)
@@ -78,46 +120,99 @@ class LinkServer:
         if self._server is not None:
             await self._server.stop(grace=0.5)
 
-    async def _connect(
-        self, requests: AsyncIterator[link.FromAgent], context: ServicerContext
-    ) -> None:
+    async def _connect(self, requests: AsyncIterator[bytes], context: ServicerContext) -> None:
         term = self._term()
         if term is None or term.is_over:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "this master does not lead")
             return
-        first = None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._first_message_timeout_s):
-                first = await anext(aiter(requests), None)
-        if not isinstance(first, link.Register):
+        try:
+            await self._serve(term, requests, context)
+        except link.BadMessage as error:
+            await self._reject(context, str(error))
+        except CallFailed as error:
             await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Register"
+                grpc.StatusCode.INTERNAL, f"{INTERNAL_ERROR} under {error.error_id}"
             )
-            return
+
+    async def _serve(
+        self, term: Term, requests: AsyncIterator[bytes], context: ServicerContext
+    ) -> None:
+        """Serve one agent until its link ends.
+
+        Raises:
+            BadMessage: the agent sent something else than the protocol says, or it is rejected.
+            CallFailed: a message met a fault of the master.
+
+        """
+        register = await self._first_message(requests)
         link_id = uuid.uuid4().hex
         queue: LinkQueue = asyncio.Queue()
         term.links[link_id] = queue
         reader = asyncio.create_task(_read(term, link_id, requests, queue), name=f"link {link_id}")
         try:
-            term.handle(AgentRegistering(link_id, first))
-            while not term.is_over and (message := await queue.get()) is not None:
+            term.handle(AgentRegistering(link_id, register))
+            while not term.is_over:
+                message = await queue.get()
+                if isinstance(message, EndOfLink):
+                    break
                 await context.write(message)
         finally:
             reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            results = await asyncio.gather(reader, return_exceptions=True)
             term.link_closed(link_id)
+        if isinstance(results[0], link.BadMessage | CallFailed):
+            raise results[0]
+        if isinstance(message, EndOfLink) and message.why:
+            raise link.BadMessage(message.why)
+
+    async def _first_message(self, requests: AsyncIterator[bytes]) -> link.Register:
+        data = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._first_message_timeout_s):
+                data = await anext(aiter(requests), None)
+        message = None if data is None else read_from_agent(data)
+        if not isinstance(message, link.Register):
+            raise link.BadMessage("the first message must be Register")
+        return message
+
+    async def _reject(self, context: ServicerContext, why: str) -> None:
+        """End a link with the reason, after a pause that grows with the peer's rejections.
+
+        The pause delays a peer that repeats its message, and nobody else. Few of a peer's streams
+        may wait, so that their number does not grow.
+        """
+        peer = str(context.peer()).rpartition(":")[0]
+        now = time.monotonic()
+        rejections = self._rejections.setdefault(peer, Rejections())
+        self.rejected += 1
+        if rejections.must_log(now):
+            log.warning("link_rejected", peer=peer, error=why, count=rejections.count)
+        if rejections.waiting < MAX_WAITING_STREAMS:
+            rejections.waiting += 1
+            try:
+                await asyncio.sleep(rejections.pause_s())
+            finally:
+                rejections.waiting -= 1
+        self._forget_old(now)
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why[:MAX_REASON_LENGTH])
+
+    def _forget_old(self, now: float) -> None:
+        for peer, rejections in list(self._rejections.items()):
+            if not rejections.waiting and now - rejections.last_at > FORGET_REJECTIONS_S:
+                del self._rejections[peer]
 
 
-async def _read(
-    term: Term, link_id: str, requests: AsyncIterator[link.FromAgent], queue: LinkQueue
-) -> None:
+async def _read(term: Term, link_id: str, requests: AsyncIterator[bytes], queue: LinkQueue) -> None:
     try:
-        async for message in requests:
+        async for data in requests:
+            message = read_from_agent(data)
             if isinstance(message, link.Update):
                 term.handle(AgentUpdate(link_id, message))
             elif isinstance(message, link.Pong):
                 term.handle(AgentPong(link_id))
             elif isinstance(message, link.Leaving):
                 term.handle(AgentLeaving(link_id))
+            else:
+                raise link.BadMessage("Register must be the first message, and the only one")
     finally:
-        queue.put_nowait(None)
+        queue.put_nowait(EndOfLink())

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Sequence
 
 import msgspec
 
 from mesaform.common.errors import LeadershipLost
 from mesaform.engine.master.timing import Timings
-from mesaform.engine.registry import Change, Registry
+from mesaform.engine.registry import Admit, Change, Registry
 from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 
 COMPRESS_ABOVE_BYTES = 256 * 1024
-"""A ZooKeeper node holds at most 1 MiB (jute.maxbuffer)."""
+MAX_BYTES = 900 * 1024
+"""The largest registry. A ZooKeeper node holds at most 1 MiB (jute.maxbuffer), of which the request
+that writes it needs a part."""
 
 
 class RegistryStore:
@@ -73,8 +76,11 @@ class RegistryStore:
         self.value = registry
         return registry
 
-    async def write(self, *changes: Change) -> None:
+    async def write(self, *changes: Change) -> list[str | None]:
         """Make the changes durable.
+
+        Return for each change why it was not stored: the registry would outgrow its node. None
+        means that it is stored.
 
         Raises:
             LeadershipLost: a later leader wrote; none of the changes is stored.
@@ -82,18 +88,40 @@ class RegistryStore:
                 must end.
 
         """
-        value = self.value.apply(*changes)
+        value, refusals = _fitting(self.value, changes)
         try:
             await self._put(value, self._version)
         except VersionConflict as error:
             raise LeadershipLost("another master wrote the registry", where=self._path) from error
         self.value = value
+        return refusals
 
     async def _put(self, value: Registry, version: int) -> None:
         data, started_at = encode(value), time.monotonic()
         self._version = await self._zk.put(self._path, data, version)
         self._stores.add((time.monotonic() - started_at) * 1000)
         self._size_bytes = len(data)
+
+
+def _fitting(value: Registry, changes: Sequence[Change]) -> tuple[Registry, list[str | None]]:
+    """The registry with the changes that fit, and why each of the others does not.
+
+    Only an `Admit` can be refused: the other changes hardly grow the registry.
+    """
+    everything = value.apply(*changes)
+    if len(encode(everything)) <= MAX_BYTES:
+        return everything, [None] * len(changes)
+    refusals: list[str | None] = []
+    for change in changes:
+        changed = value.apply(change)
+        if isinstance(change, Admit) and len(encode(changed)) > MAX_BYTES:
+            refusals.append(
+                f"the registry has no place for this agent: it may have {MAX_BYTES} bytes"
+            )
+        else:
+            value = changed
+            refusals.append(None)
+    return value, refusals
 
 
 def encode(registry: Registry) -> bytes:

@@ -7,7 +7,8 @@ to `effects`, which `core` returns. Depends on `allocator`, `registry`, `link` a
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mesaform.common.json_types import as_list, as_object
@@ -16,6 +17,7 @@ from mesaform.engine.allocator import Allocation, Allocator
 from mesaform.engine.documents import Document
 from mesaform.engine.link import FromMaster
 from mesaform.engine.master.events import (
+    CloseLink,
     CloseStream,
     Effect,
     Publish,
@@ -40,6 +42,9 @@ MAX_COMPLETED_TASKS = 1000  # the default of --max_completed_tasks_per_framework
 MAX_UNREACHABLE_TASKS = 1000  # the default of --max_unreachable_tasks_per_framework
 MAX_REMOVED_IDS = 10_000
 """Ids of removed frameworks that are remembered. It bounds the memory of a long term."""
+
+INTERNAL_ERROR = "Internal error of the master; its log has the details"
+"""What a caller or an agent is told of an unexpected exception."""
 
 TaskKey = tuple[str, str]
 """Framework id and task id."""
@@ -262,6 +267,8 @@ class State:
     counters: Counter[str]
     #: Whether `core` must ask the allocator after the present event. False between events.
     wants_offers: bool
+    #: Unexpected exceptions of the present event with their owners. Empty between events.
+    faults: list[tuple[str, Exception]]
 
     def __init__(
         self,
@@ -297,6 +304,15 @@ class State:
         self.in_flight = {}
         self.counters = Counter()
         self.wants_offers = False
+        self.faults = []
+
+    @contextmanager
+    def contain(self, owner: str) -> Iterator[None]:
+        """Add an exception of the block to `faults`: the owners after it have their turn."""
+        try:
+            yield
+        except Exception as error:
+            self.faults.append((owner, error))
 
     # --- queries of the registry
 
@@ -375,10 +391,18 @@ class State:
             offers.append(self._add_offer(allocation))
         for framework_id, offers in by_framework.items():
             framework = self.frameworks[framework_id]
-            framework.counters["offers/sent"] += len(offers)
-            self.send_event(
-                framework, "OFFERS", {"offers": [self.offer_json(offer) for offer in offers]}
-            )
+            documents = [self._offer_document(offer) for offer in offers]
+            sent = [document for document in documents if document is not None]
+            framework.counters["offers/sent"] += len(sent)
+            if sent:
+                self.send_event(framework, "OFFERS", {"offers": sent})
+
+    def _offer_document(self, offer: Offer) -> Document | None:
+        """The offer as JSON. An agent that cannot be shown is disconnected."""
+        with self.contain(f"agent {offer.agent_id}"):
+            return self.offer_json(offer)
+        self.disconnect(self.agents[offer.agent_id], INTERNAL_ERROR)
+        return None
 
     def _add_offer(self, allocation: Allocation) -> Offer:
         offer = Offer(
@@ -447,6 +471,16 @@ class State:
         if rescind:
             framework.counters["offers/rescinded"] += 1
             self.send_event(framework, "RESCIND", {"offer_id": {"value": offer.id}})
+
+    def disconnect(self, agent: Agent, why: str) -> None:
+        """Close an agent's link and rescind its offers, until it registers again."""
+        self.allocator.set_agent_active(agent.id, active=False)
+        for offer in list(agent.offers.values()):
+            self.remove_offer(offer, rescind=True)
+        if agent.link_id is not None:
+            self.links.pop(agent.link_id, None)
+            self.effects.append(CloseLink(agent.link_id, why))
+            agent.link_id = None
 
     # --- tasks
 

@@ -1,28 +1,33 @@
 """One term of leadership: feeds events to the core one at a time, and carries out its effects.
 
-The writer of the registry and the clock run here. When a write fails the term ends, because what
-is durable is unknown.
+The writer of the registry and the clock run here. A fault in one event or effect is logged, counted
+and raised to the caller that it belongs to; the term goes on. The term ends when a write fails,
+because what is durable is unknown, and when `MAX_FAILED_PASSES` passes in a row fail.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import uuid
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import structlog
 
 from mesaform.common.errors import MesaformError
+from mesaform.engine import link
 from mesaform.engine.documents import Document
-from mesaform.engine.link import FromMaster
-from mesaform.engine.master.core import Master
+from mesaform.engine.master.core import EventFailed, Master
 from mesaform.engine.master.events import (
     CloseLink,
     CloseStream,
     Effect,
     Event,
     LinkClosed,
+    NotStored,
     Operator,
     Publish,
     Reply,
@@ -42,8 +47,27 @@ log = structlog.get_logger("mesaform.master")
 HEARTBEAT: Document = {"type": "HEARTBEAT"}
 HEARTBEAT_S = 15.0  # Mesos' own interval (DEFAULT_HEARTBEAT_INTERVAL)
 
-LinkQueue: TypeAlias = "asyncio.Queue[FromMaster | None]"
-"""Messages to one agent; None ends its link."""
+MAX_FAILED_PASSES = 5
+"""Passes (ticks) in a row that may fail before the term ends: 5 s with Mesos' interval of 1 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfLink:
+    """The link ends here. `why` is for an agent that is rejected."""
+
+    why: str = ""
+
+
+LinkQueue: TypeAlias = "asyncio.Queue[bytes | EndOfLink]"
+"""Encoded messages to one agent."""
+
+
+class CallFailed(Exception):
+    """An event met an unexpected exception, which is logged with `error_id`. The term goes on."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(f"unexpected exception {error_id}")
+        self.error_id = error_id
 
 
 class Term:
@@ -59,6 +83,11 @@ class Term:
     def __init__(self, core: Master, store: RegistryStore, clock: Callable[[], float]) -> None:
         self.core = core
         self.is_over = False
+        #: Unexpected exceptions of this term, by the event or effect that they occurred in.
+        self.faults: Counter[str] = Counter()
+        #: Why the term gave up the leadership; empty after a loss of the leadership.
+        self.resigned = ""
+        self._failed_passes = 0
         self.streams: dict[str, Stream] = {}
         self.links: dict[str, LinkQueue] = {}
         self.subscribers: set[Stream] = set()
@@ -80,11 +109,40 @@ class Term:
         }
 
     def handle(self, event: Event) -> None:
-        """Feed the core and carry out its effects. Nothing happens after the end of the term."""
+        """Feed the core and carry out its effects. Nothing happens after the end of the term.
+
+        Raises:
+            CallFailed: the event's handler failed. What the event had changed is repaired, and the
+                fault is logged.
+
+        """
         if self.is_over:
             return
-        for effect in self.core.handle(event, self._clock()):
+        failure: EventFailed | None = None
+        try:
+            effects = self.core.handle(event, self._clock())
+        except EventFailed as error:
+            failure, effects = error, error.effects
+        for effect in effects:
             self._perform(effect)
+        if failure is not None:
+            self._report(type(event).__name__, failure)
+
+    def handle_contained(self, event: Event) -> None:
+        """Feed an event that has no caller who could be told of a fault."""
+        try:
+            self.handle(event)
+        except CallFailed:
+            return  # it is logged, and the core has released what the event came from
+
+    def _report(self, event: str, failure: EventFailed) -> None:
+        """Log and count the faults of an event, and raise the first to the event's caller."""
+        error_id = uuid.uuid4().hex[:12]
+        for owner, fault in failure.faults:
+            self.faults[event] += 1
+            log.error("event_failed", id=error_id, kind=event, owner=owner, exc_info=fault)
+        if not failure.is_handled:
+            raise CallFailed(error_id)
 
     def measured(self) -> dict[str, float]:
         """Times and sizes under Mesos' metric keys."""
@@ -112,24 +170,25 @@ class Term:
     def stream_closed(self, stream_id: str) -> None:
         """Report the end of a scheduler's stream to the core."""
         self.streams.pop(stream_id, None)
-        self.handle(StreamClosed(stream_id))
+        self.handle_contained(StreamClosed(stream_id))
 
     def link_closed(self, link_id: str) -> None:
         """Report the end of an agent's link to the core."""
         self.links.pop(link_id, None)
-        self.handle(LinkClosed(link_id))
+        self.handle_contained(LinkClosed(link_id))
 
     async def run(self) -> None:
-        """Run until cancelled, or until a write of the registry fails.
+        """Run until cancelled, until a write of the registry fails, or until passes fail.
 
-        The latter is no error here: the caller gives up the leadership.
+        The latter two are no errors here: the caller gives up the leadership. `resigned` says why.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tick(), name="tick")
                 group.create_task(self._write(), name="registry")
         except* MesaformError as errors:
-            log.warning("term_ended", error=str(errors.exceptions[0]))
+            self.resigned = str(errors.exceptions[0])
+            log.warning("term_ended", error=self.resigned)
         finally:
             self._close()
 
@@ -140,7 +199,7 @@ class Term:
         while True:
             started_at = loop.time()
             self.lateness.add((started_at - due_at) * 1000)
-            self.handle(Tick())
+            self._pass()
             self.rounds.add((loop.time() - started_at) * 1000)
             if loop.time() >= heartbeat_at:
                 heartbeat_at += HEARTBEAT_S
@@ -149,22 +208,45 @@ class Term:
             due_at = loop.time() + self.core.state.config.allocation_interval_s
             await asyncio.sleep(self.core.state.config.allocation_interval_s)
 
+    def _pass(self) -> None:
+        """Handle one tick.
+
+        Raises:
+            MesaformError: too many passes in a row failed.
+
+        """
+        try:
+            self.handle(Tick())
+        except CallFailed as error:
+            self._failed_passes += 1
+            if self._failed_passes >= MAX_FAILED_PASSES:
+                raise MesaformError(
+                    f"{self._failed_passes} passes in a row failed, the last with {error.error_id}",
+                    fix="read the master's log",
+                ) from error
+        else:
+            self._failed_passes = 0
+
     async def _write(self) -> None:
         """Write the queued changes in batches, and report each to the core."""
         while True:
             batch = [await self._to_store.get()]
             while not self._to_store.empty():
                 batch.append(self._to_store.get_nowait())
-            await self._store.write(*(store.change for store in batch))
-            for store in batch:
-                self.handle(Stored(store.change, store.origin))
+            refusals = await self._store.write(*(store.change for store in batch))
+            for store, why in zip(batch, refusals, strict=True):
+                self.handle_contained(
+                    Stored(store.change, store.origin)
+                    if why is None
+                    else NotStored(store.change, store.origin, why)
+                )
 
     def _close(self) -> None:
         self.is_over = True
         for stream in (*self.streams.values(), *self.subscribers):
             stream.finish()
         for queue in self.links.values():
-            queue.put_nowait(None)
+            queue.put_nowait(EndOfLink())
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(
@@ -177,7 +259,18 @@ class Term:
     # --- effects
 
     def _perform(self, effect: Effect) -> None:
-        self._performers[type(effect)](effect)
+        """Carry out an effect. One that fails ends the stream or link that it is for."""
+        try:
+            self._performers[type(effect)](effect)
+        except Exception:  # a fault in one effect must not lose the effects after it
+            kind = type(effect).__name__
+            self.faults[kind] += 1
+            log.exception("effect_failed", kind=kind)
+            if isinstance(effect, SendEvent):
+                self._close_stream(CloseStream(effect.stream_id))
+            elif isinstance(effect, SendAgent):
+                # The agent registers again. A launch that it did not get is reported as dropped.
+                self._close_link(CloseLink(effect.link_id))
 
     def _send_event(self, effect: SendEvent) -> None:
         stream = self.streams.get(effect.stream_id)
@@ -192,12 +285,12 @@ class Term:
     def _send_to_agent(self, effect: SendAgent) -> None:
         queue = self.links.get(effect.link_id)
         if queue is not None:
-            queue.put_nowait(effect.message)
+            queue.put_nowait(link.encode(effect.message))
 
     def _close_link(self, effect: CloseLink) -> None:
         queue = self.links.get(effect.link_id)
         if queue is not None:
-            queue.put_nowait(None)
+            queue.put_nowait(EndOfLink(effect.why))
 
     def _reply(self, effect: Reply) -> None:
         reply = self._replies.get(effect.token)

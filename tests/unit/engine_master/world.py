@@ -18,7 +18,7 @@ from mesaform.engine import link
 from mesaform.engine.allocator import Allocator
 from mesaform.engine.documents import Document
 from mesaform.engine.master import events as ev
-from mesaform.engine.master.core import Master
+from mesaform.engine.master.core import EventFailed, Master
 from mesaform.engine.master.parse import parse
 from mesaform.engine.master.state import Agent, Config, Framework, Ids, Offer, State, total
 from mesaform.engine.registry import Registry
@@ -44,16 +44,27 @@ M = TypeVar("M", bound=link.LinkMessage)
 class World:
     """One leading master, whose registry writes succeed at once unless `hold_stores` is set."""
 
-    def __init__(self, registry: Registry | None = None) -> None:
+    def __init__(
+        self, registry: Registry | None = None, *, allocator: Allocator | None = None
+    ) -> None:
         self.now = START
         info: Document = {"id": "m", "hostname": "h", "address": {"ip": "127.0.0.1", "port": 5050}}
         self.master = Master(
-            info, Ids("m"), registry or Registry(), Allocator(), Config(), now=self.now
+            info,
+            Ids("m"),
+            registry or Registry(),
+            allocator or Allocator(),
+            Config(),
+            now=self.now,
         )
         self.streams: dict[str, list[JsonDict]] = defaultdict(list)
         self.closed: set[str] = set()
         self.links: dict[str, list[link.FromMaster]] = defaultdict(list)
         self.cut: set[str] = set()
+        self.reasons: dict[str, str] = {}
+        # Whether `feed` goes on after a fault, as the shell does; the faults are in `faults`.
+        self.contain_faults = False
+        self.faults: list[tuple[str, Exception]] = []
         self.replies: dict[int, tuple[int, str]] = {}
         self.published: list[JsonDict] = []
         self.held: list[ev.Store] = []
@@ -67,8 +78,21 @@ class World:
     # --- driving
 
     def feed(self, event: ev.Event) -> None:
-        self._carry_out(self.master.handle(event, self.now))
+        self._carry_out(self._handle(event))
         self.check()
+
+    def _handle(self, event: ev.Event) -> list[ev.Effect]:
+        try:
+            return self.master.handle(event, self.now)
+        except EventFailed as failure:
+            if not self.contain_faults:
+                raise
+            self.faults += failure.faults
+            return failure.effects
+
+    def perform(self, effects: list[ev.Effect]) -> None:
+        """Carry out the effects of an event that failed."""
+        self._carry_out(effects)
 
     def _carry_out(self, effects: list[ev.Effect]) -> None:
         for effect in effects:
@@ -87,6 +111,7 @@ class World:
                 self.links[effect.link_id].append(effect.message)
             case ev.CloseLink():
                 self.cut.add(effect.link_id)
+                self.reasons[effect.link_id] = effect.why
             case ev.Reply():
                 self.replies[effect.token] = (effect.status, effect.text)
             case ev.Publish():
@@ -99,7 +124,7 @@ class World:
         waiting, self.held = self.held, []
         for write in waiting:
             stored = ev.Stored(write.change, write.origin)
-            self._carry_out(self.master.handle(stored, self.now))
+            self._carry_out(self._handle(stored))
             self.check()
 
     def tick(self, seconds: float = 1.0) -> None:

@@ -1,0 +1,269 @@
+"""Validation of link messages beyond their types. Pure.
+
+Both ends decode with `link` and then check the whole message here, before anything is stored,
+allocated or started. The limits make what is accepted fit into the registry's node and into the
+containers' folders. Depends on `mesos.messages` and `engine.link`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from mesaform.engine import link
+from mesaform.mesos.messages import (
+    AgentInfo,
+    Attribute,
+    FrameworkInfo,
+    Id,
+    Resource,
+    TaskInfo,
+    TaskStatus,
+)
+
+MAX_ID_LENGTH = 255
+"""Characters of an id: the longest name of a folder, because ids name sandboxes."""
+MAX_HOSTNAME_LENGTH = 255
+MAX_NAME_LENGTH = 255
+"""Characters of the name of a resource or an attribute."""
+MAX_ATTRIBUTE_BYTES = 16 * 1024
+"""The JSON of one attribute."""
+MAX_AGENT_INFO_BYTES = 64 * 1024
+"""The JSON of an agent's info, which the registry stores for each agent."""
+MAX_SCALAR = 2**53 / 1000
+"""A scalar counts thousandths as integers up to 2^53, as Mesos' fixed point of three decimals."""
+MAX_PORT = 65535
+MAX_GRACE_S = 2**63 / 1e9
+"""Seconds of the greatest duration: DurationInfo counts nanoseconds in 64 bits."""
+MAX_DEPTH = 64
+"""Levels of a message's JSON objects."""
+UUID_BYTES = 16
+_INT64 = range(-(2**63), 2**63)
+
+TASK_STATES = frozenset(
+    {
+        "TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_FINISHED",
+        "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_UNREACHABLE",
+        "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN",
+    }
+)  # fmt: skip
+
+Problems = Iterator[str]
+
+
+def problem_of(message: link.LinkMessage) -> str | None:
+    """Why the message is invalid, with the path of the value; None when it is valid."""
+    checks = _CHECKS.get(type(message), _nothing)
+    return next(_values(message, ""), None) or next(checks(message), None)
+
+
+def read_from_agent(data: bytes) -> link.FromAgent:
+    """The message of an agent.
+
+    Raises:
+        BadMessage: the bytes are no such message, or the message is invalid.
+
+    """
+    try:
+        message: link.FromAgent = link.decode_from_agent(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise link.BadMessage(f"not a message of an agent: {error}") from error
+    problem = problem_of(message)
+    if problem is not None:
+        raise link.BadMessage(f"{type(message).__name__}: {problem}")
+    return message
+
+
+def _nothing(_message: object) -> Problems:
+    return iter(())
+
+
+def _values(value: object, path: str, depth: int = 0) -> Problems:
+    """Numbers that are not finite or exceed 64 bits, and values that are nested too deep."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            yield f"{path} is not a finite number"
+    elif isinstance(value, int):
+        if value not in _INT64:
+            yield f"{path} does not fit into 64 bits"
+    elif isinstance(value, msgspec.Struct | dict | list):
+        if depth >= MAX_DEPTH:
+            yield f"{path} is nested deeper than {MAX_DEPTH} levels"
+            return
+        for name, item in _items(value):
+            yield from _values(item, f"{path}{name}", depth + 1)
+
+
+def _items(
+    value: msgspec.Struct | dict[str, object] | list[object],
+) -> Iterable[tuple[str, object]]:
+    if isinstance(value, msgspec.Struct):
+        return ((f".{name}", getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, dict):
+        return ((f".{name!s:.40}", item) for name, item in value.items())
+    return ((f"[{index}]", item) for index, item in enumerate(value))
+
+
+# --- names
+
+
+def invalid_id(value: str) -> str | None:
+    """Why a text cannot be an id, by the rules of Mesos' common/validation.cpp; None if it can."""
+    if not value or len(value) > MAX_ID_LENGTH:
+        return f"must have 1 to {MAX_ID_LENGTH} characters"
+    if value in {".", ".."}:
+        return f"'{value}' is disallowed"
+    if any(not character.isprintable() or character in "/\\" for character in value):
+        return "contains invalid characters"
+    return None
+
+
+def _id(value: Id | str | None, path: str, *, is_required: bool = True) -> Problems:
+    text = value.value if isinstance(value, Id) else value
+    if text is None:
+        if is_required:
+            yield f"{path} is missing"
+        return
+    problem = invalid_id(text)
+    if problem is not None:
+        yield f"{path} {problem}"
+
+
+def _name(text: str, path: str, limit: int = MAX_NAME_LENGTH) -> Problems:
+    if not text or len(text) > limit or not text.isprintable():
+        yield f"{path} must have 1 to {limit} characters and no control characters"
+
+
+def _state(state: str, path: str) -> Problems:
+    if state not in TASK_STATES:
+        yield f"{path} is no state of a task"
+
+
+# --- parts
+
+
+def _resources(resources: list[Resource], path: str) -> Problems:
+    for index, resource in enumerate(resources):
+        where = f"{path}[{index}]"
+        yield from _name(resource.name, f"{where}.name")
+        if resource.scalar is not None and not 0 <= resource.scalar.value <= MAX_SCALAR:
+            yield f"{where}.scalar must be from 0 to {MAX_SCALAR:g}"
+        highest = MAX_PORT if resource.name == "ports" else _INT64.stop - 1
+        for part in resource.ranges.range if resource.ranges is not None else ():
+            if not 0 <= part.begin <= part.end <= highest:
+                yield f"{where}.ranges must be ordered and from 0 to {highest}"
+
+
+def _attributes(attributes: list[Attribute]) -> Problems:
+    for index, attribute in enumerate(attributes):
+        where = f"info.attributes[{index}]"
+        yield from _name(attribute.name, f"{where}.name")
+        size = len(msgspec.json.encode(attribute))
+        if size > MAX_ATTRIBUTE_BYTES:
+            yield f"{where} has {size} bytes; at most {MAX_ATTRIBUTE_BYTES} are allowed"
+
+
+def _agent_info(info: AgentInfo) -> Problems:
+    yield from _name(info.hostname, "info.hostname", MAX_HOSTNAME_LENGTH)
+    if not 0 <= info.port <= MAX_PORT:
+        yield f"info.port must be from 0 to {MAX_PORT}"
+    yield from _resources(info.resources, "info.resources")
+    yield from _attributes(info.attributes)
+    size = len(msgspec.json.encode(info))
+    if size > MAX_AGENT_INFO_BYTES:
+        yield f"info has {size} bytes; at most {MAX_AGENT_INFO_BYTES} are allowed"
+
+
+def _framework(framework: FrameworkInfo, path: str) -> Problems:
+    yield from _id(framework.id, f"{path}.id")
+
+
+def _task(task: TaskInfo, path: str) -> Problems:
+    yield from _id(task.task_id, f"{path}.task_id")
+    yield from _id(task.agent_id, f"{path}.agent_id")
+    yield from _resources(task.resources, f"{path}.resources")
+
+
+def _status(status: TaskStatus, path: str) -> Problems:
+    yield from _id(status.task_id, f"{path}.task_id")
+    yield from _id(status.agent_id, f"{path}.agent_id", is_required=False)
+    yield from _state(status.state, f"{path}.state")
+    if status.uuid is not None and len(status.uuid) != UUID_BYTES:
+        yield f"{path}.uuid must have {UUID_BYTES} bytes"
+
+
+def _grace(grace_s: float | None, path: str) -> Problems:
+    if grace_s is not None and not 0 <= grace_s <= MAX_GRACE_S:
+        yield f"{path} must be from 0 to {MAX_GRACE_S:g} s"
+
+
+# --- messages
+
+
+def _register(message: link.Register) -> Problems:
+    yield from _agent_info(message.info)
+    yield from _id(message.agent_id, "agent_id", is_required=False)
+    for name in ("address", "version"):
+        text = getattr(message, name)
+        if text:
+            yield from _name(text, name)
+    for index, known in enumerate(message.tasks):
+        where = f"tasks[{index}]"
+        yield from _framework(known.framework, f"{where}.framework")
+        yield from _task(known.task, f"{where}.task")
+        yield from _state(known.latest_state, f"{where}.latest_state")
+        for status in known.statuses:
+            yield from _status(status, f"{where}.statuses")
+
+
+def _update(message: link.Update) -> Problems:
+    yield from _id(message.framework_id, "framework_id")
+    yield from _status(message.status, "status")
+    yield from _state(message.latest_state, "latest_state")
+
+
+def _registered(message: link.Registered) -> Problems:
+    yield from _id(message.agent_id, "agent_id")
+    if not 0 < message.ping_interval_s <= MAX_GRACE_S:
+        yield "ping_interval_s must be positive"
+
+
+def _launch(message: link.Launch) -> Problems:
+    yield from _framework(message.framework, "framework")
+    yield from _task(message.task, "task")
+
+
+def _kill(message: link.Kill) -> Problems:
+    yield from _id(message.framework_id, "framework_id")
+    yield from _id(message.task_id, "task_id")
+    yield from _grace(message.grace_s, "grace_s")
+
+
+def _acknowledge(message: link.Acknowledge) -> Problems:
+    yield from _id(message.framework_id, "framework_id")
+    yield from _id(message.task_id, "task_id")
+    if len(message.uuid) != UUID_BYTES:
+        yield f"uuid must have {UUID_BYTES} bytes"
+
+
+def _drain(message: link.Drain) -> Problems:
+    yield from _grace(message.max_grace_s, "max_grace_s")
+
+
+def _shutdown_framework(message: link.ShutdownFramework) -> Problems:
+    yield from _id(message.framework_id, "framework_id")
+
+
+# `Callable[..., Problems]`: each check takes the message type that is its key.
+_CHECKS: dict[type, Callable[..., Problems]] = {
+    link.Register: _register,
+    link.Update: _update,
+    link.Registered: _registered,
+    link.Launch: _launch,
+    link.Kill: _kill,
+    link.Acknowledge: _acknowledge,
+    link.Drain: _drain,
+    link.ShutdownFramework: _shutdown_framework,
+}

@@ -1,0 +1,100 @@
+"""Repair of the state after an unexpected exception in a handler. Pure.
+
+A handler that raises may stop between two changes. Its effects so far describe what it has done,
+so they are kept; `restore_accounts` then makes the collections and the allocator agree with the
+tasks and offers that exist, and `release_owner` ends what the event came from: its link, its
+registration or its operator's call. docs/adr/0022 has the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mesaform.common.resources import Resources
+from mesaform.engine.master.events import (
+    AgentLeaving,
+    AgentPong,
+    AgentRegistering,
+    AgentUpdate,
+    CloseLink,
+    Event,
+    NotStored,
+    Operator,
+    Reply,
+    Stored,
+)
+from mesaform.engine.master.state import INTERNAL_ERROR, Agent, State
+
+
+def restore_accounts(state: State) -> None:
+    """Make every collection agree with the frameworks' tasks and with `state.offers`."""
+    _restore_tasks(state)
+    _restore_offers(state)
+    for link_id, agent_id in list(state.links.items()):
+        agent = state.agents.get(agent_id)
+        if agent is None or agent.link_id != link_id:
+            del state.links[link_id]
+    for agent in state.agents.values():
+        if agent.link_id is not None:
+            state.links[agent.link_id] = agent.id
+        state.allocator.restore_agent(agent.id, _held(agent), active=state.is_offerable(agent))
+
+
+def _restore_tasks(state: State) -> None:
+    for agent in state.agents.values():
+        agent.tasks.clear()
+    for framework in state.frameworks.values():
+        for task in list(framework.tasks.values()):
+            agent = state.agents.get(task.agent_id)
+            if agent is None:
+                del framework.tasks[task.id]
+            else:
+                agent.tasks[framework.id, task.id] = task
+
+
+def _restore_offers(state: State) -> None:
+    for owner in (*state.frameworks.values(), *state.agents.values()):
+        owner.offers.clear()
+    for offer in list(state.offers.values()):
+        framework = state.frameworks.get(offer.framework_id)
+        agent = state.agents.get(offer.agent_id)
+        if framework is None or agent is None or not state.is_active(agent):
+            del state.offers[offer.id]
+        else:
+            framework.offers[offer.id] = agent.offers[offer.id] = offer
+
+
+def _held(agent: Agent) -> Iterator[tuple[str, str, Resources]]:
+    """What the agent's live tasks and offers hold, as (framework, role, resources)."""
+    for task in agent.tasks.values():
+        if not task.is_terminal:
+            yield task.framework_id, task.role, task.resources
+    for offer in agent.offers.values():
+        yield offer.framework_id, offer.role, offer.resources
+
+
+def release_owner(state: State, event: Event) -> None:
+    """End what the event came from. A scheduler's call has its owner at the HTTP port."""
+    match event:
+        case AgentRegistering() | AgentUpdate() | AgentPong() | AgentLeaving():
+            close_link(state, event.link_id)
+        case Stored() | NotStored():
+            if state.in_flight.get(event.change.agent_id) == type(event.change).__name__:
+                del state.in_flight[event.change.agent_id]
+            if isinstance(event.origin, AgentRegistering):
+                close_link(state, event.origin.link_id)
+            elif isinstance(event.origin, Operator):
+                state.effects.append(Reply(event.origin.token, 500, INTERNAL_ERROR))
+        case _:
+            pass
+
+
+def close_link(state: State, link_id: str) -> None:
+    """Close a link and stop offering its agent, which registers again."""
+    state.registering.discard(link_id)
+    agent = state.agents.get(state.links.get(link_id, ""))
+    if agent is not None and agent.link_id == link_id:
+        state.disconnect(agent, INTERNAL_ERROR)
+    else:
+        state.links.pop(link_id, None)
+        state.effects.append(CloseLink(link_id, INTERNAL_ERROR))
