@@ -76,6 +76,15 @@ def read_from_agent(data: bytes) -> link.FromAgent:
     return message
 
 
+def problem_of_agent(agent_id: str, info: AgentInfo) -> str | None:
+    """Why an agent cannot be registered as this; None when it can."""
+    return (
+        next(_values(info, "info"), None)
+        or next(_id(agent_id, "agent_id"), None)
+        or next(_agent_info(info), None)
+    )
+
+
 def _nothing(_message: object) -> Problems:
     return iter(())
 

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Generic
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -28,6 +28,11 @@ from mesaform.zookeeper.session import (
 )
 
 FOLDER = "set-aside"
+PART_MARK = "#"
+"""Separates a record's node from the name of its part, in the place of a part."""
+
+MAX_NODE_NAME = 255
+
 PART_BYTES = 500_000
 """Bytes of a record in one node. Two of them and the entry fit into one request."""
 
@@ -111,6 +116,34 @@ class RecordNodes:
             if await self._move(kind, path, node, unreadable):
                 return
 
+    async def set_aside_part(
+        self, kind: str, part: str, data: bytes, unreadable: Unreadable, rest: WriteNode
+    ) -> None:
+        """Set aside one part of a record, whose other parts can be read.
+
+        Args:
+            kind: of the part.
+            part: its name in the record.
+            data: its bytes.
+            unreadable: why it cannot be read.
+            rest: replaces the record by one without the part.
+
+        Raises:
+            VersionConflict: another client wrote the record meanwhile.
+
+        """
+        entry = SetAside(
+            kind=kind,
+            name=_node_name(part),
+            place=f"{rest.path}{PART_MARK}{part}",
+            problem=unreadable.problem,
+            detail=unreadable.detail,
+            size_bytes=len(data),
+            at=self._clock(),
+        )
+        await self._entries.add_instead(entry, data, rest)
+        self._log.report(kind, entry.place, unreadable)
+
     async def names(self, kind: str) -> dict[str, SetAside]:
         """The entries of a kind by the name of the node that they were."""
         entries = [entry for entry in await self._entries.all() if entry.kind == kind]
@@ -153,6 +186,17 @@ class SetAsideNodes:
             VersionConflict: the record changed or is gone; the entry is incomplete and not listed.
 
         """
+        return await self.add_instead(entry, data, DeleteNode(entry.place, version))
+
+    async def add_instead(
+        self, entry: SetAside, data: bytes, removal: DeleteNode | WriteNode
+    ) -> SetAside:
+        """Add an entry in the transaction that takes the record away from its place.
+
+        Raises:
+            VersionConflict: the record changed or is gone; the entry is incomplete and not listed.
+
+        """
         folder = f"{self.folder}/{entry.kind}"
         complete = {item.name: item for item in await self._of_kind(entry.kind)}
         entry = msgspec.structs.replace(entry, name=unique_name(entry.name, complete))
@@ -161,9 +205,7 @@ class SetAsideNodes:
         await self._zk.put(target, b"")
         for number, start in enumerate(range(0, len(data), PART_BYTES)):
             await self._zk.put(f"{target}/{number}", data[start : start + PART_BYTES])
-        await self._zk.transact(
-            [WriteNode(target, ENTRY.encode(entry)), DeleteNode(entry.place, version)]
-        )
+        await self._zk.transact([WriteNode(target, ENTRY.encode(entry)), removal])
         return entry
 
     async def all(self) -> list[SetAside]:
@@ -197,6 +239,12 @@ class SetAsideNodes:
         data = await self.content(kind, name)
         if not entry.place.startswith(f"{self._root}/"):
             raise BadInput("it is not known where the record was", where=entry.id)
+        if PART_MARK in entry.place:
+            raise BadInput(
+                "it was a part of another record, which its owner has written again",
+                where=entry.id,
+                fix="repeat what the record stood for, then remove the entry",
+            )
         if len(data) > ZOOKEEPER_LIMIT_BYTES:
             raise BadInput(f"{len(data)} bytes are too large for a record", where=entry.id)
         try:
@@ -247,6 +295,11 @@ class SetAsideNodes:
     async def _delete_parts(self, target: str) -> None:
         for part in await self._zk.children(target):
             await self._zk.delete(f"{target}/{part}")
+
+
+def _node_name(part: str) -> str:
+    """A name for any text that is valid as a node's name (no `/`, not `.` or `..`, not empty)."""
+    return quote(part, safe="").replace(".", "%2E")[:MAX_NODE_NAME] or "%00"
 
 
 def key_of(entry: SetAside) -> str:

@@ -45,23 +45,25 @@ def _restore_tasks(state: State) -> None:
         agent.tasks.clear()
     for framework in state.frameworks.values():
         for task in list(framework.tasks.values()):
-            agent = state.agents.get(task.agent_id)
-            if agent is None:
+            owner = state.agents.get(task.agent_id)
+            if owner is None:
                 del framework.tasks[task.id]
             else:
-                agent.tasks[framework.id, task.id] = task
+                owner.tasks[framework.id, task.id] = task
 
 
 def _restore_offers(state: State) -> None:
-    for owner in (*state.frameworks.values(), *state.agents.values()):
-        owner.offers.clear()
+    for holder in state.frameworks.values():
+        holder.offers.clear()
+    for agent in state.agents.values():
+        agent.offers.clear()
     for offer in list(state.offers.values()):
         framework = state.frameworks.get(offer.framework_id)
-        agent = state.agents.get(offer.agent_id)
-        if framework is None or agent is None or not state.is_active(agent):
+        owner = state.agents.get(offer.agent_id)
+        if framework is None or owner is None or not state.is_active(owner):
             del state.offers[offer.id]
         else:
-            framework.offers[offer.id] = agent.offers[offer.id] = offer
+            framework.offers[offer.id] = owner.offers[offer.id] = offer
 
 
 def _held(agent: Agent) -> Iterator[tuple[str, str, Resources]]:

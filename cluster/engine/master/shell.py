@@ -13,14 +13,17 @@ import signal
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
 import structlog
 
+from mesaform.common.conditions import Condition, Conditions, Limit, Resignations, Resigned
 from mesaform.common.errors import LeadershipLost, MesaformError
 from mesaform.common.json_types import JsonObject
 from mesaform.common.logs import configure_logging
+from mesaform.common.set_aside import SetAside, SetAsideLog
 from mesaform.engine.allocator import Allocator
 from mesaform.engine.documents import Document
 from mesaform.engine.master.config import CAPABILITIES, Settings, flags, master_info, read_settings
@@ -34,12 +37,19 @@ from mesaform.engine.master.state import Ids
 from mesaform.engine.master.term import Term
 from mesaform.http import UNHANDLED, HttpServer
 from mesaform.zookeeper.election import Candidate, watch_leader
-from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
+from mesaform.zookeeper.session import ZooKeeper
+from mesaform.zookeeper.set_aside import SetAsideNodes
 
 log = structlog.get_logger("mesaform.master")
 
 START_ZOOKEEPER_S = 60.0
 REGISTRY_RETRY_S = 0.5
+NEEDED = (Condition.ZOOKEEPER, Condition.PASSES)
+PASSES_LIMIT = Limit(failures=5, seconds=4.0)
+"""A pass is a tick, one a second: without it nothing is offered and no agent is watched."""
+WORKED_S = 60.0
+"""Seconds of leadership after which an earlier resignation no longer counts."""
+LIST_SET_ASIDE_S = 15.0
 CLOSE_TIMEOUT_S = 4.0
 """Seconds for an orderly end. systemd kills the process later than that."""
 
@@ -62,6 +72,11 @@ class MasterProcess:
         self.started_at = time.time()
         self.elected_at: float | None = None
         self._started_monotonic = time.monotonic()
+        self.conditions = Conditions(NEEDED, time.monotonic, {Condition.PASSES: PASSES_LIMIT})
+        self.resignations = Resignations()
+        self.records = SetAsideLog()
+        self.set_aside: list[SetAside] = []
+        self.faults: Counter[str] = Counter()
         self._ids = Ids(self.id)
         self._http = HttpServer(
             HttpApi(self).app(),
@@ -89,8 +104,8 @@ class MasterProcess:
             await zk.start(START_ZOOKEEPER_S)
             candidate = Candidate(zk, self.settings.zk_path, msgspec.json.encode(self.info))
 
-            async def lead(epoch: int) -> None:
-                await self._lead(zk, epoch)
+            async def lead(epoch: int) -> float | None:
+                return await self._lead(zk, epoch)
 
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch(zk), name="leader")
@@ -115,28 +130,65 @@ class MasterProcess:
             self.leader = msgspec.json.decode(payload) if payload else None
             log.info("leader_changed", leader=self.leader["pid"] if self.leader else None)
 
-    async def _lead(self, zk: ZooKeeper, epoch: int) -> None:
-        store = RegistryStore(zk, f"{self.settings.zk_path}/registry")
+    async def _lead(self, zk: ZooKeeper, epoch: int) -> float | None:
+        """Lead for one term. Return the pause before this master is a candidate again.
+
+        A master that resigned is no candidate for a while, so that another one leads.
+        """
+        self.conditions.reset()
+        try:
+            await self._serve_term(zk, epoch)
+        except Resigned as resigned:
+            log.warning("resigned", epoch=epoch, condition=resigned.condition, reason=resigned.what)
+            self.resignations.add(resigned, self.clock(), random.random())  # noqa: S311
+            return self.resignations.pause_s(self.clock())
+        finally:
+            self.conditions.reset()
+        return None
+
+    async def _serve_term(self, zk: ZooKeeper, epoch: int) -> None:
+        """Open the registry and lead until the leadership is lost.
+
+        Raises:
+            Resigned: this master cannot do a leader's work.
+
+        """
+        store = RegistryStore(zk, self.settings.zk_path, self.records)
         try:
             registry = await store.open(epoch, self.clock())
-        except (LeadershipLost, ZooKeeperUnavailable) as error:
+        except LeadershipLost as error:
             log.warning("registry_not_opened", epoch=epoch, error=str(error))
             await asyncio.sleep(REGISTRY_RETRY_S)
             return
+        except MesaformError as error:
+            raise Resigned(Condition.ZOOKEEPER, f"the registry was not opened: {error}") from error
         allocator = Allocator(
             interval_s=self.settings.core.allocation_interval_s, shuffle=random.shuffle
         )
         self.elected_at = self.clock()
         info: Document = {**self.info}
         core = Master(info, self._ids, registry, allocator, self.settings.core, now=self.elected_at)
-        self.term = Term(core, store, self.clock)
+        self.term = Term(core, store, self.clock, self.conditions)
         log.info("elected", epoch=epoch, agents_to_recover=len(core.state.recovered))
+        entries = asyncio.create_task(self._list_set_aside(zk), name="records set aside")
         try:
             await self.term.run()
+            if self.clock() - self.elected_at > WORKED_S:
+                self.resignations.worked()
         finally:
+            entries.cancel()
+            self.faults.update(self.term.faults)
             self.term = None
             self.elected_at = None
             log.info("leadership_ended", epoch=epoch)
+
+    async def _list_set_aside(self, zk: ZooKeeper) -> None:
+        """Keep the list of the records that were set aside, for /state."""
+        nodes = SetAsideNodes(zk, self.settings.zk_path)
+        while True:
+            with contextlib.suppress(MesaformError):
+                self.set_aside = await nodes.all()
+            await asyncio.sleep(LIST_SET_ASIDE_S)
 
     # --- facts for the API
 
@@ -158,7 +210,7 @@ class MasterProcess:
     def metrics(self) -> dict[str, float]:
         """Every metric by its key."""
         uptime_s = time.monotonic() - self._started_monotonic
-        measured = machine_metrics() | UNHANDLED.snapshot()
+        measured = machine_metrics() | UNHANDLED.snapshot() | self._own_metrics()
         if self.term is None:
             return metrics(None, uptime_s=uptime_s, measured=measured)
         return metrics(
@@ -167,6 +219,38 @@ class MasterProcess:
             subscribers=len(self.term.subscribers),
             measured=self.term.measured() | measured,
         )
+
+    def _own_metrics(self) -> dict[str, float]:
+        """Metrics that Apache Mesos does not have."""
+        faults = self.faults + (self.term.faults if self.term is not None else Counter())
+        values = {
+            "mesaform/links_rejected": float(self._links.rejected),
+            "mesaform/faults": float(faults.total()),
+        }
+        for condition, holds in self.conditions.gauge().items():
+            values[f"mesaform/leader_condition/{_key(condition)}"] = float(holds)
+        for condition, count in self.resignations.counts.items():
+            values[f"mesaform/leader_resignations/{_key(condition)}"] = float(count)
+        for kind, count in self.records.counts.items():
+            values[f"mesaform/records_set_aside/{_key(kind)}"] = float(count)
+        return values
+
+    def _own_state(self) -> Document:
+        """What `mesaform status` shows of this master beside Mesos' own state."""
+        return {
+            "conditions": self.conditions.reasons(),
+            "last_resignation": self.resignations.last,
+            "records_set_aside": [
+                {
+                    "id": entry.id,
+                    "place": entry.place,
+                    "problem": entry.problem,
+                    "detail": entry.detail,
+                }
+                for entry in self.set_aside
+            ],
+            "faults": dict(self.faults + (self.term.faults if self.term else Counter())),
+        }
 
     def master(self) -> Document:
         """The body of GET_MASTER."""
@@ -189,7 +273,13 @@ class MasterProcess:
             "leader": self.info["pid"],
             "leader_info": {name: self.info[name] for name in ("id", "pid", "port", "hostname")},
             "flags": self.flags(),
+            "mesaform": self._own_state(),
         }
+
+
+def _key(name: str) -> str:
+    """A name as part of a metric's key."""
+    return name.lower().replace(" ", "_").replace("-", "_")
 
 
 def machine_metrics() -> dict[str, float]:

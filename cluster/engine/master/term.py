@@ -1,8 +1,8 @@
 """One term of leadership: feeds events to the core one at a time, and carries out its effects.
 
 The writer of the registry and the clock run here. A fault in one event or effect is logged, counted
-and raised to the caller that it belongs to; the term goes on. The term ends when a write fails,
-because what is durable is unknown, and when `MAX_FAILED_PASSES` passes in a row fail.
+and raised to the caller that it belongs to; the term goes on. The leader resigns when a write
+fails, because what is durable is unknown, and when passes fail one after another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TypeAlias
 
 import structlog
 
-from mesaform.common.errors import MesaformError
+from mesaform.common.conditions import Condition, Conditions, Resigned
+from mesaform.common.errors import LeadershipLost, MesaformError
 from mesaform.engine import link
 from mesaform.engine.documents import Document
 from mesaform.engine.master.core import EventFailed, Master
@@ -41,14 +42,12 @@ from mesaform.engine.master.events import (
 from mesaform.engine.master.registry_store import RegistryStore
 from mesaform.engine.master.streams import Stream, record
 from mesaform.engine.master.timing import Timings
+from mesaform.engine.registry import Change
 
 log = structlog.get_logger("mesaform.master")
 
 HEARTBEAT: Document = {"type": "HEARTBEAT"}
 HEARTBEAT_S = 15.0  # Mesos' own interval (DEFAULT_HEARTBEAT_INTERVAL)
-
-MAX_FAILED_PASSES = 5
-"""Passes (ticks) in a row that may fail before the term ends: 5 s with Mesos' interval of 1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +76,21 @@ class Term:
         core: the decisions.
         store: the opened registry.
         clock: seconds since the epoch, never decreasing.
+        conditions: what a leader needs; the term reports on passes and on the registry.
 
     """
 
-    def __init__(self, core: Master, store: RegistryStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        core: Master,
+        store: RegistryStore,
+        clock: Callable[[], float],
+        conditions: Conditions,
+    ) -> None:
         self.core = core
         self.is_over = False
         #: Unexpected exceptions of this term, by the event or effect that they occurred in.
         self.faults: Counter[str] = Counter()
-        #: Why the term gave up the leadership; empty after a loss of the leadership.
-        self.resigned = ""
-        self._failed_passes = 0
         self.streams: dict[str, Stream] = {}
         self.links: dict[str, LinkQueue] = {}
         self.subscribers: set[Stream] = set()
@@ -95,6 +98,7 @@ class Term:
         self.lateness = Timings("allocator/mesos/allocation_run_latency_ms")
         self._store = store
         self._clock = clock
+        self._conditions = conditions
         self._to_store: asyncio.Queue[Store] = asyncio.Queue()
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._tokens = itertools.count(1)
@@ -178,19 +182,25 @@ class Term:
         self.handle_contained(LinkClosed(link_id))
 
     async def run(self) -> None:
-        """Run until cancelled, until a write of the registry fails, or until passes fail.
+        """Run until cancelled, or until another leader wrote the registry.
 
-        The latter two are no errors here: the caller gives up the leadership. `resigned` says why.
+        Raises:
+            Resigned: the registry cannot be written, or passes fail one after another.
+
         """
+        resigned: Resigned | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tick(), name="tick")
                 group.create_task(self._write(), name="registry")
-        except* MesaformError as errors:
-            self.resigned = str(errors.exceptions[0])
-            log.warning("term_ended", error=self.resigned)
+        except* LeadershipLost as errors:
+            log.warning("term_ended", error=str(errors.exceptions[0]))
+        except* Resigned as errors:
+            resigned = next(error for error in errors.exceptions if isinstance(error, Resigned))
         finally:
             self._close()
+        if resigned is not None:
+            raise resigned
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -212,20 +222,16 @@ class Term:
         """Handle one tick.
 
         Raises:
-            MesaformError: too many passes in a row failed.
+            Resigned: too many passes in a row failed.
 
         """
         try:
             self.handle(Tick())
         except CallFailed as error:
-            self._failed_passes += 1
-            if self._failed_passes >= MAX_FAILED_PASSES:
-                raise MesaformError(
-                    f"{self._failed_passes} passes in a row failed, the last with {error.error_id}",
-                    fix="read the master's log",
-                ) from error
+            self._conditions.failed(Condition.PASSES, f"error {error.error_id} of the log")
         else:
-            self._failed_passes = 0
+            self._conditions.satisfied(Condition.PASSES)
+        self._conditions.check()
 
     async def _write(self) -> None:
         """Write the queued changes in batches, and report each to the core."""
@@ -233,13 +239,30 @@ class Term:
             batch = [await self._to_store.get()]
             while not self._to_store.empty():
                 batch.append(self._to_store.get_nowait())
-            refusals = await self._store.write(*(store.change for store in batch))
+            refusals = await self._write_batch([store.change for store in batch])
             for store, why in zip(batch, refusals, strict=True):
                 self.handle_contained(
                     Stored(store.change, store.origin)
                     if why is None
                     else NotStored(store.change, store.origin, why)
                 )
+
+    async def _write_batch(self, changes: list[Change]) -> list[str | None]:
+        """Write changes, as `RegistryStore.write` does.
+
+        Raises:
+            LeadershipLost: another leader wrote.
+            Resigned: the write failed, so that what is durable is unknown.
+
+        """
+        try:
+            refusals = await self._store.write(*changes)
+        except LeadershipLost:
+            raise
+        except MesaformError as error:
+            raise Resigned(Condition.ZOOKEEPER, f"the registry was not written: {error}") from error
+        self._conditions.satisfied(Condition.ZOOKEEPER)
+        return refusals
 
     def _close(self) -> None:
         self.is_over = True
