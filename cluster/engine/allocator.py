@@ -193,6 +193,10 @@ class Allocator:
             frozenset(roles), set(suppressed), active, gpu_aware, min_allocatable or {}
         )
 
+    def has_framework(self, framework_id: str) -> bool:
+        """Whether the framework was added and not removed."""
+        return framework_id in self._frameworks
+
     def remove_framework(self, framework_id: str) -> None:
         """Remove a framework. Everything that it holds must have been recovered."""
         self._frameworks.pop(framework_id, None)

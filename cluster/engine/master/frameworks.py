@@ -108,7 +108,7 @@ def _add(state: State, event: Subscribe) -> Framework:
     info = msgspec.structs.replace(event.info, id=ident(framework_id))
     framework = Framework(info, framework_id, state.now, state.now, event.stream_id, is_active=True)
     state.frameworks[framework_id] = framework
-    _add_to_allocator(state, framework, event.suppressed_roles)
+    add_to_allocator(state, framework, event.suppressed_roles)
     return framework
 
 
@@ -125,10 +125,11 @@ def _fail_over(state: State, framework: Framework, event: Subscribe) -> None:
     framework.is_recovered = False
     framework.remove_at = None
     framework.reregistered_at = state.now
-    _add_to_allocator(state, framework, event.suppressed_roles)
+    add_to_allocator(state, framework, event.suppressed_roles)
 
 
-def _add_to_allocator(state: State, framework: Framework, suppressed: tuple[str, ...]) -> None:
+def add_to_allocator(state: State, framework: Framework, suppressed: tuple[str, ...] = ()) -> None:
+    """Add a framework to the allocator, or change it there."""
     state.allocator.add_framework(
         framework.id,
         framework.roles,
@@ -156,7 +157,7 @@ def recover(state: State, info: FrameworkInfo) -> Framework:
         remove_at=state.now + timeout_s,
     )
     state.frameworks[framework_id] = framework
-    _add_to_allocator(state, framework, ())
+    add_to_allocator(state, framework, ())
     _publish(state, "FRAMEWORK_ADDED", framework)
     return framework
 
@@ -169,7 +170,7 @@ def update(
     for offer in list(framework.offers.values()):
         if offer.role not in framework.roles:
             state.remove_offer(offer, rescind=True)
-    _add_to_allocator(state, framework, suppressed)
+    add_to_allocator(state, framework, suppressed)
     _publish(state, "FRAMEWORK_UPDATED", framework)
     state.wants_offers = True
 

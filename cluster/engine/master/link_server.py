@@ -26,12 +26,15 @@ from mesaform.engine.link_validation import read_from_agent
 from mesaform.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
 from mesaform.engine.master.state import INTERNAL_ERROR
 from mesaform.engine.master.term import CallFailed, EndOfLink, LinkQueue, Term
+from mesaform.http import UNHANDLED
 
 if TYPE_CHECKING:
     from grpc.aio import Server, ServicerContext
 
 log = structlog.get_logger("mesaform.master")
 
+PORT = "5052"
+"""Label of `mesaform_unhandled_errors_total`."""
 FIRST_MESSAGE_TIMEOUT_S = 10.0
 REJECTION_PAUSE = Backoff(first_s=0.1, cap_s=10.0)
 LOG_INTERVAL_S = 30.0
@@ -130,9 +133,10 @@ class LinkServer:
         except link.BadMessage as error:
             await self._reject(context, str(error))
         except CallFailed as error:
-            await context.abort(
-                grpc.StatusCode.INTERNAL, f"{INTERNAL_ERROR} under {error.error_id}"
-            )
+            error_id = uuid.uuid4().hex[:12]
+            UNHANDLED.add(PORT)
+            log.error("unhandled_error", id=error_id, port=PORT, exc_info=error)  # noqa: TRY400
+            await context.abort(grpc.StatusCode.INTERNAL, f"{INTERNAL_ERROR} under {error_id}")
 
     async def _serve(
         self, term: Term, requests: AsyncIterator[bytes], context: ServicerContext

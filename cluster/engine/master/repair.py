@@ -23,11 +23,13 @@ from mesaform.engine.master.events import (
     Reply,
     Stored,
 )
-from mesaform.engine.master.state import INTERNAL_ERROR, Agent, State
+from mesaform.engine.master.frameworks import add_to_allocator
+from mesaform.engine.master.state import INTERNAL_ERROR, Agent, Framework, Offer, State
 
 
 def restore_accounts(state: State) -> None:
     """Make every collection agree with the frameworks' tasks and with `state.offers`."""
+    _restore_frameworks(state)
     _restore_tasks(state)
     _restore_offers(state)
     for link_id, agent_id in list(state.links.items()):
@@ -38,6 +40,19 @@ def restore_accounts(state: State) -> None:
         if agent.link_id is not None:
             state.links[agent.link_id] = agent.id
         state.allocator.restore_agent(agent.id, _held(agent), active=state.is_offerable(agent))
+
+
+def _restore_frameworks(state: State) -> None:
+    """Let the allocator know each framework, and let a disconnected one end after its time-out."""
+    for framework in state.frameworks.values():
+        if not framework.is_connected:
+            framework.is_active = False
+            if framework.remove_at is None and not framework.is_recovered:
+                framework.remove_at = state.now + (framework.info.failover_timeout or 0.0)
+        if not state.allocator.has_framework(framework.id):
+            add_to_allocator(state, framework)
+        if not framework.is_active:
+            state.allocator.deactivate_framework(framework.id)
 
 
 def _restore_tasks(state: State) -> None:
@@ -58,12 +73,21 @@ def _restore_offers(state: State) -> None:
     for agent in state.agents.values():
         agent.offers.clear()
     for offer in list(state.offers.values()):
-        framework = state.frameworks.get(offer.framework_id)
-        owner = state.agents.get(offer.agent_id)
-        if framework is None or owner is None or not state.is_active(owner):
+        owners = _owners(state, offer)
+        if owners is None:
             del state.offers[offer.id]
         else:
-            framework.offers[offer.id] = owner.offers[offer.id] = offer
+            for owner in owners:
+                owner.offers[offer.id] = offer
+
+
+def _owners(state: State, offer: Offer) -> tuple[Framework, Agent] | None:
+    """The framework and the agent of an offer; None when it cannot be accepted any more."""
+    framework = state.frameworks.get(offer.framework_id)
+    agent = state.agents.get(offer.agent_id)
+    if framework is None or agent is None:
+        return None
+    return (framework, agent) if framework.is_active and state.is_active(agent) else None
 
 
 def _held(agent: Agent) -> Iterator[tuple[str, str, Resources]]:

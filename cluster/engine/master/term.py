@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,9 +42,12 @@ from mesaform.engine.master.registry_store import RegistryStore
 from mesaform.engine.master.streams import Stream, record
 from mesaform.engine.master.timing import Timings
 from mesaform.engine.registry import Change
+from mesaform.http import UNHANDLED
 
 log = structlog.get_logger("mesaform.master")
 
+PORT = "engine"
+"""Label of `mesaform_unhandled_errors_total` for faults that no caller could be told of."""
 HEARTBEAT: Document = {"type": "HEARTBEAT"}
 HEARTBEAT_S = 15.0  # Mesos' own interval (DEFAULT_HEARTBEAT_INTERVAL)
 
@@ -62,11 +64,7 @@ LinkQueue: TypeAlias = "asyncio.Queue[bytes | EndOfLink]"
 
 
 class CallFailed(Exception):
-    """An event met an unexpected exception, which is logged with `error_id`. The term goes on."""
-
-    def __init__(self, error_id: str) -> None:
-        super().__init__(f"unexpected exception {error_id}")
-        self.error_id = error_id
+    """An event met an unexpected exception, which is its cause. The term goes on."""
 
 
 class Term:
@@ -116,8 +114,7 @@ class Term:
         """Feed the core and carry out its effects. Nothing happens after the end of the term.
 
         Raises:
-            CallFailed: the event's handler failed. What the event had changed is repaired, and the
-                fault is logged.
+            CallFailed: the event's handler failed. What the event had changed is repaired.
 
         """
         if self.is_over:
@@ -136,17 +133,25 @@ class Term:
         """Feed an event that has no caller who could be told of a fault."""
         try:
             self.handle(event)
-        except CallFailed:
-            return  # it is logged, and the core has released what the event came from
+        except CallFailed as error:
+            self._log_fault(type(event).__name__, "event", error)
 
     def _report(self, event: str, failure: EventFailed) -> None:
-        """Log and count the faults of an event, and raise the first to the event's caller."""
-        error_id = uuid.uuid4().hex[:12]
+        """Raise the event's own fault to its caller, who logs it. Log those of other owners."""
+        own: Exception | None = None
         for owner, fault in failure.faults:
+            if own is None and not failure.is_handled and owner == event:
+                own = fault
+            else:
+                self._log_fault(event, owner, fault)
+        if own is not None:
             self.faults[event] += 1
-            log.error("event_failed", id=error_id, kind=event, owner=owner, exc_info=fault)
-        if not failure.is_handled:
-            raise CallFailed(error_id)
+            raise CallFailed(f"{event} failed: {type(own).__name__}") from own
+
+    def _log_fault(self, event: str, owner: str, fault: Exception) -> None:
+        UNHANDLED.add(PORT)
+        self.faults[event] += 1
+        log.error("event_failed", kind=event, owner=owner, exc_info=fault)
 
     def measured(self) -> dict[str, float]:
         """Times and sizes under Mesos' metric keys."""
@@ -228,7 +233,8 @@ class Term:
         try:
             self.handle(Tick())
         except CallFailed as error:
-            self._conditions.failed(Condition.PASSES, f"error {error.error_id} of the log")
+            self._log_fault("Tick", "pass", error)
+            self._conditions.failed(Condition.PASSES, f"{error}; see the master's log")
         else:
             self._conditions.satisfied(Condition.PASSES)
         self._conditions.check()
@@ -287,6 +293,7 @@ class Term:
             self._performers[type(effect)](effect)
         except Exception:  # a fault in one effect must not lose the effects after it
             kind = type(effect).__name__
+            UNHANDLED.add(PORT)
             self.faults[kind] += 1
             log.exception("effect_failed", kind=kind)
             if isinstance(effect, SendEvent):

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator
+
 import aiohttp
 import grpc
 import grpc.aio
+import msgspec
 import pytest
 
 from mesaform.engine import link
 from mesaform.engine.master import link_server
 from mesaform.engine.registry import Registry
-from mesaform.mesos.messages import AgentInfo, CommandInfo, FrameworkInfo, TaskInfo, ident, to_wire
+from mesaform.mesos.messages import (
+    AgentInfo,
+    Attribute,
+    CommandInfo,
+    FrameworkInfo,
+    Resource,
+    Scalar,
+    TaskInfo,
+    TaskStatus,
+    Text,
+    ident,
+    to_wire,
+)
 from tests.integration.engine_master.process import (
     SIZE,
     HttpScheduler,
     LinkedAgent,
+    Running,
     agent_on,
     eventually,
     running,
@@ -93,3 +112,80 @@ async def test_a_peer_that_opens_a_stream_and_says_nothing_is_let_go(master):
         await eventually(call.done)
         assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
     await server.stop()
+
+
+def with_cpus(value: float) -> AgentInfo:
+    resource = Resource(name="cpus", type="SCALAR", scalar=Scalar(value=value))
+    return AgentInfo(hostname="odd", resources=[resource])
+
+
+def with_attribute(size: int) -> AgentInfo:
+    large = Attribute(name="blob", type="TEXT", text=Text(value="x" * size))
+    return AgentInfo(hostname="odd", attributes=[large])
+
+
+BAD_FIRST_MESSAGES = {
+    "NaN (C1)": link.encode(link.Register(with_cpus(math.nan), None, "odd:5051")),
+    "Infinity (C1)": link.encode(link.Register(with_cpus(math.inf), None, "odd:5051")),
+    "1e308 (C1)": link.encode(link.Register(with_cpus(1e308), None, "odd:5051")),
+    "an attribute of 2 MB (M6)": link.encode(link.Register(with_attribute(2_000_000), None, "o:1")),
+    "an id that is a path": link.encode(link.Register(AgentInfo(hostname="odd"), "/etc")),
+    "bytes that are no message": b"\xc1 not a message",
+    "another type": link.encode(link.Pong()),
+    "a wrong field": msgspec.msgpack.encode({"type": "Register", "info": 7}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIRST_MESSAGES)
+async def test_a_bad_message_ends_its_own_link_with_a_reason_and_changes_nothing(master, name):
+    async with agent_on(master, "good") as good:
+        term = master.process.term
+        before = term.core.state.registry
+        async with raw_link(master) as call:
+            await call.write(BAD_FIRST_MESSAGES[name])
+            await eventually(call.done)
+            assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert await call.details()
+        assert master.process.term is term
+        assert term.core.state.registry == before
+        assert set(term.core.state.agents) == {good.id}
+    async with agent_on(master, "later") as later:
+        assert later.id in master.process.term.core.state.agents
+    assert master.process.metrics()["mesaform/links_rejected"] == 1
+
+
+async def test_a_bad_update_ends_the_link_of_its_agent_which_may_come_back(master):
+    async with agent_on(master, "good") as good, raw_link(master) as call:
+        await call.write(link.encode(link.Register(AgentInfo(hostname="odd"), None, "odd:5051")))
+        registered = link.decode_from_master(await call.read())
+        assert isinstance(registered, link.Registered)
+        status = TaskStatus(task_id=ident("t"), state="TASK_RUNNING", timestamp=math.nan)
+        await call.write(link.encode(link.Update("f", status, "TASK_RUNNING")))
+        await eventually(call.done)
+        assert "timestamp" in (await call.details() or "")
+        agents = master.process.term.core.state.agents
+        assert agents[good.id].is_connected
+        assert not agents[registered.agent_id].is_connected
+        async with agent_on(master, "odd", agent_id=registered.agent_id):
+            assert agents[registered.agent_id].is_connected
+
+
+async def test_a_peer_that_repeats_a_bad_message_waits_longer_each_time_and_others_do_not(master):
+    first = BAD_FIRST_MESSAGES["another type"]
+    pauses: list[float] = []
+    for _ in range(4):
+        async with raw_link(master) as call:
+            started_at = time.monotonic()
+            await call.write(first)
+            async with agent_on(master, "good"):
+                pass  # an agent of the same address registers meanwhile
+            await call.code()
+            pauses.append(time.monotonic() - started_at)
+    assert pauses[-1] > 4 * link_server.REJECTION_PAUSE.first_s
+
+
+@contextlib.asynccontextmanager
+async def raw_link(master: Running) -> AsyncIterator[grpc.aio.StreamStreamCall]:
+    """The agents' end of the link for bytes that no agent of ours sends."""
+    async with grpc.aio.insecure_channel(f"{master.address}:{master.link_port}") as channel:
+        yield channel.stream_stream(link.METHOD)()

@@ -78,8 +78,13 @@ class World:
     # --- driving
 
     def feed(self, event: ev.Event) -> None:
+        known = len(self.faults)
         self._carry_out(self._handle(event))
         self.check()
+        if len(self.faults) > known and isinstance(event, ev.Subscribe):
+            self.feed(ev.StreamClosed(event.stream_id))  # as the HTTP port does
+        if len(self.faults) > known and isinstance(event, ev.AgentRegistering):
+            self.feed(ev.LinkClosed(event.link_id))  # as the link's server does
 
     def _handle(self, event: ev.Event) -> list[ev.Effect]:
         try:
