@@ -39,7 +39,7 @@ class Limit:
 
 
 DEFAULT_LIMIT = Limit(failures=5, seconds=30.0)
-CANDIDACY = Backoff(first_s=2.0, cap_s=60.0, factor=2.0, jitter=0.5)
+CANDIDACY = Backoff(first_s=1.0, cap_s=30.0, factor=2.0, jitter=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +133,37 @@ class Resignations:
         self._policy = policy
         self._delay = Delay()
         self.counts: dict[str, int] = {}
-        self.last = ""
+        self._last = ""
 
     def add(self, resigned: Resigned, now: float, fraction: float = 1.0) -> None:
         """Note a resignation. `fraction` is a random number from 0 to 1 for the jitter."""
         self._delay = self._delay.after_failure(self._policy, now, fraction)
         self.counts[resigned.condition] = self.counts.get(resigned.condition, 0) + 1
-        self.last = str(resigned)
+        self._last = str(resigned)
 
     def worked(self) -> None:
         """Note that this process led and did its work: the next delay is the first one again."""
         self._delay = Delay()
-        self.last = ""
+
+    def reason(self, now: float) -> str:
+        """Why this process is no candidate now; empty if it is one."""
+        return f"resigned: {self._last}" if self.pause_s(now) > 0 else ""
 
     def pause_s(self, now: float) -> float:
         """Seconds until this process may be a candidate again."""
         return self._delay.remaining_s(now)
+
+
+def metric_lines(conditions: Conditions, resignations: Resignations) -> list[str]:
+    """The conditions and resignations in Prometheus' text format."""
+    return [
+        f"# HELP {METRIC} 1 while the condition holds that a leader needs",
+        f"# TYPE {METRIC} gauge",
+        *(f'{METRIC}{{condition="{name}"}} {value}' for name, value in conditions.gauge().items()),
+        f"# HELP {RESIGNATIONS_METRIC} Terms given up for want of a condition",
+        f"# TYPE {RESIGNATIONS_METRIC} counter",
+        *(
+            f'{RESIGNATIONS_METRIC}{{condition="{name}"}} {count}'
+            for name, count in resignations.counts.items()
+        ),
+    ]

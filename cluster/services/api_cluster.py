@@ -145,7 +145,16 @@ async def metrics(request: web.Request) -> web.Response:
         text = metrics_text(core_of(request))
     except NotLeading:
         text = metrics_text(None)
-    return web.Response(text=text + UNHANDLED.prometheus())
+    return web.Response(
+        text=text + UNHANDLED.prometheus() + scheduler_of(request).outputs.metrics()
+    )
+
+
+async def health(request: web.Request) -> web.Response:
+    """GET /health: 200 while this server can do its work, 503 with the reasons otherwise."""
+    scheduler = scheduler_of(request)
+    body = scheduler.outputs.health(is_leading=scheduler.is_leading)
+    return answer(body, 200 if body["able"] else 503)
 
 
 def routes() -> list[web.RouteDef]:
@@ -160,4 +169,5 @@ def routes() -> list[web.RouteDef]:
         web.get("/v2/info", info),
         web.get("/v2/leader", leader),
         web.get("/metrics", metrics),
+        web.get("/health", health),
     ]

@@ -13,9 +13,12 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from mesaform.common.records import RecordRefused
 from mesaform.services.core import Core
+from mesaform.services.definitions import InvalidApp
 from mesaform.services.effects import AppLocked, AppMissing, Effect
 from mesaform.services.model import Action, App, Deployment, Instance, timestamp
+from mesaform.services.records import Record, encode
 
 SCALE_FIELDS = ("instances", "version", "config_version")
 """Fields of an app whose change keeps the running instances."""
@@ -48,30 +51,46 @@ class ApiCommands:
 
         Raises:
             AppLocked: an app is being deployed and `force` is not set.
+            InvalidApp: the change is too large to be stored.
 
         """
+        deployment, changes = self._planned(apps, deployment_id, now)
         self._unlock([app.id for app in apps], force=force)
-        version = self._next_version(apps, now)
-        previous = {app.id: self._state.apps.get(app.id) for app in apps}
-        actions: list[Action] = []
-        for app in apps:
-            stored, kinds = _versioned(app, previous[app.id], version)
-            actions += [Action(action=kind, app=app.id) for kind in kinds]
+        for stored, kinds in changes:
             self._state.put_app(stored)
             if kinds != ["ScaleApplication"]:
-                self._state.launch_delay(app.id).reset()
+                self._state.launch_delay(stored.id).reset()
         self._core.ask_for_offers()
-        return self._begin(
-            Deployment(
-                id=deployment_id,
-                version=version,
-                affected_apps=sorted(previous),
-                steps=[[action] for action in actions],
-                previous=previous,
-                since=now,
-            ),
-            now,
+        return self._begin(deployment, now)
+
+    def _planned(
+        self, apps: Sequence[App], deployment_id: str, now: float
+    ) -> tuple[Deployment, list[tuple[App, list[str]]]]:
+        """The deployment of a change, and each app as it is stored with its actions.
+
+        Raises:
+            InvalidApp: a record would be too large; nothing has changed.
+
+        """
+        version = self._next_version(apps, now)
+        previous = {app.id: self._state.apps.get(app.id) for app in apps}
+        changes = [_versioned(app, previous[app.id], version) for app in apps]
+        actions = _actions(changes)
+        deployment = Deployment(
+            id=deployment_id,
+            version=version,
+            affected_apps=sorted(previous),
+            steps=[[action] for action in actions],
+            previous=previous,
+            since=now,
         )
+        records: list[Record] = [deployment, *(app for app, _ in changes)]
+        try:
+            for record in records:
+                encode(record)
+        except RecordRefused as error:
+            raise InvalidApp({"/": [f"cannot be stored ({error}); change fewer apps"]}) from None
+        return deployment, changes
 
     def restart(
         self, app_id: str, deployment_id: str, now: float, *, force: bool = False
@@ -130,6 +149,7 @@ class ApiCommands:
             for app in self._state.apps.values()
             if app.id in app_ids
         ]
+        self._planned(scaled, deployment_id, now)
         for instance in instances:
             self._core.kill(instance, now)
         return self.put(scaled, deployment_id, now, force=force)
@@ -154,12 +174,13 @@ class ApiCommands:
     def roll_back(self, deployment_id: str, new_id: str, now: float) -> Outcome:
         """Drop a deployment and restore the definitions from before it."""
         deployment = self._state.deployments[deployment_id]
+        restored = [app for app in deployment.previous.values() if app is not None]
+        self._planned(restored, new_id, now)
         self._state.drop_deployment(deployment_id)
         created = [app_id for app_id, app in deployment.previous.items() if app is None]
         for app_id in created:
             if app_id in self._state.apps:
                 self._state.drop_app(app_id)
-        restored = [app for app in deployment.previous.values() if app is not None]
         return self.put(restored, new_id, now, force=True)
 
     def _app(self, app_id: str) -> App:
@@ -202,6 +223,10 @@ def _deployment(deployment_id: str, version: str, action: str, app: App, now: fl
         previous={app.id: app},
         since=now,
     )
+
+
+def _actions(changes: Iterable[tuple[App, list[str]]]) -> list[Action]:
+    return [Action(action=kind, app=app.id) for app, kinds in changes for kind in kinds]
 
 
 def _scaled(app: App, fewer: int) -> App:

@@ -19,6 +19,10 @@ NEED_VALUE = ("LIKE", "UNLIKE", "MAX_PER", "IS")
 NUMERIC_VALUE = ("MAX_PER", "GROUP_BY")
 PATTERN_VALUE = ("LIKE", "UNLIKE")
 
+MAX_FIELDS = 200
+MAX_FIELD_CHARACTERS = 1024
+"""Further attributes and characters are ignored: the fields are part of each instance's record."""
+
 AgentFields = Mapping[str, str]
 """Values of one agent by field name, as constraints compare them."""
 
@@ -36,12 +40,15 @@ def attribute_text(attribute: Attribute) -> str:
 
 def fields_of(offer: Offer) -> dict[str, str]:
     """The fields of the offer's agent."""
-    fields = {attribute.name: attribute_text(attribute) for attribute in offer.attributes}
-    fields["@hostname"] = offer.hostname
+    fields = {
+        attribute.name[:MAX_FIELD_CHARACTERS]: attribute_text(attribute)[:MAX_FIELD_CHARACTERS]
+        for attribute in offer.attributes[:MAX_FIELDS]
+    }
+    fields["@hostname"] = offer.hostname[:MAX_FIELD_CHARACTERS]
     domain = as_object(as_object(offer.domain).get("fault_domain"))
     for part in ("region", "zone"):
         if name := as_object(domain.get(part)).get("name"):
-            fields[f"@{part}"] = str(name)
+            fields[f"@{part}"] = str(name)[:MAX_FIELD_CHARACTERS]
     return fields
 
 

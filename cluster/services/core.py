@@ -2,19 +2,23 @@
 
 No clock, no randomness, no I/O. Commands of the REST API are in `commands`. Events and commands
 both end in `settle`, which compares the wanted with the present state: a lost message, a crash or a
-new leader needs no recovery of its own. Behaviour follows Marathon 1.11 (launch queue, kill
+new leader needs no recovery of its own. An unexpected exception in the work for one app, task or
+offer ends the work for that one (`State.faults`), and an app's owner sees it as its
+`lastTaskFailure`. Behaviour follows Marathon 1.11 (launch queue, kill
 selection, unreachable strategy, reconciliation every ten minutes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
 from msgspec.structs import replace
 
-from mesaform.mesos.messages import TERMINAL_STATES, Offer, TaskStatus
+from mesaform.common.faults import Fault, contained
+from mesaform.mesos.messages import TERMINAL_STATES, Offer, TaskInfo, TaskStatus
 from mesaform.mesos.scheduler_api import (
     acknowledge,
     decline,
@@ -25,8 +29,8 @@ from mesaform.mesos.scheduler_api import (
     suppress,
 )
 from mesaform.services.effects import Effect
-from mesaform.services.launch import task_id_for, task_info
-from mesaform.services.matching import Fit, OpenOffer
+from mesaform.services.launch import app_id_of, task_id_for, task_info
+from mesaform.services.matching import FAULT_REASON, OpenOffer
 from mesaform.services.model import App, Failure, Instance, UnreachableStrategy, timestamp
 from mesaform.services.queue import QueueEntry
 from mesaform.services.scaling import Step, is_settled, plan, simple_step
@@ -50,6 +54,7 @@ ENDED_STATES = TERMINAL_STATES | {"TASK_UNKNOWN"}
 EXPECTED_STATES = frozenset({"TASK_FINISHED", "TASK_KILLED"})
 """Ends that are not reported as failures."""
 
+FAULT_MESSAGE = "This server failed in the work for the app; its log has the details"
 UNHEALTHY_MESSAGE = "Killed by its agent, because its health checks failed"
 
 
@@ -65,7 +70,12 @@ class _Demand:
     placed: list[dict[str, str]]
 
 
-Launch = tuple[App, Instance, Fit]
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """One instance that an offer takes, and its task."""
+
+    instance: Instance
+    task: TaskInfo
 
 
 class Core:
@@ -103,9 +113,16 @@ class Core:
 
     def offers(self, offers: Iterable[Offer], now: float) -> list[Effect]:
         """Launch what fits, several instances per offer, and decline unused offers."""
-        opened = [OpenOffer(offer) for offer in offers]
-        demands = {app_id: self._demand(app_id) for app_id in self.state.queue}
-        self._answer({offer.offer.id.value: self._match(offer, demands, now) for offer in opened})
+        demands: dict[str, _Demand] = {}
+        for app_id in sorted(self.state.queue):
+            with self._contained_app(app_id, now):
+                demands[app_id] = self._demand(app_id)
+        answers: dict[str, list[_Launch]] = {}
+        for offer in offers:
+            answers[offer.id.value] = []
+            with contained("offer", offer.id.value, self.state.faults):
+                answers[offer.id.value] = self._match(OpenOffer(offer), demands, now)
+        self._answer(answers)
         return self.settle(now)
 
     def agent_failed(self, agent_id: str) -> None:
@@ -120,14 +137,8 @@ class Core:
         """Apply a task status; it is acknowledged after the change is stored."""
         task_id = status.task_id.value
         self._unreported.discard(task_id)
-        instance = self.state.instances.get(task_id)
-        has_ended = status.state in ENDED_STATES
-        if instance is not None and has_ended:
-            self._apply_end(instance, status, now)
-        elif instance is not None:
-            self._apply_progress(instance, status, now)
-        elif not has_ended:
-            self.state.send(kill(task_id, status.agent_id.value if status.agent_id else None))
+        with contained("task", task_id, self.state.faults):
+            self._apply_status(status, now)
         if (acknowledgement := acknowledge(status)) is not None:
             self.state.send(acknowledgement)
         return self.settle(now)
@@ -139,7 +150,8 @@ class Core:
         elif self._unreported and now - self._reconciled_at >= RECONCILE_RETRY_S:
             self._reconcile(now)
         for instance in list(self.state.instances.values()):
-            self._apply_timeouts(instance, now)
+            with contained("task", instance.task_id, self.state.faults):
+                self._apply_timeouts(instance, now)
         return self.settle(now)
 
     # --- the end of every event and command
@@ -151,7 +163,8 @@ class Core:
         """
         changed = self.state.take_unsettled()
         for app_id in sorted(changed):
-            self._settle_app(app_id, now)
+            with self._contained_app(app_id, now):
+                self._settle_app(app_id, now)
         self._end_deployments(changed)
         needs_offers = bool(self.state.queue)
         if needs_offers != self._has_revived:
@@ -196,6 +209,9 @@ class Core:
         return step if step is not None else plan(app, self.state.instances_of(app.id))
 
     def _step_of_deleted(self, app_id: str) -> Step:
+        """Kill what is left of a deleted app, but not of one whose definition is set aside."""
+        if self.state.is_unknown(app_id):
+            return Step(0, ())
         instances = self.state.instances_of(app_id)
         return Step(0, tuple(item for item in instances if item.killing_since is None))
 
@@ -205,8 +221,36 @@ class Core:
             affected = deployment.affected_apps
             if affected and changed.isdisjoint(affected):
                 continue
-            if all(self._is_settled(app_id) for app_id in affected):
-                self.state.drop_deployment(deployment.id)
+            with contained("deployment", deployment.id, self.state.faults):
+                if all(self._is_settled(app_id) for app_id in affected):
+                    self.state.drop_deployment(deployment.id)
+
+    @contextmanager
+    def _contained_app(self, app_id: str, now: float) -> Iterator[None]:
+        """End the work for one app at an unexpected exception, and report it as its failure."""
+        faults: list[Fault] = []
+        with contained("app", app_id, faults):
+            yield
+        for fault in faults:
+            self.state.faults.append(fault)
+            self._report_fault(fault, now)
+
+    def _report_fault(self, fault: Fault, now: float) -> None:
+        """Show a fault to the app's owner, and let the app wait before its next launch."""
+        app = self.state.apps.get(fault.subject)
+        if app is None:
+            return
+        self.state.failures[app.id] = Failure(
+            app_id=app.id,
+            host="",
+            message=f"{FAULT_MESSAGE} ({fault.text})",
+            state="TASK_ERROR",
+            task_id="",
+            timestamp=timestamp(now),
+            version=app.version,
+            slave_id="",
+        )
+        self.state.launch_delay(app.id).add_fault(now)
 
     def _is_settled(self, app_id: str) -> bool:
         app, tally = self.state.apps.get(app_id), self.state.tally(app_id)
@@ -220,16 +264,16 @@ class Core:
         placed = [instance.agent_fields for instance in instances if instance.is_counted]
         return _Demand(app, self._step(app).launches, placed)
 
-    def _match(self, offer: OpenOffer, demands: dict[str, _Demand], now: float) -> list[Launch]:
+    def _match(self, offer: OpenOffer, demands: dict[str, _Demand], now: float) -> list[_Launch]:
         """Place one instance of each waiting app in turn, longest wait first, until none fits."""
-        launches: list[Launch] = []
+        launches: list[_Launch] = []
         candidates = self._launchable(demands, now)
         placed_apps: set[str] = set()
         while candidates:
             remaining = []
             for app_id in candidates:
                 demand = demands[app_id]
-                result = self._place(demand, offer, now)
+                result = self._try_to_place(demand, offer, now)
                 self._record(app_id, offer, result, placed_apps, now)
                 if isinstance(result, str):
                     continue
@@ -242,14 +286,13 @@ class Core:
             candidates = remaining
         return launches
 
-    def _answer(self, launches: dict[str, list[Launch]]) -> None:
+    def _answer(self, launches: dict[str, list[_Launch]]) -> None:
         """Accept each offer with launches; decline the others in one call."""
         refuse_s = SHORT_REFUSE_S if self.state.queue else LONG_REFUSE_S
         unused = []
         for offer_id, tasks in launches.items():
             if tasks:
-                infos = [task_info(*task) for task in tasks]
-                self.state.send(launch([offer_id], infos, refuse_s))
+                self.state.send(launch([offer_id], [item.task for item in tasks], refuse_s))
             else:
                 unused.append(offer_id)
         if unused:
@@ -261,11 +304,18 @@ class Core:
         return [
             app_id
             for app_id in sorted(queue, key=lambda app_id: (queue[app_id].since, app_id))
-            if demands[app_id].missing > 0 and self.state.launch_delay(app_id).remaining_s(now) == 0
+            if app_id in demands
+            and demands[app_id].missing > 0
+            and self.state.launch_delay(app_id).remaining_s(now) == 0
         ]
 
     def _record(
-        self, app_id: str, offer: OpenOffer, result: Launch | str, placed_apps: set[str], now: float
+        self,
+        app_id: str,
+        offer: OpenOffer,
+        result: _Launch | str,
+        placed_apps: set[str],
+        now: float,
     ) -> None:
         """Count the offer once per app: as used if any instance fits, otherwise as rejected."""
         if app_id in placed_apps:
@@ -277,13 +327,18 @@ class Core:
             placed_apps.add(app_id)
             self.state.queue[app_id].add_used(agent_id, now)
 
-    def _place(self, demand: _Demand, offer: OpenOffer, now: float) -> Launch | str:
+    def _try_to_place(self, demand: _Demand, offer: OpenOffer, now: float) -> _Launch | str:
+        """See `_place`; a fault of the app is a reject reason."""
+        with self._contained_app(demand.app.id, now):
+            return self._place(demand, offer, now)
+        return FAULT_REASON
+
+    def _place(self, demand: _Demand, offer: OpenOffer, now: float) -> _Launch | str:
         """Take one instance from the offer, or return the reject reason."""
         app, task_uuid = demand.app, self._new_id()
         fit = offer.examine(app, demand.placed, task_uuid.int)
         if isinstance(fit, str):
             return fit
-        offer.take(fit)
         instance = Instance(
             task_id=task_id_for(app.id, str(task_uuid)),
             app_id=app.id,
@@ -295,12 +350,26 @@ class Core:
             ports=list(fit.ports),
             staged_at=now,
         )
+        launch_ = _Launch(instance, task_info(app, instance, fit))
+        # Nothing is taken or stored before the task is complete.
+        offer.take(fit)
         self.state.put_instance(instance)
         if app.constraints:
             demand.placed.append(instance.agent_fields)
-        return app, instance, fit
+        return launch_
 
     # --- statuses
+
+    def _apply_status(self, status: TaskStatus, now: float) -> None:
+        task_id = status.task_id.value
+        instance = self.state.instances.get(task_id)
+        has_ended = status.state in ENDED_STATES
+        if instance is not None and has_ended:
+            self._apply_end(instance, status, now)
+        elif instance is not None:
+            self._apply_progress(instance, status, now)
+        elif not has_ended and not self.state.is_unknown(app_id_of(task_id)):
+            self.state.send(kill(task_id, status.agent_id.value if status.agent_id else None))
 
     def _apply_progress(self, instance: Instance, status: TaskStatus, now: float) -> None:
         """Apply a status of a task that has not ended."""
@@ -341,6 +410,8 @@ class Core:
             self.kill(instance, now)
 
     def _apply_unreachable_strategy(self, instance: Instance, unreachable_s: float) -> None:
+        if self.state.is_unknown(instance.app_id):
+            return
         app = self.state.apps.get(instance.app_id)
         strategy = app.unreachable_strategy if app else UnreachableStrategy()
         if not isinstance(strategy, UnreachableStrategy):
@@ -365,7 +436,7 @@ class Core:
         self._reconciled_at = now
         if self._unreported:
             pairs = [
-                (task_id, self.state.instances[task_id].agent_id)
+                (task_id, self.state.instances[task_id].agent_id or None)
                 for task_id in sorted(self._unreported)
             ]
             self.state.send(reconcile(pairs))
@@ -375,17 +446,25 @@ def _progressed(instance: Instance, status: TaskStatus, now: float) -> Instance:
     """The instance with the state, the times and the health of a status."""
     is_unreachable = status.state == "TASK_UNREACHABLE"
     unreachable_since = instance.unreachable_since or _unreachable_since(status, now)
-    started_at = instance.started_at
-    if started_at is None and status.state == "TASK_RUNNING":
-        started_at = status.timestamp or now
     return replace(
         instance,
+        agent_id=instance.agent_id or _agent_of(status),
         state=status.state,
-        started_at=started_at,
+        started_at=_started_at(instance, status, now),
         unreachable_since=unreachable_since if is_unreachable else None,
         is_inactive=instance.is_inactive and is_unreachable,
         is_healthy=instance.is_healthy if status.healthy is None else status.healthy,
     )
+
+
+def _started_at(instance: Instance, status: TaskStatus, now: float) -> float | None:
+    if instance.started_at is None and status.state == "TASK_RUNNING":
+        return status.timestamp or now
+    return instance.started_at
+
+
+def _agent_of(status: TaskStatus) -> str:
+    return status.agent_id.value if status.agent_id else ""
 
 
 def _is_killed_as_unhealthy(status: TaskStatus) -> bool:

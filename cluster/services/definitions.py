@@ -1,8 +1,8 @@
 """Parse the JSON of an app definition into an `App`, with all of its problems at once. No I/O.
 
-Field names, defaults and checks are those of Marathon 1.11. Unknown fields are ignored, as Marathon
-does. Fields of Marathon that change what an app does and that this server does not implement are
-rejected.
+Field names, defaults and checks are those of Marathon 1.11, with the limits of `definition_limits`.
+Fields that this server does not implement or does not know are refused, unless they ask for
+nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from mesaform.services import definition_limits
 from mesaform.services.constraints import problem_with
+from mesaform.services.definition_limits import Problem
 from mesaform.services.model import (
+    MAX_INSTANCES,
+    MAX_PORT,
     ROLE,
     App,
     CommandCheck,
@@ -27,9 +31,6 @@ from mesaform.services.model import (
 
 FIRST_SERVICE_PORT, LAST_SERVICE_PORT = 10000, 20000
 """Range of assigned service ports; Marathon's `local_port_min` and `local_port_max`."""
-
-MAX_INSTANCES = 100_000
-MAX_PORT = 65535
 
 _NAME = "([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])"
 SEGMENT = re.compile(rf"({_NAME}\.)*{_NAME}")
@@ -103,9 +104,6 @@ _FIELDS = {
 Problems: TypeAlias = dict[str, list[str]]
 """Problems by JSON path."""
 
-Problem: TypeAlias = tuple[str, str]
-"""A JSON path and what is wrong there."""
-
 
 class InvalidApp(Exception):
     """The definition cannot be used. `problems` maps JSON paths such as `/cpus` to problems."""
@@ -143,6 +141,9 @@ def parse(
         raise InvalidApp({"/": ["an app is a JSON object"]})
     fields = _supported_fields(body)
     problems = _unsupported_problems(body)
+    known = (*_FIELDS, *_LEGACY_FIELDS, *UNSUPPORTED, *READ_ONLY)
+    for path, problem in definition_limits.unknown_fields(body, known):
+        problems.setdefault(path, []).append(problem)
     values = _convert(fields, problems)
     given_id = values.get("id", None if base is None else base.id)
     values["id"] = _resolve_id(given_id, app_id, problems)
@@ -380,6 +381,10 @@ _CHECKS: Sequence[Callable[[App], Iterable[Problem]]] = (
     _check_health_checks,
     _check_constraints,
     _check_role,
+    definition_limits.check_id,
+    definition_limits.check_texts,
+    definition_limits.check_user,
+    definition_limits.check_sizes,
 )
 
 

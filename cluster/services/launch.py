@@ -32,6 +32,12 @@ def task_id_for(app_id: str, task_uuid: str) -> str:
     return f"{app_id.strip('/').replace('/', '_')}.instance-{task_uuid}._app.1"
 
 
+def app_id_of(task_id: str) -> str:
+    """The app of a task whose id has the form of `task_id_for`; a part of an id has no `_`."""
+    name, mark, _ = task_id.partition(".instance-")
+    return "/" + name.replace("_", "/") if mark else ""
+
+
 def task_name(app_id: str) -> str:
     """The task's name: `api.web` for the app `/web/api`, as Mesos-DNS expects it."""
     return ".".join(reversed(app_id.strip("/").split("/")))

@@ -28,6 +28,9 @@ REJECT_REASONS = (
 )
 """Marathon's names in the order of examination; an offer counts under its first reason."""
 
+FAULT_REASON = "InternalError"
+"""A reason of this server only: it failed in the work for the app."""
+
 _SCALAR_REASONS = {
     "cpus": "InsufficientCpus",
     "mem": "InsufficientMemory",

@@ -9,13 +9,33 @@ field that is renamed keeps its old name on the wire.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from mesaform.common.resources import Resources
 from mesaform.mesos.messages import TERMINAL_STATES
 
+MAX_SECONDS = 9e9
+"""More seconds do not fit into the 64-bit nanoseconds of Mesos."""
+
+MAX_SCALAR = 9e12
+"""More does not fit into the 2^53 thousandths of a Mesos scalar."""
+
+MAX_EPOCH_S = 253_402_300_799.0
+"""The last second that a timestamp can show: the end of the year 9999."""
+
+MAX_INSTANCES = 100_000
+MAX_PORT = 65535
+
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
+Scalar: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=MAX_SCALAR)]
+EpochS: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPOCH_S)]
+Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_INSTANCES)]
+PortNumber: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_PORT)]
+FailureCount: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Growth: TypeAlias = Annotated[float, msgspec.Meta(ge=1, le=1e6)]
 KillSelection = Literal["YOUNGEST_FIRST", "OLDEST_FIRST"]
 ROLE = "*"
 """The Mesos role of the framework; apps in other roles are rejected."""
@@ -31,7 +51,7 @@ class PortDefinition(Wire, frozen=True, kw_only=True):
     With `requirePorts` it is the host port as well.
     """
 
-    port: int = 0
+    port: PortNumber = 0
     protocol: str = "tcp"
     name: str | None = None
     labels: dict[str, str] = {}
@@ -43,15 +63,15 @@ class UpgradeStrategy(Wire, frozen=True, kw_only=True):
     `minimum_health_capacity` stay running; at most `maximum_over_capacity` run in addition.
     """
 
-    minimum_health_capacity: float = 1.0
-    maximum_over_capacity: float = 1.0
+    minimum_health_capacity: Share = 1.0
+    maximum_over_capacity: Share = 1.0
 
 
 class UnreachableStrategy(Wire, frozen=True, kw_only=True):
     """Seconds after which an instance on an unreachable agent is replaced, and is forgotten."""
 
-    inactive_after_seconds: float = 300.0
-    expunge_after_seconds: float = 600.0
+    inactive_after_seconds: Seconds = 300.0
+    expunge_after_seconds: Seconds = 600.0
 
 
 class CommandCheck(Wire, frozen=True, kw_only=True):
@@ -70,14 +90,14 @@ class HealthCheck(Wire, frozen=True, kw_only=True):
         "HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP"
     ] = "HTTP"
     path: str | None = None
-    port_index: int | None = None
-    port: int | None = None
+    port_index: PortNumber | None = None
+    port: PortNumber | None = None
     command: CommandCheck | None = None
-    grace_period_seconds: float = 300.0
-    interval_seconds: float = 60.0
-    timeout_seconds: float = 20.0
-    delay_seconds: float = 15.0
-    max_consecutive_failures: int = 3
+    grace_period_seconds: Seconds = 300.0
+    interval_seconds: Seconds = 60.0
+    timeout_seconds: Seconds = 20.0
+    delay_seconds: Seconds = 15.0
+    max_consecutive_failures: FailureCount = 3
 
     @property
     def kind(self) -> str:
@@ -107,16 +127,16 @@ class App(Wire, frozen=True, kw_only=True):
     args: list[str] | None = None
     user: str | None = None
     env: dict[str, str] = {}
-    instances: int = 1
-    cpus: float = 1.0
-    mem: float = 128.0
-    disk: float = 0.0
-    gpus: int = 0
+    instances: Count = 1
+    cpus: Scalar = 1.0
+    mem: Scalar = 128.0
+    disk: Scalar = 0.0
+    gpus: Count = 0
     constraints: list[list[str]] = []
     accepted_resource_roles: list[str] | None = None
-    backoff_seconds: float = 1.0
-    backoff_factor: float = 1.15
-    max_launch_delay_seconds: float = 300.0
+    backoff_seconds: Seconds = 1.0
+    backoff_factor: Growth = 1.15
+    max_launch_delay_seconds: Seconds = 300.0
     fetch: list[Fetch] = []
     health_checks: list[HealthCheck] = []
     kill_selection: KillSelection = "YOUNGEST_FIRST"
@@ -124,7 +144,7 @@ class App(Wire, frozen=True, kw_only=True):
     port_definitions: list[PortDefinition] = []
     require_ports: bool = False
     role: str = ROLE
-    task_kill_grace_period_seconds: float | None = None
+    task_kill_grace_period_seconds: Seconds | None = None
     unreachable_strategy: UnreachableStrategy | Literal["disabled"] = UnreachableStrategy()
     upgrade_strategy: UpgradeStrategy = UpgradeStrategy()
     version: str = ""
@@ -167,13 +187,13 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent_id: str
     host: str
     agent_fields: dict[str, str] = msgspec.field(default_factory=dict, name="places")
-    ports: list[int] = []
+    ports: list[PortNumber] = []
     state: str = "TASK_STAGING"
-    staged_at: float
-    started_at: float | None = None
-    killing_since: float | None = None
-    killed_at: float = 0.0
-    unreachable_since: float | None = None
+    staged_at: EpochS
+    started_at: EpochS | None = None
+    killing_since: EpochS | None = None
+    killed_at: EpochS = 0.0
+    unreachable_since: EpochS | None = None
     is_healthy: bool | None = msgspec.field(default=None, name="healthy")
     is_inactive: bool = msgspec.field(default=False, name="inactive")
 
@@ -219,7 +239,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     affected_apps: list[str]
     steps: list[list[Action]]
     previous: dict[str, App | None] = {}
-    since: float = 0.0
+    since: EpochS = 0.0
 
 
 class Failure(Wire, frozen=True, kw_only=True):

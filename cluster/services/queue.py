@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mesaform.common.backoff import Backoff, Delay
-from mesaform.services.matching import REJECT_REASONS
+from mesaform.services.matching import FAULT_REASON, REJECT_REASONS
 from mesaform.services.model import App
 
 STABLE_FACTOR = 2.0
@@ -18,6 +18,10 @@ STABLE_FACTOR = 2.0
 
 STABLE_MIN_S = 60.0
 """Least seconds of a stable run."""
+
+
+FAULT_DELAY = Backoff(first_s=1.0, cap_s=300.0)
+"""Delay of an app in whose work this server fails."""
 
 
 @dataclass(slots=True)
@@ -38,6 +42,11 @@ class LaunchDelay:
         policy = Backoff(min(app.backoff_seconds, cap_s), cap_s, app.backoff_factor)
         self._state = self._state.after_failure(policy, now)
         self.delay_s = policy.delay_s(self._state.failures)
+
+    def add_fault(self, now: float) -> None:
+        """Add a failure of this server in the work for the app."""
+        self._state = self._state.after_failure(FAULT_DELAY, now)
+        self.delay_s = FAULT_DELAY.delay_s(self._state.failures)
 
     def reset(self) -> None:
         """Allow a launch at once."""
@@ -95,7 +104,8 @@ class QueueEntry:
 def _summary(reasons: Counter[str], processed: int) -> list[dict[str, object]]:
     """Each reason with the offers that were examined for it and the offers that it rejected."""
     rows: list[dict[str, object]] = []
-    for reason in REJECT_REASONS:
+    named = (*REJECT_REASONS, FAULT_REASON) if reasons[FAULT_REASON] else REJECT_REASONS
+    for reason in named:
         rows.append({"reason": reason, "declined": reasons[reason], "processed": processed})
         processed -= reasons[reason]
     return rows

@@ -6,6 +6,7 @@ Depends on `mesaform.mesos.scheduler` (the framework's subscription) and `store`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -14,20 +15,29 @@ from uuid import uuid4
 import aiohttp
 import structlog
 
+from mesaform.common.conditions import Condition, Resigned
 from mesaform.common.errors import MesaformError, Permanent, Retryable
+from mesaform.common.faults import Fault, contained
+from mesaform.common.records import Unreadable
 from mesaform.mesos.messages import Capability, FrameworkInfo, Id
+from mesaform.mesos.operator import OperatorClient
 from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
 from mesaform.mesos.scheduler_api import Call, Event, Failure
 from mesaform.services.commands import ApiCommands
 from mesaform.services.core import Core
 from mesaform.services.effects import Effect, Send
+from mesaform.services.framework_lookup import FRAMEWORK_NAME, find_framework_id
 from mesaform.services.model import ROLE
+from mesaform.services.outputs import Outputs
 from mesaform.services.store import StateStore
+from mesaform.zookeeper.session import ZooKeeperUnavailable
 
 FAILOVER_TIMEOUT_S = 7 * 24 * 3600.0
 """How long tasks run without a leader; Marathon's default, one week."""
 
 TICK_INTERVAL_S = 1.0
+SET_ASIDE_CHECK_S = 60.0
+"""Longest time until a restored record is noticed when its watch was lost."""
 CAPABILITIES = (
     "MULTI_ROLE",
     "PARTITION_AWARE",
@@ -50,6 +60,10 @@ class StateNotStored(Exception):
     """
 
 
+class StateRestored(Exception):
+    """An operator restored or removed a record that was set aside: the state is read again."""
+
+
 class Scheduler:
     """The framework `marathon`, while this server leads.
 
@@ -58,6 +72,7 @@ class Scheduler:
         engine: returns the leading master's base URL.
         session: for calls; the caller closes it.
         url: this server's own address, shown in the engine's web page.
+        outputs: what this server counts.
         clock: epoch seconds.
 
     """
@@ -68,14 +83,17 @@ class Scheduler:
         engine: Callable[[], Awaitable[str]],
         session: aiohttp.ClientSession,
         url: str,
+        outputs: Outputs | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.clock = clock
         self.framework_id: str | None = None
+        self.outputs = outputs or Outputs(time.monotonic)
         self._store, self._engine, self._session, self._url = store, engine, session, url
         self._core: Core | None = None
         self._client: SchedulerClient | None = None
         self._store_failed = asyncio.Event()
+        self._must_find_framework = False
         # A decision is stored and sent before the next one is made.
         self._lock = asyncio.Lock()
 
@@ -91,37 +109,62 @@ class Scheduler:
             raise NotLeading
         return self._core
 
+    @property
+    def is_leading(self) -> bool:
+        """Whether this server leads and has read the state."""
+        return self._core is not None
+
     async def lead(self, epoch: int) -> None:
         """Load the state, subscribe and serve until cancelled.
 
-        Returns when the state cannot be stored; the caller enters the election again.
-
         Raises:
+            Resigned: the state cannot be stored, or nothing succeeds: another server should lead.
             ExceptionGroup: the engine refuses the framework, or another scheduler subscribed with
                 its id; this server must end.
 
         """
-        state = await self._store.load()
-        self.framework_id = await self._store.framework_id()
-        log.info(
-            "leading",
-            epoch=epoch,
-            apps=len(state.apps),
-            instances=len(state.instances),
-            framework_id=self.framework_id,
-        )
-        self._core = Core(state, uuid4)
-        self._store_failed.clear()
+        self.outputs.conditions.reset()
+        try:
+            while await self._serve(epoch):
+                log.info("the state is read again", epoch=epoch)
+        finally:
+            self.outputs.conditions.reset()
+
+    async def _serve(self, epoch: int) -> bool:
+        """Serve one reading of the state; whether it must be read again."""
+        await self._load(epoch)
+        is_restored = False
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._subscribe(), name="subscriptions")
                 group.create_task(self._tick(), name="ticks")
                 group.create_task(self._wait_for_store_failure(), name="state watch")
-        except* StateNotStored as errors:
-            log.warning("giving up leadership", error=str(errors.exceptions[0]))
+                group.create_task(self._watch_set_aside(), name="set-aside watch")
+        except* StateRestored:
+            is_restored = True
+        except* (StateNotStored, Resigned, ZooKeeperUnavailable) as errors:
+            raise _resignation(errors.exceptions[0]) from None
         finally:
             self._core = self._client = None
             log.info("no longer leading", epoch=epoch)
+        return is_restored
+
+    async def _load(self, epoch: int) -> None:
+        known = await self._store.set_aside()
+        state = await self._store.load(self.clock())
+        framework_id = await self._store.framework_id()
+        self._must_find_framework = isinstance(framework_id, Unreadable)
+        self.framework_id = framework_id if isinstance(framework_id, str) else None
+        log.info(
+            "leading",
+            epoch=epoch,
+            apps=len(state.apps),
+            instances=len(state.instances),
+            set_aside=len(known | await self._store.set_aside()),
+            framework_id=self.framework_id,
+        )
+        self._core = Core(state, uuid4)
+        self._store_failed.clear()
 
     async def change(
         self, decide: Callable[[ApiCommands, float], tuple[Answer, list[Effect]]]
@@ -138,6 +181,7 @@ class Scheduler:
         """
         async with self._lock:
             answer, effects = decide(ApiCommands(self.core), self.clock())
+            self._report_faults()
             await self._carry_out(effects, may_drop_calls=True)
         return answer
 
@@ -145,13 +189,34 @@ class Scheduler:
         await self._store_failed.wait()
         raise StateNotStored("ZooKeeper did not accept a change")
 
+    async def _watch_set_aside(self) -> None:
+        """Wait until an operator restores or removes a record that was set aside."""
+        changed = asyncio.Event()
+        known = await self._store.set_aside(changed.set)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SET_ASIDE_CHECK_S):
+                    await changed.wait()
+            changed = asyncio.Event()
+            entries = await self._store.set_aside(changed.set)
+            if known - entries:
+                raise StateRestored
+            known = entries
+
     async def _tick(self) -> None:
+        conditions = self.outputs.conditions
         while True:
             await asyncio.sleep(TICK_INTERVAL_S)
-            await self._decide(lambda core: core.tick(self.clock()), may_drop_calls=True)
+            if await self._decide(lambda core: core.tick(self.clock()), may_drop_calls=True):
+                conditions.satisfied(Condition.PASSES)
+            else:
+                conditions.failed(Condition.PASSES, "a tick failed; see the log")
+            conditions.check()
 
     async def _subscribe(self) -> None:
         """Keep a subscription; a removed framework subscribes again with a new id."""
+        if self._must_find_framework:
+            await self._find_framework()
         while True:
             self._client = SchedulerClient(self._engine, self._info(), self._session, log.info)
             try:
@@ -164,10 +229,25 @@ class Scheduler:
                     lambda core: core.framework_removed(self.clock()), may_drop_calls=True
                 )
 
+    async def _find_framework(self) -> None:
+        """Ask the master for the id of this framework, whose record was set aside."""
+        while True:
+            try:
+                operator = OperatorClient([await self._engine()], self._session)
+                framework_id = await find_framework_id(operator, self.core.state.instances)
+                break
+            except MesaformError as error:
+                log.warning("the master does not name the framework", error=str(error))
+                await asyncio.sleep(TICK_INTERVAL_S)
+        self._must_find_framework = False
+        self.framework_id = framework_id
+        await self._store.store_framework_id(framework_id)
+        log.warning("the framework id is the master's", framework_id=framework_id)
+
     def _info(self) -> FrameworkInfo:
         return FrameworkInfo(
             user="root",
-            name="marathon",
+            name=FRAMEWORK_NAME,
             id=Id(value=self.framework_id) if self.framework_id else None,
             failover_timeout=FAILOVER_TIMEOUT_S,
             checkpoint=True,
@@ -200,9 +280,25 @@ class Scheduler:
 
     async def _decide(
         self, decide: Callable[[Core], list[Effect]], *, may_drop_calls: bool = False
-    ) -> None:
+    ) -> bool:
+        """Apply an event; whether no exception ended it.
+
+        An unexpected exception ends the event only. What it changed before is stored.
+        """
         async with self._lock:
-            await self._carry_out(decide(self.core), may_drop_calls=may_drop_calls)
+            core, faults = self.core, list[Fault]()
+            effects: list[Effect] = []
+            with contained("event", "services", faults):
+                effects = decide(core)
+            if faults:
+                effects = core.state.take_effects()
+            self.outputs.faults.report(faults)
+            self._report_faults()
+            await self._carry_out(effects, may_drop_calls=may_drop_calls)
+        return not faults
+
+    def _report_faults(self) -> None:
+        self.outputs.faults.report(self.core.state.take_faults())
 
     async def _carry_out(self, effects: Sequence[Effect], *, may_drop_calls: bool) -> None:
         """Store, then send.
@@ -213,6 +309,7 @@ class Scheduler:
         try:
             await self._store.apply(effects)
         except MesaformError as error:
+            self.outputs.conditions.failed(Condition.ZOOKEEPER, str(error))
             self._store_failed.set()
             raise StateNotStored(str(error)) from error
         for effect in effects:
@@ -229,3 +326,8 @@ class Scheduler:
             self.core.call_failed()
             if not may_drop:
                 raise
+
+
+def _resignation(error: Exception) -> Resigned:
+    """The error that gives leadership up: what is in memory may differ from what is stored."""
+    return error if isinstance(error, Resigned) else Resigned(Condition.ZOOKEEPER, str(error))

@@ -6,6 +6,8 @@ Each master runs one such server; the elected one leads.
 from __future__ import annotations
 
 import asyncio
+import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,10 +22,12 @@ from mesaform.http import HttpServer
 from mesaform.services import api_apps, api_cluster
 from mesaform.services.api import Leadership, build, http_port
 from mesaform.services.api_agents import AgentProxy
+from mesaform.services.outputs import Outputs
 from mesaform.services.scheduler import Scheduler
 from mesaform.services.settings import Settings
 from mesaform.services.store import StateStore
 from mesaform.webui.assets import peers_of
+from mesaform.zookeeper.candidacy import Candidacy
 from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 
@@ -103,7 +107,9 @@ async def serve(settings: Settings) -> None:
         _session(hosts) as zk,
         _session(engine_hosts) as engine_zk,
     ):
-        scheduler = Scheduler(StateStore(zk, root), leader, session, settings.url)
+        outputs = Outputs(time.monotonic)
+        store = StateStore(zk, root, outputs.records, outputs.report_refusal)
+        scheduler = Scheduler(store, leader, session, settings.url, outputs)
         leadership = Leadership(settings.url)
         server = HttpServer(
             _application(scheduler, leadership, settings, AgentProxy(leader, session)),
@@ -118,7 +124,13 @@ async def serve(settings: Settings) -> None:
                 group.create_task(
                     _watch_leadership(leadership, zk, f"{root}/leader"), name="own leader"
                 )
-                group.create_task(candidate.run(scheduler.lead), name="election")
+                candidacy = Candidacy(
+                    scheduler.lead,
+                    outputs.resignations,
+                    time.monotonic,
+                    secrets.SystemRandom().random,
+                )
+                group.create_task(candidate.run(candidacy.lead), name="election")
         finally:
             await server.stop()
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from mesaform.common.faults import Fault
 from mesaform.mesos.scheduler_api import Call
 from mesaform.services.effects import Effect, Send, Store
 from mesaform.services.model import App, Condition, Deployment, Failure, Instance
@@ -20,7 +21,9 @@ class State:
     """Apps, instances and deployments are stored; the rest is lost when leadership changes.
 
     `unsettled` are the apps that changed since `take_unsettled`. `queue` has the apps that wait for
-    offers. Invariant: `_tallies[id]` counts the instances of `_by_app[id]` by condition.
+    offers. `set_aside_apps` are the ids of apps whose records were set aside: nothing is known of
+    what they want, so their instances are left alone. Invariant: `_tallies[id]`
+    counts the instances of `_by_app[id]` by condition.
     """
 
     apps: dict[str, App] = field(default_factory=dict)
@@ -30,6 +33,8 @@ class State:
     launch_delays: dict[str, LaunchDelay] = field(default_factory=dict)
     queue: dict[str, QueueEntry] = field(default_factory=dict)
     unsettled: set[str] = field(default_factory=set)
+    set_aside_apps: frozenset[str] = frozenset()
+    faults: list[Fault] = field(default_factory=list)
     _by_app: dict[str, dict[str, Instance]] = field(default_factory=dict)
     _tallies: dict[str, Counter[Condition]] = field(default_factory=dict)
     _effects: list[Effect] = field(default_factory=list)
@@ -135,6 +140,15 @@ class State:
     def send(self, call: Call) -> None:
         """Make a call at the leading master."""
         self._effects.append(Send(call))
+
+    def is_unknown(self, app_id: str) -> bool:
+        """Whether the app exists and its definition cannot be read."""
+        return app_id in self.set_aside_apps and app_id not in self.apps
+
+    def take_faults(self) -> list[Fault]:
+        """The contained faults since the last call."""
+        faults, self.faults = self.faults, []
+        return faults
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, in order."""

@@ -1,46 +1,92 @@
 """The state in ZooKeeper: one node per app, instance and deployment, and one for the framework id.
 
-Nodes hold the JSON of the structs in `model`, below `<root>/apps`, `<root>/instances` and
-`<root>/deployments`; names are URL-quoted keys.
+Nodes hold records of the structs in `model` (`common.records`), below `<root>/apps`,
+`<root>/instances` and `<root>/deployments`; names are URL-quoted keys. A record that cannot be read
+is set aside below `<root>/set-aside`, and everything else is loaded:
+
+- An app: its instances run on and are left alone until its record is restored or replaced.
+- An instance: it is rebuilt from its task id, and reconciliation tells its state.
+- A deployment: its apps settle without it.
+- The framework id: the master is asked for it (`framework_lookup`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-import msgspec
-
+from mesaform.common.records import Codec, Problem, RecordRefused, Unreadable
+from mesaform.common.set_aside import SetAsideLog
 from mesaform.services.effects import Effect, Kind, Store
+from mesaform.services.launch import app_id_of
 from mesaform.services.model import App, Deployment, Instance
+from mesaform.services.records import (
+    APP,
+    DEPLOYMENT,
+    FRAMEWORK_ID,
+    INSTANCE,
+    Record,
+    encode,
+)
 from mesaform.services.state import State
 from mesaform.zookeeper.session import ZooKeeper
+from mesaform.zookeeper.set_aside import RecordNodes, SetAsideNodes, key_of
 
-_encode = msgspec.json.Encoder().encode
+FRAMEWORK_ID_KIND = "framework-id"
+PLAIN_FRAMEWORK_ID = re.compile(rb"[A-Za-z0-9._-]{1,255}")
+"""A framework id as stored up to commit 5698494."""
+
+KINDS: tuple[Kind, ...] = ("apps", "instances", "deployments")
 Value = TypeVar("Value", App, Instance, Deployment)
 
 
 class StateStore:
-    """Reads everything and writes changes. Only the leader may write."""
+    """Reads everything and writes changes. Only the leader may use it.
 
-    def __init__(self, zk: ZooKeeper, root: str) -> None:
+    `refused` receives each change that cannot be stored as a record: a defect, since changes are
+    checked before they are made. The other changes are stored.
+    """
+
+    def __init__(
+        self,
+        zk: ZooKeeper,
+        root: str,
+        log: SetAsideLog,
+        refused: Callable[[Store, RecordRefused], None] = lambda _store, _error: None,
+    ) -> None:
         self._zk = zk
         self._root = root
+        self._records = RecordNodes(zk, root, log)
+        self._refused = refused
+        self._set_aside = SetAsideNodes(zk, root)
 
-    async def load(self) -> State:
-        """The stored state.
+    async def load(self, now: float) -> State:
+        """The stored state, without the records that were set aside.
 
         Raises:
             ZooKeeperUnavailable: no answer.
-            msgspec.ValidationError: a node has other content; it is not overwritten.
 
         """
-        apps = await self._all("apps", App)
-        instances = await self._all("instances", Instance)
-        deployments = await self._all("deployments", Deployment)
-        return State.of(apps, instances, deployments)
+        apps, _ = await self._all("apps", APP, lambda app: app.id)
+        instances, lost = await self._all("instances", INSTANCE, lambda item: item.task_id)
+        deployments, _ = await self._all("deployments", DEPLOYMENT, lambda item: item.id)
+        state = State.of(apps.values(), instances.values(), deployments.values())
+        state.set_aside_apps = frozenset(
+            key_of(entry) for entry in (await self._records.names("apps")).values()
+        )
+        rebuilt = [
+            rebuilt_instance(task_id, apps.get(app_id_of(task_id)), now)
+            for task_id in lost
+            if app_id_of(task_id)
+        ]
+        for instance in rebuilt:
+            await self._write("instances", instance.task_id, instance)
+            state.put_instance(instance)
+        state.take_effects()
+        return state
 
     async def apply(self, effects: Sequence[Effect]) -> None:
         """Carry out the `Store` effects, the last one of each key; return once all are stored.
@@ -50,36 +96,84 @@ class StateStore:
 
         """
         last = {
-            (effect.kind, effect.key): effect.value
-            for effect in effects
-            if isinstance(effect, Store)
+            (effect.kind, effect.key): effect for effect in effects if isinstance(effect, Store)
         }
-        await asyncio.gather(
-            *(self._write(kind, key, value) for (kind, key), value in last.items())
-        )
+        await asyncio.gather(*(self._carry_out(effect) for effect in last.values()))
 
-    async def framework_id(self) -> str | None:
-        """The stored framework id, or None."""
-        node = await self._zk.get(f"{self._root}/framework_id")
-        return node[0].decode() or None if node else None
+    async def framework_id(self) -> str | Unreadable | None:
+        """The stored framework id; None without one."""
+        node = await self._zk.get(self._framework_id_path)
+        if node is None or not node[0]:
+            return None
+        if PLAIN_FRAMEWORK_ID.fullmatch(node[0]):
+            return node[0].decode()
+        record = await self._records.read(FRAMEWORK_ID_KIND, self._framework_id_path, FRAMEWORK_ID)
+        return record if record is None or isinstance(record, Unreadable) else record.value
 
     async def store_framework_id(self, framework_id: str | None) -> None:
         """Store the framework id; None deletes it."""
         if framework_id is None:
-            await self._zk.delete(f"{self._root}/framework_id")
+            await self._zk.delete(self._framework_id_path)
         else:
-            await self._zk.put(f"{self._root}/framework_id", framework_id.encode())
+            await self._zk.put(self._framework_id_path, FRAMEWORK_ID.encode(framework_id))
 
-    async def _write(self, kind: Kind, key: str, value: App | Instance | Deployment | None) -> None:
+    async def set_aside(self, watch: Callable[[], None] | None = None) -> frozenset[str]:
+        """The entries of records that were set aside; `watch` is called once at a change."""
+        entries = set()
+        for kind in KINDS:
+            folder = f"{self._set_aside.folder}/{kind}"
+            entries |= {f"{kind}/{name}" for name in await self._zk.children(folder, watch)}
+        return frozenset(entries)
+
+    @property
+    def _framework_id_path(self) -> str:
+        return f"{self._root}/framework_id"
+
+    async def _carry_out(self, effect: Store) -> None:
+        try:
+            await self._write(effect.kind, effect.key, effect.value)
+        except RecordRefused as error:
+            self._refused(effect, error)
+
+    async def _write(self, kind: Kind, key: str, value: Record | None) -> None:
         path = f"{self._root}/{kind}/{quote(key, safe='')}"
         if value is None:
             await self._zk.delete(path)
         else:
-            await self._zk.put(path, _encode(value))
+            await self._zk.put(path, encode(value))
 
-    async def _all(self, kind: Kind, struct: type[Value]) -> list[Value]:
-        names = await self._zk.children(f"{self._root}/{kind}")
-        nodes = await asyncio.gather(
-            *(self._zk.get(f"{self._root}/{kind}/{name}") for name in names)
-        )
-        return [msgspec.json.decode(node[0], type=struct) for node in nodes if node is not None]
+    async def _all(
+        self, kind: Kind, codec: Codec[Value], key: Callable[[Value], str]
+    ) -> tuple[dict[str, Value], list[str]]:
+        """The records of a kind by key, and the keys of those that were set aside now."""
+        folder = f"{self._root}/{kind}"
+        readable, unreadable = await self._records.read_all(kind, folder, codec)
+        lost = [unquote(name) for name in unreadable]
+        values: dict[str, Value] = {}
+        for name, value in readable.items():
+            if key(value) == unquote(name):
+                values[key(value)] = value
+                continue
+            problem = Unreadable(
+                codec.schema, Problem.UNREADABLE, f"the record is of {key(value)[:200]!r}"
+            )
+            await self._records.set_aside(kind, f"{folder}/{name}", problem)
+            lost.append(unquote(name))
+        return values, lost
+
+
+def rebuilt_instance(task_id: str, app: App | None, now: float) -> Instance:
+    """The instance of a task whose record was set aside, as far as the task's id tells.
+
+    It counts as one of the present configuration, so that it is not replaced. Agent and state come
+    with the reconciliation.
+    """
+    return Instance(
+        task_id=task_id,
+        app_id=app_id_of(task_id),
+        version=app.version if app else "",
+        config_version=app.config_version if app else "",
+        agent_id="",
+        host="",
+        staged_at=now,
+    )

@@ -517,7 +517,25 @@ class ScriptedEngine:
 
     async def _operator(self, request: web.Request) -> web.Response:
         call = json.loads(await request.read())
-        return web.json_response({"type": call["type"], "get_health": {"healthy": True}})
+        answer = {
+            "type": call["type"],
+            "get_health": {"healthy": True},
+            "get_tasks": {"tasks": self._task_list()},
+            "get_frameworks": {
+                "frameworks": [
+                    {"framework_info": {**framework.info, "id": {"value": framework.id}}}
+                    for framework in self.frameworks.values()
+                ]
+            },
+        }
+        return web.json_response(answer)
+
+    def _task_list(self) -> list[Json]:
+        return [
+            {"task_id": {"value": task_id}, "framework_id": {"value": task.framework}}
+            for task_id, task in self.tasks.items()
+            if not task.has_ended
+        ]
 
     async def _slaves(self, _request: web.Request) -> web.Response:
         slaves = [

@@ -177,10 +177,45 @@ def test_an_app_has_either_a_command_or_arguments() -> None:
         assert list(refused.value.problems) == ["/"]
 
 
-def test_unknown_and_empty_fields_are_ignored() -> None:
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({"id": "/" + "a" * 5000}, "/id"),
+        ({"id": "/" + "a/" * 150 + "a"}, "/id"),
+        ({"nonsense": 1}, "/nonsense"),
+        ({"executorResources": {"cpus": 1}}, "/executorResources"),
+        (
+            {"healthChecks": [{"protocol": "TCP", "ipProtocol": "IPv6"}]},
+            "/healthChecks(0)/ipProtocol",
+        ),
+        ({"portDefinitions": [{"prot": 1}]}, "/portDefinitions(0)/prot"),
+        ({"upgradeStrategy": {"fast": True}}, "/upgradeStrategy/fast"),
+        ({"cpus": 1e308}, "/cpus"),
+        ({"mem": -1}, "/mem"),
+        ({"taskKillGracePeriodSeconds": 1e30}, "/taskKillGracePeriodSeconds"),
+        ({"backoffFactor": 0.5}, "/backoffFactor"),
+        ({"instances": 10**20}, "/instances"),
+        ({"cmd": "a\0b"}, "/cmd"),
+        ({"cmd": "a" * 200_000}, "/cmd"),
+        ({"env": {"A": "\0"}}, "/env/A"),
+        ({"env": {f"A{n}": "x" * 1000 for n in range(300)}}, "/"),
+        ({"user": " "}, "/user"),
+        ({"portDefinitions": [{}] * 300}, "/portDefinitions"),
+        ({"constraints": [["a", "LIKE", "b" * 2000]]}, "/constraints"),
+    ],
+)
+def test_definitions_beyond_the_limits_are_refused(more: dict[str, object], path: str) -> None:
+    with pytest.raises(InvalidApp) as caught:
+        parse({"id": "x", "cmd": "a", **more})
+    assert list(caught.value.problems) == [path]
+
+
+def test_fields_that_ask_for_nothing_are_ignored() -> None:
     plain = parse({"id": "x", "cmd": "a"})
     more = {
-        "nonsense": 1,
+        "nonsense": None,
+        "healthChecks": [],
+        "secrets": {},
         "networks": [{"mode": "host"}],
         "container": {"type": "MESOS", "volumes": []},
         "dependencies": [],
