@@ -53,7 +53,6 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     import asyncio
 
     from mesaform.provision import cdktf_driver, image, orphans
-    from mesaform.provision.cdktf_driver import CdktfCommand
     from mesaform.provision.preview import Preview, preview_changes
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
@@ -61,7 +60,7 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     await orphans.clear_orphans(place, view, knowledge, report)
     if not terraform_instance_ids(place):
         return Preview()
-    await cdktf_driver.run(place, CdktfCommand("synth"), boot_image, report, held)
+    await cdktf_driver.synthesize(place, boot_image, report, held)
     return await preview_changes(place, boot_image, report)
 
 
@@ -91,9 +90,10 @@ async def deploy(
     import asyncio
 
     from mesaform.provision import cdktf_driver, image, orphans
-    from mesaform.provision.cdktf_driver import CdktfCommand
     from mesaform.provision.deployment import establish_deployment
+    from mesaform.provision.preview import Preview
     from mesaform.provision.state_folders import STACKS
+    from mesaform.provision.terraform_driver import StacksRun
     from mesaform.provision.terraform_state import Outputs, outputs
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
@@ -103,11 +103,11 @@ async def deploy(
             await orphans.clear_orphans(place, view, knowledge, report)
         establish_deployment(place.cluster_dir, caller, place.spec.region)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
-        is_synthesized = (
-            preview is not None and preview.is_synthesized and knowledge.deployment is not None
-        )
-        command = CdktfCommand("deploy", STACKS, is_synthesized)
-        await cdktf_driver.run(place, command, boot_image, report, turn)
+        known = preview if preview and knowledge.deployment else Preview()
+        if not known.is_synthesized:
+            await cdktf_driver.synthesize(place, boot_image, report, turn)
+        wanted = [stack for stack in STACKS if stack not in known.unchanged]
+        await StacksRun(place, boot_image, report, turn).run("apply", wanted)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()
 
@@ -162,10 +162,10 @@ async def destroy(
     import asyncio
 
     from mesaform.provision import cdktf_driver
-    from mesaform.provision.cdktf_driver import CdktfCommand
     from mesaform.provision.image import NOTHING_TO_BOOT
+    from mesaform.provision.stack_order import is_synthesized
     from mesaform.provision.state_folders import STACKS, state_file
-    from mesaform.provision.synthesis import order_for_destruction
+    from mesaform.provision.terraform_driver import StacksRun
 
     present = [stack for stack in STACKS if state_file(place.cluster_dir, stack).exists()]
     wanted = tuple(stack for stack in present if stacks is None or stack in stacks)
@@ -173,12 +173,9 @@ async def destroy(
         return
     with _terraform_turn(place, held) as turn:
         await asyncio.to_thread(require_pinned_account, place)
-        if not await asyncio.to_thread(order_for_destruction, place.cluster_dir):
-            await cdktf_driver.run(place, CdktfCommand("synth"), NOTHING_TO_BOOT, report, turn)
-            await asyncio.to_thread(order_for_destruction, place.cluster_dir)
-        await cdktf_driver.run(
-            place, CdktfCommand("destroy", wanted), NOTHING_TO_BOOT, report, turn
-        )
+        if not await asyncio.to_thread(is_synthesized, place.cluster_dir):
+            await cdktf_driver.synthesize(place, NOTHING_TO_BOOT, report, turn)
+        await StacksRun(place, NOTHING_TO_BOOT, report, turn).run("destroy", wanted)
 
 
 def require_pinned_account(place: ClusterContext) -> Caller:

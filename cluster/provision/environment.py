@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mesaform.common.errors import MissingPrerequisite
@@ -27,18 +26,10 @@ QUIET = {
 FOREIGN = ("TF_DATA_DIR", "TF_WORKSPACE", "CDKTF_OUTDIR", "CDKTF_CONTEXT_JSON")
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """How to run cdktf for a cluster: environment variables and options of the command line."""
-
-    environment: dict[str, str]
-    options: tuple[str, ...]
-
-
 def prepare_environment(
     place: ClusterContext, image: BootImage, inherited: Mapping[str, str] | None = None
-) -> Run:
-    """The environment of a run.
+) -> dict[str, str]:
+    """The environment variables of a run.
 
     Writes a Terraform configuration or launcher into the cluster's folder if one is needed.
 
@@ -73,7 +64,7 @@ def prepare_environment(
     }
     if providers.config_file is not None:
         environment["TF_CLI_CONFIG_FILE"] = str(providers.config_file)
-    return Run(environment, ("--skip-provider-lock",) if providers.mirror else ())
+    return environment
 
 
 def _foreign(key: str) -> bool:

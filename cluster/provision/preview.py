@@ -1,7 +1,7 @@
 """Preview of a deployment: which running machines Terraform would replace, destroy or stop.
 
-Runs `terraform plan` and `terraform show -json` for each synthesized stack with machines, and for
-the network below them, side by side. The plan changes nothing. Depends on a synthesis that is newer
+Runs `terraform plan` for each synthesized stack, side by side, and reads the plans that change
+something (`terraform show -json`). The plan changes nothing. Depends on a synthesis that is newer
 than the cluster file; the caller holds the lock of Terraform.
 """
 
@@ -21,15 +21,18 @@ from mesaform.common.progress import Report, stage
 from mesaform.provision import environment, terraform
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.image import BootImage
-from mesaform.provision.state_folders import stack_dir
+from mesaform.provision.stack_order import creation_order
+from mesaform.provision.state_folders import STACKS, stack_dir
 from mesaform.provision.terraform_state import managed_resources
 from mesaform.topology.names import Tag
 
 Action = Literal["replace", "destroy", "stop and start"]
-PLANNED_STACKS = ("network", "masters", "agents")
 PLAN_FILE = "preview.tfplan"
 GROUND = frozenset({"aws_vpc", "aws_subnet"})
 """Resources below every machine: whoever replaces one replaces the machines."""
+NO_CHANGES: JsonObject = {}
+EXIT_NO_CHANGES, EXIT_CHANGES = 0, 2
+"""Exit codes of `terraform plan -detailed-exitcode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,13 @@ class Preview:
     """What a deployment would do to machines.
 
     `unplanned` are stacks for which Terraform could not plan before others are deployed: their
-    machines may be replaced. `is_synthesized` says that the stacks need not be synthesized again.
+    machines may be replaced. `unchanged` are stacks that are as they should be, like all that they
+    depend on. `is_synthesized` says that the stacks need not be synthesized again.
     """
 
     changes: tuple[MachineChange, ...] = ()
     unplanned: tuple[str, ...] = ()
+    unchanged: frozenset[str] = frozenset()
     is_synthesized: bool = False
 
 
@@ -63,18 +68,31 @@ async def preview_changes(place: ClusterContext, image: BootImage, report: Repor
         MissingPrerequisite: terraform is missing.
 
     """
-    settled = await asyncio.to_thread(environment.prepare_environment, place, image)
+    variables = await asyncio.to_thread(environment.prepare_environment, place, image)
     with stage(report, "Plan the changes") as under_way:
-        folders = [stack_dir(place.cluster_dir, stack) for stack in PLANNED_STACKS]
-        plans = await asyncio.gather(*(_plan(folder, settled.environment) for folder in folders))
-        planned = dict(zip(PLANNED_STACKS, plans, strict=True))
-        known = [plan for plan in plans if plan is not None]
+        planned = await _plan_all(place.cluster_dir, variables)
+        known = [plan for plan in planned.values() if plan is not None]
         changes = tuple(read_changes(known))
         if any(map(replaces_ground, known)):
             changes = _every_machine(place)
         unplanned = tuple(stack for stack, plan in planned.items() if plan is None)
         under_way.outcome = _summary(changes, unplanned)
-    return Preview(changes, unplanned, is_synthesized=True)
+    unchanged = _unchanged(place.cluster_dir, planned)
+    return Preview(changes, unplanned, unchanged, is_synthesized=True)
+
+
+async def _plan_all(folder: Path, variables: Mapping[str, str]) -> dict[str, JsonObject | None]:
+    """The plan of each stack; None where Terraform cannot plan it yet."""
+    folders = [stack_dir(folder, stack) for stack in STACKS]
+    plans = await asyncio.gather(*(_plan(stack, variables) for stack in folders))
+    return dict(zip(STACKS, plans, strict=True))
+
+
+def _unchanged(folder: Path, planned: Mapping[str, JsonObject | None]) -> frozenset[str]:
+    """The stacks that are as they should be, like all that they depend on."""
+    same = {stack for stack, plan in planned.items() if plan == NO_CHANGES}
+    order = creation_order(folder, STACKS)
+    return frozenset(stack for stack in same if order[stack] <= same)
 
 
 def read_changes(plans: Iterable[JsonObject]) -> Iterator[MachineChange]:
@@ -159,11 +177,12 @@ async def _plan(folder: Path, variables: Mapping[str, str]) -> JsonObject | None
         code, _ = await _run(folder, variables, program, "init", "-input=false", "-no-color")
         if code:
             return None
-    code, _ = await _run(
-        folder, variables, program, "plan", "-input=false", "-no-color", f"-out={PLAN_FILE}"
-    )
+    options = ("-input=false", "-no-color", "-detailed-exitcode", f"-out={PLAN_FILE}")
     try:
-        if code:
+        code, _ = await _run(folder, variables, program, "plan", *options)
+        if code == EXIT_NO_CHANGES:
+            return NO_CHANGES
+        if code != EXIT_CHANGES:
             return None
         code, text = await _run(folder, variables, program, "show", "-json", PLAN_FILE)
         return as_object(json.loads(text)) if code == 0 else None

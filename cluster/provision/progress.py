@@ -1,139 +1,116 @@
-"""Parser of cdktf's output: lines in, events of resources and errors out. Pure."""
+"""Parser of Terraform's machine-readable output (`-json`): lines in, events out. Pure.
+
+The messages are Terraform's own (developer.hashicorp.com/terraform/internals/machine-readable-ui).
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
+
+from mesaform.common.json_types import JsonObject, as_object
 
 Verb = Literal["creating", "created", "changing", "changed", "destroying", "destroyed"]
 
-_VERBS: dict[str, Verb] = {
-    "Creating...": "creating",
-    "Still creating...": "creating",
-    "Creation complete": "created",
-    "Modifying...": "changing",
-    "Modifications complete": "changed",
-    "Destroying...": "destroying",
-    "Still destroying...": "destroying",
-    "Destruction complete": "destroyed",
+_UNDER_WAY: dict[str, Verb] = {
+    "create": "creating",
+    "update": "changing",
+    "delete": "destroying",
 }
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_EVENT = re.compile(
-    r"^\s*(?P<resource>[a-z0-9_]+\.[\w.-]+)(?: \([^)]*\))?: (?P<verb>"
-    + "|".join(map(re.escape, _VERBS))
-    + ")"
-)
-_PLAN = re.compile(r"Plan: (\d+) to add, (\d+) to change, (\d+) to destroy")
-_END = re.compile(r"(?:(Apply|Destroy) complete! Resources: .*?\.|No changes\.)")
-_WITH = re.compile(r"\bwith (?P<resource>[a-z0-9_]+\.[\w.-]+)")
-_OUR_OWN = re.compile(r"^\s*mesaform: (?P<what>.*)")
+_COMPLETE: dict[str, Verb] = {"create": "created", "update": "changed", "delete": "destroyed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something happened to a resource of a stack."""
+    """Something happens to a resource: `aws_vpc.vpc` is `creating`."""
 
-    stack: str
     resource: str
     verb: Verb
+
+    @property
+    def is_complete(self) -> bool:
+        return self.verb in _COMPLETE.values()
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """Terraform knows how much there is to do in a stack."""
+    """Terraform knows how many resources it will add, change and destroy."""
 
-    stack: str
     steps: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A stack is as it should be."""
+    """The stack is as it should be; `summary` has the counts."""
 
-    stack: str
     summary: str
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error of Terraform (`stack`, maybe `resource`) or of the stacks' own program (neither)."""
+    """An error; `resource` is empty where it belongs to no resource."""
 
     what: str
-    stack: str = ""
     resource: str = ""
 
 
 Event = Step | Planned | Ended | Fault
 
 
-@dataclass(slots=True)
-class Reader:
-    """Reads cdktf's output line by line. A line names its stack, or belongs to the last one's.
+def read(lines: Iterable[str]) -> list[Event]:
+    """The events of complete lines. Other messages, and lines that are no message, are skipped."""
+    events = (_event(line) for line in lines)
+    return [event for event in events if event is not None]
 
-    An error is a paragraph that starts with "Error: ", then one that names the resource. Terraform
-    may draw a box around both.
-    """
 
-    stacks: tuple[str, ...]
-    _stack: str = ""
-    _message: list[str] = field(default_factory=list)
-    _message_stack: str = ""
-    _gap: bool = False
+def _event(line: str) -> Event | None:
+    try:
+        message = as_object(json.loads(line))
+    except ValueError:
+        return None
+    parse = _PARSERS.get(str(message.get("type")))
+    return parse(message) if parse else None
 
-    def read(self, lines: Iterable[str]) -> list[Event]:
-        """The events in these lines. An error ends when other text follows, or at `finish`."""
-        return [event for line in lines for event in self._line(line)]
 
-    def finish(self) -> list[Event]:
-        """The error that was incomplete when the output ended, if any."""
-        return self._close("")
+def _step_of(verbs: dict[str, Verb]) -> Callable[[JsonObject], Event | None]:
+    def parse(message: JsonObject) -> Event | None:
+        hook = as_object(message.get("hook"))
+        verb = verbs.get(str(hook.get("action")))
+        address = str(as_object(hook.get("resource")).get("addr", ""))
+        return Step(address, verb) if verb else None
 
-    def _line(self, raw: str) -> list[Event]:
-        text = _ESCAPE.sub("", raw).rstrip()
-        named = re.match(rf"({'|'.join(self.stacks)})(?:  |$)", text)
-        if named:
-            self._stack, text = named.group(1), text[named.end() :]
-        bare = text.strip().strip("╷│╵").strip()
-        if bare.startswith("Error: "):
-            events = self._close("")
-            self._message, self._message_stack, self._gap = (
-                [bare.removeprefix("Error: ")],
-                self._stack,
-                False,
-            )
-            return events
-        if self._message:
-            return self._in_error(bare, text)
-        return self._plain(text)
+    return parse
 
-    def _in_error(self, bare: str, text: str) -> list[Event]:
-        """Inside an error: its message until a gap, then maybe the resource."""
-        if not bare:
-            self._gap = True
-            return []
-        if matched := _WITH.match(bare):
-            return self._close(matched["resource"])
-        if self._gap:
-            return [*self._close(""), *self._plain(text)]
-        self._message.append(bare)
-        return []
 
-    def _close(self, resource: str) -> list[Event]:
-        message, self._message = self._message, []
-        return [Fault(" ".join(message), self._message_stack, resource)] if message else []
+def _summary(message: JsonObject) -> Event:
+    changes = as_object(message.get("changes"))
+    add, change, remove = (
+        number if isinstance(number := changes.get(name), int) else 0
+        for name in ("add", "change", "remove")
+    )
+    if changes.get("operation") == "plan":
+        return Planned(add + change + remove)
+    return Ended(f"{add} added, {change} changed, {remove} destroyed")
 
-    def _plain(self, text: str) -> list[Event]:
-        if event := _EVENT.match(text):
-            return [Step(self._stack, event["resource"], _VERBS[event["verb"]])]
-        if plan := _PLAN.search(text):
-            return [Planned(self._stack, sum(map(int, plan.groups())))]
-        if end := _END.search(text):
-            return [Ended(self._stack, end.group())]
-        if own := _OUR_OWN.match(text):
-            return [Fault(own["what"])]
-        return []
+
+def _diagnostic(message: JsonObject) -> Event | None:
+    diagnostic = as_object(message.get("diagnostic"))
+    if diagnostic.get("severity") != "error":
+        return None
+    texts = (str(diagnostic.get(name) or "") for name in ("summary", "detail"))
+    what = ": ".join(" ".join(text.split()) for text in texts if text.strip())
+    return Fault(what, str(diagnostic.get("address") or ""))
+
+
+_PARSERS: dict[str, Callable[[JsonObject], Event | None]] = {
+    "apply_start": _step_of(_UNDER_WAY),
+    "apply_progress": _step_of(_UNDER_WAY),
+    "apply_complete": _step_of(_COMPLETE),
+    "change_summary": _summary,
+    "diagnostic": _diagnostic,
+}
 
 
 def first_cause(faults: Iterable[Fault]) -> Fault | None:

@@ -180,7 +180,7 @@ def test_settings_meant_for_other_projects_do_not_reach_terraform(place):
         "PATH": os.environ["PATH"],
         "KEPT": "1",
     }
-    result = environment.prepare_environment(place, NOTHING_TO_BOOT, foreign).environment
+    result = environment.prepare_environment(place, NOTHING_TO_BOOT, foreign)
     assert not {"TF_DATA_DIR", "TF_CLI_ARGS_apply", "TF_VAR_a", "TF_WORKSPACE"} & set(result)
     assert (result["KEPT"], result["CHECKPOINT_DISABLE"], result["MESAFORM_CLUSTER_FILE"]) == (
         "1",

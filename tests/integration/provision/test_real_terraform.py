@@ -12,50 +12,35 @@ import pytest
 from mesaform import provision
 from mesaform.common.errors import CloudError, MissingPrerequisite
 from mesaform.common.progress import Recorded
-from mesaform.provision import cdktf_driver, environment
+from mesaform.provision import environment, image
 from mesaform.provision.deployment import read_deployment
 from mesaform.provision.image import NOTHING_TO_BOOT
 from mesaform.provision.lock import hold_terraform
-from mesaform.provision.preview import preview_changes
+from mesaform.provision.preview import Preview, preview_changes
 from mesaform.provision.state_folders import STACKS, stack_dir, state_file
+from mesaform.provision.tools import cdktf_program, tools_folder
 
 pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
-def plan(place, stack: str) -> subprocess.CompletedProcess[str]:
-    settled = environment.prepare_environment(place, NOTHING_TO_BOOT)
-    return subprocess.run(
-        [settled.environment["TERRAFORM_BINARY_NAME"], "plan", "-detailed-exitcode", "-no-color"],
-        cwd=stack_dir(place.cluster_dir, stack),
-        env=settled.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a_trace(aws, place):
+async def test_a_cluster_comes_up_after_a_failure_stays_as_described_and_goes_without_a_trace(
+    aws, place
+):
     aws.bake()
+    await assert_the_first_error_names_its_resource_and_the_log(aws, place)
     report = Recorded()
 
-    result = await provision.deploy(place, report)
+    outputs = await provision.deploy(place, report)
 
-    assert result.complete
-    assert result.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
-    assert len(result.agent_ids["default"]) == 2
+    assert outputs.complete
+    assert outputs.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
+    assert len(outputs.agent_ids["default"]) == 2
     assert {
         i["InstanceId"] for i in aws.instances(place.spec.name)
     } == provision.terraform_instance_ids(place)
-    assert (
-        next(stage for state, stage, _ in report.events if state == "done") == "Describe the stacks"
-    )
-    assert {stage for state, stage, _ in report.events if state == "done"} >= {
-        f"Deploy {stack}" for stack in STACKS
-    }
-    for stack in STACKS:
-        again = plan(place, stack)
-        assert again.returncode == 0, again.stdout
-        assert "No changes." in again.stdout
+    done = [stage for state, stage, _ in report.events if state == "done"]
+    assert done[:2] == ["Remove what an interrupted run left", "Describe the stacks"]
+    assert set(done) >= {f"Deploy {stack}" for stack in STACKS}
 
     machines = aws.instances(place.spec.name)
     record = read_deployment(place.cluster_dir)
@@ -79,7 +64,23 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
     }
 
     await provision.destroy(place, report)
+    assert_nothing_is_left(aws, place)
 
+
+async def assert_the_first_error_names_its_resource_and_the_log(aws, place) -> None:
+    """Deploy while the agents' role exists already; afterwards it does not any more."""
+    role = f"mesaform-{place.spec.name}-agent"
+    aws.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+    try:
+        with pytest.raises(CloudError, match=f"{role} already exists") as caught:
+            await provision.deploy(place, Recorded())
+    finally:
+        aws.client("iam").delete_role(RoleName=role)
+    assert caught.value.where == "agents: aws_iam_role.role"
+    assert ".log" in caught.value.fix
+
+
+def assert_nothing_is_left(aws, place) -> None:
     assert aws.instances(place.spec.name) == []
     owned = [{"Name": "tag:mesaform:cluster", "Values": [place.spec.name]}]
     ec2 = aws.client("ec2")
@@ -90,10 +91,10 @@ async def test_a_cluster_comes_up_as_described_stays_as_it_is_and_goes_without_a
 
 
 async def assert_changes_are_previewed(aws, place) -> None:
-    """The same file changes no machine; another image and other user data replace machines."""
+    """The same file changes nothing; another image and other user data replace machines."""
     with hold_terraform(place.cluster_dir, "test") as held:
         same = await provision.prepare(place, Recorded(), held)
-        assert (same.changes, same.unplanned, same.is_synthesized) == ((), (), True)
+        assert same == Preview((), (), frozenset(STACKS), is_synthesized=True)
         edit_synthesis(place, "masters", lambda master: master.update(ami=aws.bake()))
         edit_synthesis(place, "agents", lambda agent: agent.update(user_data="{}"))
         preview = await preview_changes(place, NOTHING_TO_BOOT, Recorded())
@@ -101,6 +102,7 @@ async def assert_changes_are_previewed(aws, place) -> None:
         *[("agent", "replace", ("user_data",))] * 2,
         *[("master", "replace", ("ami",))] * 3,
     ]
+    assert preview.unchanged == {"network", "notices"}
 
 
 def edit_synthesis(place, stack: str, edit) -> None:
@@ -111,7 +113,9 @@ def edit_synthesis(place, stack: str, edit) -> None:
     path.write_text(json.dumps(document))
 
 
-async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_on(aws, place):
+async def test_a_cancelled_deployment_keeps_its_state_is_completed_and_goes_with_cdktf_by_hand(
+    aws, place, tmp_path
+):
     aws.bake()
     first_machine = asyncio.Event()
 
@@ -126,45 +130,54 @@ async def test_a_cancelled_deployment_keeps_its_state_and_the_next_one_carries_o
     with pytest.raises(asyncio.CancelledError):
         await work
 
-    assert [
-        p
-        for p in psutil.process_iter(["cmdline"])
-        if str(place.cluster_dir) in " ".join(p.info["cmdline"] or [])
-    ] == []
+    assert processes_of(place) == []
     assert not list(place.cluster_dir.glob(".*.lock.info")), (
         "Terraform let go of its locks in order"
     )
     assert state_file(place.cluster_dir, "network").stat().st_size > 0
 
     aws.bake()  # the checkout may have changed meanwhile
-    result = await provision.deploy(place, Recorded())
-    assert result.complete
+    outputs = await provision.deploy(place, Recorded())
+    assert outputs.complete
     known = provision.terraform_instance_ids(place)
     assert len(known) == 5
     assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == known, (
         "no machine is left that Terraform does not know"
     )
-    await provision.destroy(place, Recorded())
+    by_hand(place, tmp_path, "deploy")
+    assert provision.outputs(place) == outputs, "cdktf by hand works on the same state"
+    by_hand(place, tmp_path, "destroy")
+    assert_nothing_is_left(aws, place)
 
 
-async def test_the_first_error_of_terraform_is_shown_with_its_resource_and_the_log(aws, place):
-    aws.bake()
-    role = f"mesaform-{place.spec.name}-agent"
-    aws.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")
-    try:
-        with pytest.raises(CloudError, match=f"{role} already exists") as caught:
-            await provision.deploy(place, Recorded())
-    finally:
-        aws.client("iam").delete_role(RoleName=role)
-    assert caught.value.where == "agents: aws_iam_role.role"
-    assert ".log" in caught.value.fix
-    await provision.destroy(place, Recorded())
+def processes_of(place) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if str(place.cluster_dir)
+        in " ".join([process.info["cwd"] or "", *(process.info["cmdline"] or [])])
+    ]
+
+
+def by_hand(place, tmp_path, verb: str) -> None:
+    """`cdktf <verb> '*'`, as docs/operations.md describes it, with output of its own."""
+    subprocess.run(
+        [
+            cdktf_program(), verb, "*", "--auto-approve", "--output", str(tmp_path / "by-hand"),
+            *(["--skip-provider-lock"] if verb == "deploy" else []),
+        ],
+        cwd=tools_folder(),
+        env=environment.prepare_environment(place, image.look_up(place.spec.region)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )  # fmt: skip
 
 
 async def test_without_an_image_nothing_is_created_and_bake_is_named(aws, place):
     ec2 = aws.client("ec2")
-    for image in ec2.describe_images(Owners=["self"])["Images"]:
-        ec2.deregister_image(ImageId=image["ImageId"])
+    for baked in ec2.describe_images(Owners=["self"])["Images"]:
+        ec2.deregister_image(ImageId=baked["ImageId"])
     with pytest.raises(MissingPrerequisite, match="mesaform bake"):
         await provision.deploy(place, Recorded())
     assert not place.cluster_dir.exists()
@@ -172,4 +185,5 @@ async def test_without_an_image_nothing_is_created_and_bake_is_named(aws, place)
 
 async def test_destroying_what_was_never_deployed_does_nothing(place):
     await provision.destroy(place, Recorded())
-    assert cdktf_driver.terraforms(psutil.Process().pid) == []
+    assert not place.cluster_dir.exists()
+    assert processes_of(place) == []

@@ -1,0 +1,201 @@
+"""Runs Terraform in the synthesized stacks: one process a stack, independent stacks side by side.
+
+A stack starts when those that it depends on are done. When a stack fails, the stacks that run are
+completed and no other starts. A cancellation interrupts every running Terraform, which then writes
+its state (ADR 0002).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Literal
+
+from mesaform.common.errors import CloudError
+from mesaform.common.progress import Report, Stage, stage
+from mesaform.provision import environment, progress, terraform
+from mesaform.provision.child_process import Child, Command, start
+from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.image import BootImage
+from mesaform.provision.lock import HeldLock
+from mesaform.provision.stack_order import Order, creation_order, destruction_order
+from mesaform.provision.state_folders import stack_dir
+
+Verb = Literal["apply", "destroy"]
+TITLES: dict[Verb, str] = {"apply": "Deploy", "destroy": "Destroy"}
+
+
+@dataclass(slots=True)
+class StacksRun:
+    """One run of Terraform over several stacks.
+
+    Args:
+        place: the cluster, synthesized.
+        image: what the machines boot from.
+        report: receives progress, one stage a stack.
+        held: the lock of Terraform, which every Terraform inherits.
+
+    """
+
+    place: ClusterContext
+    image: BootImage
+    report: Report
+    held: HeldLock
+    _variables: Mapping[str, str] = field(default_factory=dict)
+    _pids: dict[str, int] = field(default_factory=dict)
+
+    async def run(self, verb: Verb, stacks: Collection[str]) -> None:
+        """Apply or destroy the stacks in their order. Cancelling stops Terraform in order.
+
+        Raises:
+            MissingPrerequisite: terraform is missing.
+            CloudError: it failed; the first cause, with its resource and the log's path.
+
+        """
+        place, folder = self.place, self.place.cluster_dir
+        self._variables = await asyncio.to_thread(
+            environment.prepare_environment, place, self.image
+        )
+        order = (creation_order if verb == "apply" else destruction_order)(folder, stacks)
+        began = time.strftime("%Y%m%d-%H%M%S")
+
+        async def run_stack(stack: str) -> None:
+            log = folder / "log" / f"{verb}-{began}-{stack}.log"
+            await self._run_stack(verb, stack, log)
+
+        await run_in_order(order, run_stack)
+
+    async def _run_stack(self, verb: Verb, stack: str, log: Path) -> None:
+        """Run Terraform in one stack.
+
+        Raises:
+            CloudError: it failed.
+
+        """
+        folder = stack_dir(self.place.cluster_dir, stack)
+        with stage(self.report, f"{TITLES[verb]} {stack}") as under_way:
+            stack_report = StackReport(under_way)
+            for arguments in terraform_commands(verb):
+                child = await self._start(verb, stack, Command(arguments, folder, {}, log))
+                await _read_until_exit(child, stack_report)
+                if child.exit_code:
+                    raise stack_report.failure(stack, verb, child.exit_code, log)
+            under_way.outcome = stack_report.summary
+
+    async def _start(self, verb: Verb, stack: str, command: Command) -> Child:
+        program = self._variables[terraform.BINARY_NAME]
+        arguments = (program, *command.arguments)
+        child = await start(
+            Command(arguments, command.folder, self._variables, command.log), self.held
+        )
+        self._pids[stack] = child.pid
+        pids = ", ".join(map(str, self._pids.values()))
+        self.held.note(f"pid {pids}: terraform {verb}, started by mesaform (pid {os.getpid()})")
+        return child
+
+
+def terraform_commands(verb: Verb) -> tuple[tuple[str, ...], ...]:
+    """The calls of Terraform for one stack. `init` is quick where the provider is installed."""
+    return (
+        ("init", "-input=false", "-no-color"),
+        (verb, "-auto-approve", "-input=false", "-json"),
+    )
+
+
+async def run_in_order(order: Order, work: Callable[[str], Awaitable[None]]) -> None:
+    """Do the work of each stack as soon as the stacks that it waits for are done.
+
+    Raises:
+        CloudError: the first failure; work that was under way is done, other work not begun.
+
+    """
+    running: dict[asyncio.Future[None], str] = {}
+    try:
+        await _run_ready(TopologicalSorter(order), work, running)
+    except BaseException:
+        for task in running:
+            task.cancel()
+        await asyncio.shield(asyncio.gather(*running, return_exceptions=True))
+        raise
+
+
+async def _run_ready(
+    sorter: TopologicalSorter[str],
+    work: Callable[[str], Awaitable[None]],
+    running: dict[asyncio.Future[None], str],
+) -> None:
+    """Start work as it becomes ready, until all is done or until what runs after a failure is."""
+    sorter.prepare()
+    failures: list[BaseException] = []
+    while sorter.is_active():
+        for stack in () if failures else sorter.get_ready():
+            running[asyncio.ensure_future(work(stack))] = stack
+        if not running:
+            break
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            stack = running.pop(task)
+            if error := task.exception():
+                failures.append(error)
+            else:
+                sorter.done(stack)
+    if failures:
+        raise failures[0]
+
+
+async def _read_until_exit(child: Child, stack_report: StackReport) -> None:
+    """Report the program's output until it exits; stop it when this is cancelled or fails."""
+    try:
+        async for lines in child.lines():
+            stack_report.read(lines)
+    except BaseException:
+        await asyncio.shield(child.stop())
+        raise
+
+
+@dataclass(slots=True)
+class StackReport:
+    """Turns Terraform's events of one stack into progress of its stage."""
+
+    under_way: Stage
+    summary: str = ""
+    last_line: str = ""
+    _steps: str = ""
+    _complete: int = 0
+    _faults: list[progress.Fault] = field(default_factory=list)
+
+    def read(self, lines: list[str]) -> None:
+        texts = [text for line in lines if (text := line.strip(" ╷│╵"))]
+        self.last_line = next((text for text in texts if _is_error(text)), self.last_line)
+        for event in progress.read(lines):
+            self._event(event)
+
+    def _event(self, event: progress.Event) -> None:
+        if isinstance(event, progress.Fault):
+            self._faults.append(event)
+        elif isinstance(event, progress.Planned):
+            self._steps = f" of {event.steps}"
+        elif isinstance(event, progress.Ended):
+            self.summary = event.summary
+        else:
+            self._complete += event.is_complete
+            self.under_way.advance(f"{self._complete}{self._steps}: {event.resource} {event.verb}")
+
+    def failure(self, stack: str, verb: Verb, code: int, log: Path) -> CloudError:
+        """The error of a Terraform that ended with `code`."""
+        text = self.last_line.removeprefix("Error: ") or f"terraform {verb} ended with {code}"
+        cause = progress.first_cause(self._faults) or progress.Fault(text)
+        return CloudError(
+            cause.what,
+            where=": ".join(part for part in (stack, cause.resource) if part),
+            fix=f"all of its output: {log}\n  then run the same command again: it carries on",
+        )
+
+
+def _is_error(text: str) -> bool:
+    return text.startswith("Error: ")
