@@ -133,13 +133,13 @@ class Resignations:
         self._policy = policy
         self._delay = Delay()
         self.counts: dict[str, int] = {}
-        self._last = ""
+        self.last = ""
 
     def add(self, resigned: Resigned, now: float, fraction: float = 1.0) -> None:
         """Note a resignation. `fraction` is a random number from 0 to 1 for the jitter."""
         self._delay = self._delay.after_failure(self._policy, now, fraction)
         self.counts[resigned.condition] = self.counts.get(resigned.condition, 0) + 1
-        self._last = str(resigned)
+        self.last = str(resigned)
 
     def worked(self) -> None:
         """Note that this process led and did its work: the next delay is the first one again."""
@@ -147,7 +147,7 @@ class Resignations:
 
     def reason(self, now: float) -> str:
         """Why this process is no candidate now; empty if it is one."""
-        return f"resigned: {self._last}" if self.pause_s(now) > 0 else ""
+        return f"resigned: {self.last}" if self.pause_s(now) > 0 else ""
 
     def pause_s(self, now: float) -> float:
         """Seconds until this process may be a candidate again."""
