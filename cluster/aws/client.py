@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
-from typing import Any
+import threading
+from typing import Any, TypeAlias
 
 import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader
 
-from mesaform.aws.errors import translate_errors
+from mesaform.aws.errors import no_credentials, translate_errors
 from mesaform.topology.names import bucket_name
 
 _CONFIG = Config(
@@ -23,30 +23,75 @@ _CONFIG = Config(
 _models = Loader()
 """Service models, shared by all sessions: reading that of EC2 anew takes 0.1 s or more."""
 
+_Key: TypeAlias = tuple[str, str, int, tuple[tuple[str, str], ...]]
+
+
+class _Clients:
+    """The clients of this process. Only a client with credentials is kept.
+
+    botocore looks for credentials once, when it creates a client. One that was created while the
+    metadata service was away would never be able to sign a call.
+    """
+
+    def __init__(self) -> None:
+        self._clients: dict[_Key, Any] = {}
+        self._lock = threading.Lock()
+
+    def get(self, service: str, region: str, config: Config) -> Any:
+        """Return the client of a service for the present environment."""
+        environment = tuple(sorted(i for i in os.environ.items() if i[0].startswith("AWS_")))
+        key = (service, region, id(config), environment)
+        with self._lock:
+            if key not in self._clients:
+                self._clients[key] = _create(service, region, config)
+            return self._clients[key]
+
+    def discard(self) -> None:
+        """Forget all clients."""
+        with self._lock:
+            self._clients.clear()
+
+
+def _create(service: str, region: str, config: Config) -> Any:
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _models)
+    where = f"client of {service}"
+    with translate_errors(where):
+        if session.get_credentials() is None:
+            raise no_credentials(where)
+        return session.create_client(service, region_name=region, config=config)
+
+
+_clients = _Clients()
+
 
 def client(service: str, region: str, config: Config = _CONFIG) -> Any:
     """Return a botocore client of a service.
 
     The variables `AWS_*` of the environment at the time of the call decide whether it talks to AWS
-    or to the local cloud. Equal environments share one client; any thread may use it.
+    or to the local cloud. Equal environments share one client; any thread may use it. `config` is
+    a constant of its module. Temporary credentials are renewed by the client itself.
+
+    Raises:
+        NotAuthenticated: no credentials are found now; a later call looks again.
+
     """
-    environment = tuple(sorted(i for i in os.environ.items() if i[0].startswith("AWS_")))
-    return _client(service, region, config, environment)
+    return _clients.get(service, region, config)
 
 
-@lru_cache(maxsize=64)
-def _client(
-    service: str, region: str, config: Config, _environment: tuple[tuple[str, str], ...]
-) -> Any:
-    session = botocore.session.get_session()
-    session.register_component("data_loader", _models)
-    return session.create_client(service, region_name=region, config=config)
+def discard_clients() -> None:
+    """Forget all clients, so that credentials are looked for again: AWS rejected the present ones.
+
+    Clients that are in use stay usable.
+    """
+    _clients.discard()
 
 
 def account_bucket(region: str) -> str:
     """Return the bucket of this account and region (`topology.names.bucket_name`); calls STS.
 
     Raises:
+        NotAuthenticated: credentials are missing or not valid.
         CloudError: STS refused or did not answer.
 
     """

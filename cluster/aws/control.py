@@ -17,10 +17,16 @@ from botocore.exceptions import ClientError
 from mesaform.aws import client
 from mesaform.aws.errors import error_code, translate_errors
 from mesaform.aws.overrides import Override
-from mesaform.aws.ports.control import Document, Heartbeat, Overrides
-from mesaform.common.errors import NotFound, Retryable
+from mesaform.aws.ports.control import Heartbeat, Overrides
+from mesaform.aws.set_aside import SetAsideObjects
+from mesaform.common.errors import MesaformError, NotFound, Retryable
+from mesaform.common.json_types import Json, as_object
+from mesaform.common.records import DOCUMENT_LIMIT_BYTES, Codec, Unreadable, Value
+from mesaform.common.set_aside import COMMAND, SetAsideLog
 
 SWAP_TRIES = 8
+PAUSE_S = 3600.0
+"""Length of the pause that stands for overrides that cannot be read."""
 
 OLD_NAMES = {"freeze": "fence", "heartbeat": "beat", "overrides": "orders"}
 """Names of objects, and their names in commit 5698494."""
@@ -29,16 +35,45 @@ OLD_HEARTBEAT_FIELDS = {"fenced": "frozen", "memory": "planner_state"}
 CHANGED_MEANWHILE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 
 
-class S3Control:
-    """See `Control`. In a bucket that does not exist there is no freeze and no heartbeat."""
+class Freeze(msgspec.Struct, frozen=True):
+    """The freeze in force. `at` is in seconds since the epoch."""
 
-    def __init__(self, bucket: str, cluster: str, region: str) -> None:
+    reason: str = "no reason given"
+    at: float = 0.0
+
+
+def _renamed_heartbeat(document: Json) -> Json:
+    return {OLD_HEARTBEAT_FIELDS.get(key, key): item for key, item in as_object(document).items()}
+
+
+FREEZE = Codec("control.freeze", Freeze, limit_bytes=DOCUMENT_LIMIT_BYTES)
+HEARTBEAT = Codec(
+    "control.heartbeat",
+    Heartbeat,
+    upgrades={0: _renamed_heartbeat},
+    limit_bytes=DOCUMENT_LIMIT_BYTES,
+)
+OVERRIDES = Codec("control.overrides", list[Override], limit_bytes=DOCUMENT_LIMIT_BYTES)
+
+
+class S3Control:
+    """See `Control`. In a bucket that does not exist there is no freeze and no heartbeat.
+
+    `log` is that of the leader, which sets unreadable records aside; others leave them.
+    """
+
+    def __init__(
+        self, bucket: str, cluster: str, region: str, log: SetAsideLog | None = None
+    ) -> None:
         self._bucket = bucket
+        self._cluster = cluster
         self._prefix = f"{cluster}/control"
         self._s3 = client.client("s3", region)
+        self._log = log
+        self._set_aside = SetAsideObjects(bucket, cluster, region)
 
     def freeze(self, reason: str) -> None:
-        self._put("freeze", {"reason": reason, "at": time.time()})
+        self._put("freeze", FREEZE.encode(Freeze(reason, time.time())))
 
     def unfreeze(self) -> None:
         for name in ("freeze", OLD_NAMES["freeze"]):
@@ -47,8 +82,13 @@ class S3Control:
                 self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def frozen_reason(self) -> str | None:
-        freeze = self._get("freeze")
-        return None if freeze is None else str(freeze.get("reason", "no reason given"))
+        freeze = self._get("freeze", FREEZE)
+        if not isinstance(freeze, Unreadable):
+            return None if freeze is None else freeze.reason
+        reason = f"the freeze order cannot be read: {freeze.detail} (see `{COMMAND} list`)"
+        if self._log is not None:  # a copy is kept
+            self.freeze(reason)
+        return reason
 
     def write_heartbeat(
         self,
@@ -58,28 +98,25 @@ class S3Control:
         address: str,
         planner_state: Mapping[str, object] | None = None,
     ) -> None:
-        self._put(
-            "heartbeat",
-            {
-                "at": at,
-                "frozen": frozen,
-                "address": address,
-                "planner_state": planner_state or {},
-            },
-        )
+        heartbeat: Heartbeat = {
+            "at": at,
+            "frozen": frozen,
+            "address": address,
+            "planner_state": dict(planner_state or {}),
+        }
+        self._put("heartbeat", HEARTBEAT.encode(heartbeat))
 
     def last_heartbeat(self) -> Heartbeat | None:
-        document = self._get("heartbeat")
-        if document is None:
-            return None
-        fields = {OLD_HEARTBEAT_FIELDS.get(key, key): value for key, value in document.items()}
-        return msgspec.convert(fields, Heartbeat)
+        """See `Control`. One that cannot be read counts as none: the next one replaces it."""
+        body = self._read("heartbeat") or self._read(OLD_NAMES["heartbeat"])
+        heartbeat = None if body is None else HEARTBEAT.decode(body)
+        return None if isinstance(heartbeat, Unreadable) else heartbeat
 
-    def write_document(self, name: str, document: Mapping[str, object]) -> None:
-        self._put(name, document)
+    def write_record(self, name: str, codec: Codec[Value], value: Value) -> None:
+        self._put(name, codec.encode(value))
 
-    def read_document(self, name: str) -> Document | None:
-        return self._get(name)
+    def read_record(self, name: str, codec: Codec[Value]) -> Value | Unreadable | None:
+        return self._get(name, codec)
 
     def overrides(self) -> Overrides:
         return self._read_overrides()[0]
@@ -102,11 +139,41 @@ class S3Control:
         try:
             with translate_errors(f"s3://{self._bucket}/{key}"):
                 answer = self._s3.get_object(Bucket=self._bucket, Key=key)
-                body = answer["Body"].read()
+                body, version = answer["Body"].read(), str(answer["ETag"])
         except NotFound:
             old = self._read(OLD_NAMES["overrides"])
-            return (() if old is None else tuple(msgspec.json.decode(old, type=list[Override]))), ""
-        return tuple(msgspec.json.decode(body, type=list[Override])), str(answer["ETag"])
+            if old is None:
+                return (), ""
+            body, version = old, ""
+        overrides = OVERRIDES.decode(body)
+        if isinstance(overrides, Unreadable):
+            return self._replaced_overrides(body, version, overrides)
+        return tuple(overrides), version
+
+    def _replaced_overrides(
+        self, body: bytes, version: str, unreadable: Unreadable
+    ) -> tuple[Overrides, str]:
+        """A pause instead of overrides that cannot be read: one of them may have been a pause."""
+        key = self._key("overrides")
+        if self._log is None:
+            raise MesaformError(
+                f"the overrides cannot be read: {unreadable.detail}",
+                where=f"s3://{self._bucket}/{key}",
+                fix=f"the leading autoscaler sets them aside; see `{COMMAND} list`",
+            )
+        name = self._set_aside.add("overrides", key, body, unreadable, self._log)
+        now = time.time()
+        pause = Override(
+            id=name.rpartition(".")[2],
+            kind="pause",
+            by="mesaform",
+            at=now,
+            until=now + PAUSE_S,
+            reason=f"the overrides could not be read; see `{COMMAND} show overrides/{name}`",
+        )
+        if not self._swap((pause,), version):
+            raise Retryable("the overrides changed", after_s=1.0, where=key)
+        return self._read_overrides()
 
     def _swap(self, overrides: Overrides, version: str) -> bool:
         key = self._key("overrides")
@@ -116,7 +183,7 @@ class S3Control:
                 self._s3.put_object(
                     Bucket=self._bucket,
                     Key=key,
-                    Body=msgspec.json.encode(overrides),
+                    Body=OVERRIDES.encode(list(overrides)),
                     ContentType="application/json",
                     **condition,
                 )
@@ -129,22 +196,24 @@ class S3Control:
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}.json"
 
-    def _put(self, name: str, document: Mapping[str, object]) -> None:
+    def _put(self, name: str, body: bytes) -> None:
         key = self._key(name)
         with translate_errors(f"s3://{self._bucket}/{key}"):
             self._s3.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=msgspec.json.encode(document),
-                ContentType="application/json",
+                Bucket=self._bucket, Key=key, Body=body, ContentType="application/json"
             )
 
-    def _get(self, name: str) -> Document | None:
-        """Return a document, or the one with its old name; None if neither exists."""
+    def _get(self, name: str, codec: Codec[Value]) -> Value | Unreadable | None:
+        """Return a record, or the one with its old name; None if neither exists."""
         body = self._read(name)
         if body is None and name in OLD_NAMES:
             body = self._read(OLD_NAMES[name])
-        return None if body is None else msgspec.json.decode(body, type=Document)
+        if body is None:
+            return None
+        value = codec.decode(body)
+        if isinstance(value, Unreadable) and self._log is not None:
+            self._set_aside.add(name, self._key(name), body, value, self._log)
+        return value
 
     def _read(self, name: str) -> bytes | None:
         key = self._key(name)

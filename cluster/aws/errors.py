@@ -14,12 +14,20 @@ from enum import Enum
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
 )
 from botocore.parsers import ResponseParserError
 
-from mesaform.common.errors import CloudError, InsufficientCapacity, NotFound, Permanent, Retryable
+from mesaform.common.errors import (
+    CloudError,
+    InsufficientCapacity,
+    NotAuthenticated,
+    NotFound,
+    Permanent,
+    Retryable,
+)
 
 THROTTLED_AFTER_S = 5.0
 SERVER_FAULT_AFTER_S = 2.0
@@ -35,6 +43,8 @@ class Fault(Enum):
     """The named thing does not exist (any more)."""
     IN_USE = "in use"
     """Another resource still depends on this one, or its state is still changing."""
+    UNAUTHENTICATED = "unauthenticated"
+    """AWS does not know the caller: the credentials are not valid (any more)."""
     FORBIDDEN = "forbidden"
     NO_CAPACITY = "no capacity"
     """Not this offering, not now. Any other refusal of a launch is a fault of the request."""
@@ -78,9 +88,13 @@ FAULT_OF_CODE: Mapping[str, Fault] = {
     "403": Fault.FORBIDDEN,
     "AccessDenied": Fault.FORBIDDEN,
     "AccessDeniedException": Fault.FORBIDDEN,
-    "AuthFailure": Fault.FORBIDDEN,
-    "ExpiredToken": Fault.FORBIDDEN,
-    "InvalidClientTokenId": Fault.FORBIDDEN,
+    "AuthFailure": Fault.UNAUTHENTICATED,
+    "ExpiredToken": Fault.UNAUTHENTICATED,
+    "ExpiredTokenException": Fault.UNAUTHENTICATED,
+    "InvalidAccessKeyId": Fault.UNAUTHENTICATED,
+    "InvalidClientTokenId": Fault.UNAUTHENTICATED,
+    "SignatureDoesNotMatch": Fault.UNAUTHENTICATED,
+    "UnrecognizedClientException": Fault.UNAUTHENTICATED,
     "UnauthorizedOperation": Fault.FORBIDDEN,
     "InstanceLimitExceeded": Fault.NO_CAPACITY,
     "InsufficientFreeAddressesInSubnet": Fault.NO_CAPACITY,
@@ -110,6 +124,7 @@ _ERROR_OF_FAULT: Mapping[Fault, Callable[[str, str], CloudError]] = {
     Fault.SERVER: lambda what, where: Retryable(what, after_s=SERVER_FAULT_AFTER_S, where=where),
     Fault.IN_USE: lambda what, where: Retryable(what, after_s=IN_USE_AFTER_S, where=where),
     Fault.ABSENT: lambda what, where: NotFound(what, where=where),
+    Fault.UNAUTHENTICATED: lambda what, where: NotAuthenticated(what, where=where, fix=_FIX_RIGHTS),
     Fault.FORBIDDEN: lambda what, where: Permanent(what, where=where, fix=_FIX_RIGHTS),
     Fault.NO_CAPACITY: lambda what, where: InsufficientCapacity(what, offering="", where=where),
     Fault.REQUEST: lambda what, where: Permanent(what, where=where),
@@ -134,6 +149,11 @@ def classify(code: str, status: int = 0) -> Fault:
     return fault
 
 
+def no_credentials(where: str) -> NotAuthenticated:
+    """The error of a call that has no credentials to be signed with."""
+    return NotAuthenticated("no AWS credentials", where=where, fix=_FIX_CREDENTIALS)
+
+
 def is_absent(error: ClientError) -> bool:
     """Whether AWS says that the named thing does not exist."""
     return classify(error_code(error)) is Fault.ABSENT
@@ -155,15 +175,16 @@ def translate_errors(where: str) -> Iterator[None]:
         Retryable: throttled, a fault of the service, no answer, or a resource still in use.
         NotFound: the named thing does not exist.
         InsufficientCapacity: the offering is sold out.
-        Permanent: a wrong request, a missing right or missing credentials.
+        NotAuthenticated: credentials are missing or not valid.
+        Permanent: a wrong request or a missing right.
 
     """
     try:
         yield
     except ClientError as error:
         raise translate(error, where) from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise Permanent("no AWS credentials", where=where, fix=_FIX_CREDENTIALS) from error
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
+        raise no_credentials(where) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise Retryable(
             f"no answer from AWS: {error}",

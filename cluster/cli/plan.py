@@ -58,7 +58,7 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     """The plan of the daemon's code with the state of its last heartbeat."""
     import aiohttp
 
-    from mesaform.autoscaler.daemon.weekly_profile_store import NAME, decoded
+    from mesaform.autoscaler.daemon.weekly_profile_store import NAME, PROFILE, readable
     from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
     from mesaform.cli.wiring import Wiring
 
@@ -83,7 +83,8 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
         snapshot = await observer.snapshot(spec, memory, (), freeze, orders)
     if spec.autoscaler.profile.enabled:
         snapshot = replace(
-            snapshot, profile=decoded(await asyncio.to_thread(control.read_document, NAME))
+            snapshot,
+            profile=readable(await asyncio.to_thread(control.read_record, NAME, PROFILE)),
         )
     note = market.note(types)
     return plan(snapshot, time.time()), (*snapshot.read_errors, *([note] if note else []))

@@ -76,6 +76,13 @@ class Permanent(CloudError):
     """The same call will fail again: a wrong argument, a missing right."""
 
 
+class NotAuthenticated(Permanent):
+    """The cloud does not know the caller: credentials are missing, expired or not valid.
+
+    Credentials of an instance profile may arrive later.
+    """
+
+
 class NotFound(Permanent):
     """The thing named does not exist (any more)."""
 

@@ -22,9 +22,10 @@ from mesaform.aws.ports import (
     ScheduledEvent,
     Template,
 )
-from mesaform.aws.ports.control import Document, Heartbeat, Overrides
+from mesaform.aws.ports.control import Heartbeat, Overrides
 from mesaform.aws.pricing import price_book
 from mesaform.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
+from mesaform.common.records import Codec, Unreadable, Value
 from mesaform.common.resources import Resources
 from mesaform.topology.capacity import agent_resources
 from mesaform.topology.names import Tag
@@ -252,7 +253,7 @@ class FakeControl:
         self._reason: str | None = None
         self._heartbeat: Heartbeat | None = None
         self._overrides: Overrides = ()
-        self._documents: dict[str, Document] = {}
+        self._records: dict[str, bytes] = {}
         self.fail_next: CloudError | None = None
 
     def freeze(self, reason: str) -> None:
@@ -281,14 +282,15 @@ class FakeControl:
     def last_heartbeat(self) -> Heartbeat | None:
         return self._heartbeat
 
-    def write_document(self, name: str, document: Mapping[str, object]) -> None:
-        self._documents[name] = dict(document)
+    def write_record(self, name: str, codec: Codec[Value], value: Value) -> None:
+        self._records[name] = codec.encode(value)
 
-    def read_document(self, name: str) -> Document | None:
+    def read_record(self, name: str, codec: Codec[Value]) -> Value | Unreadable | None:
         error, self.fail_next = self.fail_next, None
         if error is not None:
             raise error
-        return self._documents.get(name)
+        body = self._records.get(name)
+        return None if body is None else codec.decode(body)
 
     def overrides(self) -> Overrides:
         return self._overrides

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import structlog
 
 from mesaform.autoscaler.demand.scheduled import levels
@@ -21,8 +20,10 @@ from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.weekly_profile import Profile
 from mesaform.aws.ports import Control
 from mesaform.common.errors import MesaformError
+from mesaform.common.records import DOCUMENT_LIMIT_BYTES, Codec, Unreadable
 
 NAME = "profile"
+PROFILE = Codec("autoscaler.profile", Profile, limit_bytes=DOCUMENT_LIMIT_BYTES)
 AGAIN_S = 60.0
 
 log = structlog.get_logger()
@@ -42,12 +43,12 @@ class Learner:
         if self.known is not None or now < self._try_at:
             return
         try:
-            kept = await asyncio.to_thread(self._control.read_document, NAME)
+            kept = await asyncio.to_thread(self._control.read_record, NAME, PROFILE)
         except MesaformError as error:
             self._try_at = now + AGAIN_S
             log.warning("what past weeks were like cannot be read", error=str(error))
             return
-        self.known = weekly_profile.resume(decoded(kept), now)
+        self.known = weekly_profile.resume(readable(kept), now)
         self._saved = self.known.pools
 
     async def learn(self, snapshot: Snapshot, now: float) -> None:
@@ -61,20 +62,13 @@ class Learner:
             and now >= self._try_at
         ):
             try:
-                await asyncio.to_thread(
-                    self._control.write_document,
-                    NAME,
-                    msgspec.to_builtins(self.known, str_keys=True),
-                )
+                await asyncio.to_thread(self._control.write_record, NAME, PROFILE, self.known)
                 self._saved = self.known.pools
             except MesaformError as error:
                 self._try_at = now + AGAIN_S
                 log.warning("what past weeks were like cannot be written", error=str(error))
 
 
-def decoded(document: Mapping[str, Any] | None) -> Profile:
-    """Return the stored profile; an empty one if none exists or its version is unknown."""
-    try:
-        return msgspec.convert(document or {}, Profile, strict=False)
-    except msgspec.ValidationError:
-        return Profile()
+def readable(record: Profile | Unreadable | None) -> Profile:
+    """Return the stored profile; an empty one if none exists or it was set aside."""
+    return record if isinstance(record, Profile) else Profile()

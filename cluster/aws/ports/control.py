@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypedDict
 
 from mesaform.aws.overrides import Override
+from mesaform.common.records import Codec, Unreadable, Value
 
 Document = dict[str, Any]
 """A JSON object of the autoscaler; its reader decodes it into a type."""
@@ -43,7 +44,10 @@ class Control(Protocol):
         ...
 
     def frozen_reason(self) -> str | None:
-        """Return the reason of the freeze in force, or None."""
+        """Return the reason of the freeze in force, or None.
+
+        A freeze that cannot be read is in force.
+        """
         ...
 
     def write_heartbeat(
@@ -61,16 +65,31 @@ class Control(Protocol):
         """Return the last heartbeat; None before the first."""
         ...
 
-    def write_document(self, name: str, document: Mapping[str, object]) -> None:
-        """Replace the document of that name. Idempotent."""
+    def write_record(self, name: str, codec: Codec[Value], value: Value) -> None:
+        """Replace the record of that name. Idempotent.
+
+        Raises:
+            RecordRefused: the codec refuses the value.
+
+        """
         ...
 
-    def read_document(self, name: str) -> Document | None:
-        """Return the document of that name, or None."""
+    def read_record(self, name: str, codec: Codec[Value]) -> Value | Unreadable | None:
+        """Return the record of that name; None if it does not exist.
+
+        The leader keeps a copy of an unreadable record, which it may overwrite then.
+        """
         ...
 
     def overrides(self) -> Overrides:
-        """Return all overrides that were not withdrawn, expired ones included, oldest first."""
+        """Return all overrides that were not withdrawn, expired ones included, oldest first.
+
+        The leader keeps a copy of overrides that cannot be read, and pauses instead.
+
+        Raises:
+            MesaformError: they cannot be read, and this is not the leader.
+
+        """
         ...
 
     def update_overrides(self, change: Callable[[Overrides], Overrides]) -> Overrides:

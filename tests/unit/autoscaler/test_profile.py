@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.daemon.weekly_profile_store import Learner, decoded
+from mesaform.autoscaler.daemon.weekly_profile_store import PROFILE, Learner, readable
 from mesaform.autoscaler.forecasting import weekly_profile
 from mesaform.autoscaler.forecasting.weekly_profile import (
     SLOT_S,
@@ -157,11 +157,8 @@ def test_a_weighted_quantile_is_one_of_the_values_and_covers_its_share(values, q
 
 def test_a_profile_survives_being_kept():
     known = mondays(4, 5)
-    assert (
-        decoded(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(known, str_keys=True))))
-        == known
-    )
-    assert decoded(None) == decoded({"pools": 3}) == Profile()
+    assert PROFILE.decode(msgspec.json.encode(msgspec.to_builtins(known, str_keys=True))) == known
+    assert readable(None) == readable(PROFILE.decode(b'{"pools": 3}')) == Profile()
 
 
 def running(cpus: int):
@@ -184,7 +181,7 @@ async def test_each_slot_that_ends_is_written_and_the_next_term_goes_on_from_the
     start = -int(NOW) % SLOT_S
     first = Learner(control)
     await taught(first, range(start, start + SLOT_S, 100))
-    assert control.read_document("profile") is None
+    assert control.read_record("profile", PROFILE) is None
     await taught(first, range(start + SLOT_S, start + SLOT_S + 200, 100))
     second = Learner(control)
     await second.begin(NOW + start + SLOT_S + 200)

@@ -18,7 +18,13 @@ from mesaform.aws.errors import (
     is_absent,
     translate_errors,
 )
-from mesaform.common.errors import InsufficientCapacity, NotFound, Permanent, Retryable
+from mesaform.common.errors import (
+    InsufficientCapacity,
+    NotAuthenticated,
+    NotFound,
+    Permanent,
+    Retryable,
+)
 
 ERROR_TYPE: dict[Fault, type[Exception]] = {
     Fault.THROTTLED: Retryable,
@@ -28,6 +34,7 @@ ERROR_TYPE: dict[Fault, type[Exception]] = {
     Fault.FORBIDDEN: Permanent,
     Fault.NO_CAPACITY: InsufficientCapacity,
     Fault.REQUEST: Permanent,
+    Fault.UNAUTHENTICATED: NotAuthenticated,
 }
 
 
