@@ -41,6 +41,7 @@ def settings() -> Settings:
         folder=folder,
         deployment_id=deployment.deployment_id if deployment else "",
         account_id=deployment.account_id if deployment else "",
+        secret=deployment.secret if deployment else "",
     )
 
 

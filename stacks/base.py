@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdktf import LocalBackend, TerraformOutput, TerraformStack
@@ -19,7 +19,8 @@ class Settings:
     """What the stacks are built from.
 
     `root_device` is the image's own name for its disk. `recipe` is the image recipe's digest.
-    `deployment_id` and `account_id` are empty before the first `mesaform up` has settled them.
+    `deployment_id`, `account_id` and `secret` are empty before the first `mesaform up` has settled
+    them.
     """
 
     spec: ClusterSpec
@@ -29,6 +30,7 @@ class Settings:
     folder: Path
     deployment_id: str = ""
     account_id: str = ""
+    secret: str = field(default="", repr=False)
 
 
 class ClusterStack(TerraformStack):

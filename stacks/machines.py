@@ -57,7 +57,11 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
     pool = {"POOL": machine.pool} if machine.pool else {}
     extra = {"ROLE": machine.role, "MANAGED_BY": "terraform", **pool}
     document = launch_documents.node_document(
-        stack.spec, machine.role, stack.settings.recipe, machine.pool
+        stack.spec,
+        machine.role,
+        stack.settings.recipe,
+        machine.pool,
+        secret=stack.settings.secret,
     )
     return aws.Instance(
         stack,

@@ -99,6 +99,7 @@ class NetworkStack(ClusterStack):
             ip_protocol="tcp",
             from_port=rule.first_port,
             to_port=rule.last_port,
+            description=rule.why,
             cidr_ipv4=None if inside else rule.source,
             referenced_security_group_id=inside,
             tags=self.named(rule.why.replace(" ", "-")),

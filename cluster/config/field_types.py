@@ -72,6 +72,9 @@ Name = Annotated[
 InstanceType = Annotated[
     str, _pattern(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an instance type, such as m5.large")
 ]
+UserName = Annotated[
+    str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user's name, such as nobody (useradd(8))")
+]
 Region = Annotated[str, _pattern(r"[a-z]{2}(-[a-z]+)+-\d", "a region, such as us-east-1")]
 AttributeName = Annotated[
     str,

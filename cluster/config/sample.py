@@ -21,6 +21,7 @@ _SECTIONS = {
         "Pools of machines that run tasks. The autoscaler works between min (default: count) "
         "and max."
     ),
+    "tasks": "As whom tasks run.",
     "autoscaler": (
         "Launches machines for work that finds no offer, removes what is not needed. "
         "Durations in seconds."

@@ -22,6 +22,7 @@ from mesaform.config.field_types import (
     Number,
     Region,
     Switch,
+    UserName,
     Whole,
     raise_problems,
     repeated,
@@ -353,6 +354,25 @@ class Autoscaler(Model):
         return self
 
 
+class Tasks(Model):
+    """As which user tasks run."""
+
+    user: UserName = Field(
+        default="nobody",
+        description="The user of tasks that name none; the image must have it.",
+    )
+    allow_root: Switch = Field(
+        default=False,
+        description="Whether tasks may run as root, which also reaches the machine's credentials.",
+    )
+
+    @model_validator(mode="after")
+    def _default_is_allowed(self) -> Self:
+        if self.user == "root" and not self.allow_root:
+            raise_problems([(("user",), "root needs allow_root: true")])
+        return self
+
+
 class Cost(Model):
     """Limits of cost."""
 
@@ -379,6 +399,7 @@ class ClusterSpec(Model):
     network: Network = Network()
     masters: Masters = Masters()
     agents: tuple[Pool, ...] = Field(default=(Pool(),), min_length=1)
+    tasks: Tasks = Tasks()
     autoscaler: Autoscaler = Autoscaler()
     cost: Cost = Cost()
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import msgspec
 
 from mesaform.mesos.messages import AgentInfo, FrameworkInfo, TaskInfo, TaskStatus
+from mesaform.topology.instance_identity import SignedIdentity
 
 METHOD = "/mesaform.engine.Link/Connect"
 
@@ -80,7 +81,8 @@ class Register(LinkMessage, frozen=True):
     """Agent to master, first.
 
     A new agent has no `agent_id`. A returning agent has its id and its tasks. `address` is the
-    `ip:port` of its HTTP server.
+    `ip:port` of its HTTP server. `identity` proves which instance the agent is
+    (`engine.master.agent_identity`).
     """
 
     info: AgentInfo
@@ -88,6 +90,7 @@ class Register(LinkMessage, frozen=True):
     address: str = ""
     version: str = ""
     tasks: list[KnownTask] = []
+    identity: SignedIdentity | None = None
 
 
 class Update(LinkMessage, frozen=True):

@@ -28,13 +28,17 @@ class DrainRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AgentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One agent. `since` is when `state` began, in seconds since the epoch."""
+    """One agent. `since` is when `state` began, in seconds since the epoch.
+
+    `instance_id` is the instance that proved to be this agent; empty if none did.
+    """
 
     info: AgentInfo
     state: Literal["admitted", "unreachable", "gone"] = "admitted"
     since: float = 0.0
     deactivated: bool = False
     drain: DrainRecord | None = None
+    instance_id: str = ""
 
     @property
     def is_draining(self) -> bool:
@@ -53,6 +57,7 @@ class Admit(Change, frozen=True):
 
     info: AgentInfo
     at: float
+    instance_id: str = ""
 
 
 class MarkUnreachable(Change, frozen=True):
@@ -119,7 +124,12 @@ def _apply(agents: dict[str, AgentRecord], change: Change) -> None:
     elif isinstance(change, Admit):
         previous = record or AgentRecord(change.info)
         agents[change.agent_id] = AgentRecord(
-            change.info, "admitted", change.at, previous.deactivated, previous.drain
+            change.info,
+            "admitted",
+            change.at,
+            previous.deactivated,
+            previous.drain,
+            change.instance_id or previous.instance_id,
         )
     elif record is not None:
         agents[change.agent_id] = _with_change(record, change)

@@ -18,6 +18,7 @@ from yarl import URL
 from mesaform.common.backoff import Backoff, Delay
 from mesaform.common.errors import ClusterUnreachable, NotFound, Permanent, Retryable
 from mesaform.mesos import recordio
+from mesaform.mesos.credential import Credential
 from mesaform.mesos.messages import FrameworkInfo, Id
 from mesaform.mesos.scheduler_api import Call, Event, Subscribe, decode_event, encode_call
 
@@ -56,6 +57,7 @@ class SchedulerClient:
         info: the framework. With an `id`, the first subscription already takes that id.
         session: the caller closes it.
         report: called with a line about each lost and regained connection.
+        credential: proves the framework's principal, which is then the credential's.
 
     """
 
@@ -65,9 +67,11 @@ class SchedulerClient:
         info: FrameworkInfo,
         session: aiohttp.ClientSession,
         report: Callable[[str], None] = lambda _line: None,
+        credential: Credential | None = None,
     ) -> None:
         self._leader = leader
-        self._info = info
+        self._info = structs.replace(info, principal=credential.principal) if credential else info
+        self._login = credential.headers if credential else {}
         self._session = session
         self._report = report
         self._url: URL | None = None  # set exactly while subscribed
@@ -132,7 +136,8 @@ class SchedulerClient:
         if self._url is None or self._info.id is None:
             raise Retryable(f"{call.type}: not subscribed", after_s=self._retry_s)
         body = encode_call(structs.replace(call, framework_id=self._info.id))
-        headers = {"Content-Type": JSON, "Accept": JSON, "Mesos-Stream-Id": self._stream_id}
+        stream = {"Mesos-Stream-Id": self._stream_id}
+        headers = {"Content-Type": JSON, "Accept": JSON, **stream, **self._login}
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         url = self._url
         try:
@@ -172,7 +177,7 @@ class SchedulerClient:
                 subscribe=Subscribe(framework_info=self._info),
             )
         )
-        headers = {"Content-Type": JSON, "Accept": JSON}
+        headers = {"Content-Type": JSON, "Accept": JSON, **self._login}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             return await self._session.post(

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mesaform.common import proc
+from mesaform.common.files import write_atomically
 from mesaform.node import process, status
 from mesaform.node.control_channel import NODE_FD
 from mesaform.node.model import Desired, Service
@@ -114,7 +115,8 @@ class Daemon:
         for file in self._desired.files:
             path = Path(file.path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file.text)
+            mode = 0o600 if file.is_secret else 0o644
+            write_atomically(path, file.text.encode(), mode=mode)
 
     async def _serve(self, tasks: asyncio.TaskGroup) -> None:
         while not self._supervisor.is_finished:

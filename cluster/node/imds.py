@@ -1,6 +1,6 @@
 """Client of the EC2 instance metadata service, version 2: the machine's identity and user data.
 
-Standard library only: boto3 would triple the node's memory. Calls block; the node makes them once,
+Without boto3, which would triple the node's memory. Calls block; the node makes them once,
 before it starts its services.
 """
 
@@ -12,10 +12,15 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+import msgspec
+
 from mesaform.common.backoff import Backoff
 from mesaform.node.model import Identity
+from mesaform.topology.instance_identity import SignedIdentity
 
 DEFAULT_ENDPOINT = "http://169.254.169.254"
+IDENTITY = "dynamic/instance-identity/document"
+IDENTITY_SIGNATURE = "dynamic/instance-identity/signature"
 TOKEN_TTL_S = 21600
 """The longest lifetime of a token that AWS allows."""
 
@@ -89,7 +94,22 @@ class Metadata:
             zone=self._required("meta-data/placement/availability-zone"),
             address=self._required("meta-data/local-ipv4"),
             lifecycle=self.get("meta-data/instance-life-cycle") or "on-demand",
+            account_id=self._account_id(),
+            proof=self._proof(),
         )
+
+    def _proof(self) -> SignedIdentity | None:
+        document, signature = self.get(IDENTITY), self.get(IDENTITY_SIGNATURE)
+        if document is None or signature is None:
+            return None
+        return SignedIdentity(document, signature)
+
+    def _account_id(self) -> str:
+        try:
+            document = msgspec.json.decode(self.get(IDENTITY) or "{}", type=dict[str, object])
+        except msgspec.DecodeError:
+            return ""
+        return str(document.get("accountId") or "")
 
     def user_data(self) -> str:
         """The machine's user data.

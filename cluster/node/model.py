@@ -6,16 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from mesaform.topology.instance_identity import SignedIdentity
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The machine in the metadata service. `lifecycle` is `on-demand` or `spot`."""
+    """The machine in the metadata service.
+
+    `lifecycle` is `on-demand` or `spot`. `proof` is the signed document that proves the identity;
+    None where the metadata service has none. `account_id` is the account in it.
+    """
 
     instance_id: str
     instance_type: str
     zone: str
     address: str
     lifecycle: str
+    account_id: str = ""
+    proof: SignedIdentity | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +70,11 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A file that is written with `text` before the services start."""
+    """A file that is written with `text` before the services start. `is_secret`: mode 0600."""
 
     path: PurePosixPath
-    text: str
+    text: str = field(repr=False)
+    is_secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)

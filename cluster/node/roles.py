@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from mesaform.node import zookeeper
+from mesaform.node import identities, zookeeper
 from mesaform.node.model import Desired, Hardware, Identity, Programs, Service
 from mesaform.topology.capacity import agent_resources
 from mesaform.topology.ports import Port
@@ -102,22 +102,28 @@ def _master(
         )
     address = identity.address
     folder, work_dir = machine_dir / "zookeeper", machine_dir / "engine-master"
+    secrets = identities.MasterSecrets(document, machine_dir)
     try:
         files = zookeeper.files(document, address, folder)
     except ValueError as error:
         raise CannotServe(str(error)) from None
     services = (
         zookeeper.service(address, folder, programs),
-        _engine_master(document, address, programs, work_dir),
-        _services(document, address, programs),
-        _autoscaler(document, address, programs),
+        _engine_master(document, identity, programs, work_dir, secrets),
+        _services(document, address, programs, secrets),
+        _autoscaler(document, address, programs, secrets),
     )
-    return Desired(services, files, (work_dir,))
+    return Desired(services, (*files, *secrets.files()), (work_dir,))
 
 
 def _engine_master(
-    document: NodeDocument, address: str, programs: Programs, work_dir: PurePosixPath
+    document: NodeDocument,
+    identity: Identity,
+    programs: Programs,
+    work_dir: PurePosixPath,
+    secrets: identities.MasterSecrets,
 ) -> Service:
+    address = identity.address
     return Service(
         "engine-master",
         _engine_argv(document, programs, "master"),
@@ -125,44 +131,53 @@ def _engine_master(
             **_LEAN,
             "MESOS_IP": address,
             "MESOS_PORT": str(Port.ENGINE_MASTER),
-            "MESOS_ZK": _url(document, ZK_ENGINE_PATH),
+            "MESOS_ZK": secrets.url(ZK_ENGINE_PATH),
             "MESOS_QUORUM": str(len(document.zookeeper) // 2 + 1),
             "MESOS_CLUSTER": document.cluster,
             "MESOS_HOSTNAME": address,
             "MESOS_WORK_DIR": str(work_dir),
             "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
+            **secrets.engine_environment(),
+            **identities.verification_environment(document, identity),
         },
         ready=(address, Port.ENGINE_MASTER),
     )
 
 
-def _services(document: NodeDocument, address: str, programs: Programs) -> Service:
+def _services(
+    document: NodeDocument, address: str, programs: Programs, secrets: identities.MasterSecrets
+) -> Service:
     return Service(
         "services",
         (programs.python, "-m", "mesaform.services"),
         {
             **_LEAN,
             "MARATHON_MASTER": _url(document, ZK_ENGINE_PATH),
-            "MARATHON_ZK": _url(document, ZK_SERVICES_PATH),
+            "MARATHON_ZK": secrets.url(ZK_SERVICES_PATH),
             "MARATHON_HTTP_ADDRESS": address,
             "MARATHON_HTTP_PORT": str(Port.SERVICES),
             "MARATHON_HOSTNAME": address,
+            "MARATHON_MESOS_USER": document.task_user,
+            **secrets.services_environment(),
         },
         ready=(address, Port.SERVICES),
     )
 
 
-def _autoscaler(document: NodeDocument, address: str, programs: Programs) -> Service:
+def _autoscaler(
+    document: NodeDocument, address: str, programs: Programs, secrets: identities.MasterSecrets
+) -> Service:
     return Service(
         "autoscaler",
         (programs.python, "-m", "mesaform.autoscaler"),
         {
             **_LEAN,
             "MESAFORM_CLUSTER": document.cluster,
-            "MESAFORM_ZK": _url(document, ZK_AUTOSCALER_PATH),
+            "MESAFORM_ZK": secrets.url(ZK_AUTOSCALER_PATH),
             "MESAFORM_MASTERS": _url(document, ZK_ENGINE_PATH),
             "MESAFORM_BIND": f"{address}:{Port.AUTOSCALER}",
             "AWS_REGION": document.region,
+            **secrets.autoscaler_environment(),
         },
         ready=(address, Port.AUTOSCALER),
     )
@@ -192,13 +207,15 @@ def _agent(
                 f"{name}:{value}" for name, value in attributes(document, identity).items()
             ),
             "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
+            **identities.task_environment(document),
+            **identities.proof_environment(identity, machine_dir),
         },
         ready=(identity.address, Port.ENGINE_AGENT),
     )
     services = [engine, _interruption_monitor(document, identity, programs)]
     if document.lease:
         services.append(_lease(document, document.lease, identity, programs))
-    return Desired(tuple(services), folders=(work_dir,))
+    return Desired(tuple(services), identities.proof_files(identity, machine_dir), (work_dir,))
 
 
 def _interruption_monitor(

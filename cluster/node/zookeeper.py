@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from mesaform.node.model import ConfigFile, Programs, Service
 from mesaform.topology.ports import Port
 from mesaform.topology.user_data import NodeDocument, ZooKeeperMember
+from mesaform.topology.zookeeper import ZK_PURPOSE, derived_secret, super_digest
 
 HEAP_MIB = 96
 """Heap of the server. The ensemble stores a few hundred small nodes (elections, the engine's
@@ -64,6 +65,10 @@ def zoo_cfg(document: NodeDocument, address: str, data_dir: PurePosixPath) -> st
         "4lw.commands.whitelist=ruok,srvr,mntr,cons",
         "preAllocSize=4096",
     ]
+    if document.secret:
+        # A setting that ZooKeeper does not know becomes the system property zookeeper.<name>.
+        password = derived_secret(document.secret, ZK_PURPOSE)
+        lines.append(f"DigestAuthenticationProvider.superDigest={super_digest(password)}")
     lines += [
         f"server.{m.id}={m.address}:{Port.ZOOKEEPER_PEER}:{Port.ZOOKEEPER_ELECTION}"
         for m in document.zookeeper
@@ -75,7 +80,9 @@ def files(document: NodeDocument, address: str, folder: PurePosixPath) -> tuple[
     """The server's configuration, its number in the ensemble and the target of its log."""
     data_dir = folder / "data"
     return (
-        ConfigFile(folder / "conf" / "zoo.cfg", zoo_cfg(document, address, data_dir)),
+        ConfigFile(
+            folder / "conf" / "zoo.cfg", zoo_cfg(document, address, data_dir), is_secret=True
+        ),
         ConfigFile(folder / "conf" / "log4j.properties", _LOG4J),
         ConfigFile(data_dir / "myid", f"{member_at(document, address).id}\n"),
     )

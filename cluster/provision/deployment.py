@@ -21,15 +21,21 @@ from mesaform.common.files import write_atomically
 FILE_NAME = "deployment.json"
 ID_BYTES = 8
 """Bytes of randomness in an id: 64 bits, unique among all deployments of an account."""
+SECRET_BYTES = 32
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """The record of a deployment, as it is stored. `version` is that of the record's format."""
+    """The record of a deployment, as it is stored. `version` is that of the record's format.
+
+    `secret` is the cluster's secret, 256 random bits. Records of older versions have none until the
+    next `mesaform up`.
+    """
 
     deployment_id: str
     account_id: str
     region: str
     version: int = 1
+    secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +71,25 @@ def read_deployment(folder: Path) -> Deployment | None:
 def establish_deployment(folder: Path, caller: Caller, region: str) -> Deployment:
     """The folder's deployment; a new one, written durably, if there is none. Idempotent.
 
+    A record without a secret gets one. The file is readable for its owner only.
+
     Raises:
         BadInput: the record cannot be read.
 
     """
-    if existing := read_deployment(folder):
+    existing = read_deployment(folder)
+    if existing is not None and existing.secret:
         return existing
-    created = Deployment(secrets.token_hex(ID_BYTES), caller.account_id, region)
+    secret = secrets.token_hex(SECRET_BYTES)
+    established = (
+        msgspec.structs.replace(existing, secret=secret)
+        if existing is not None
+        else Deployment(secrets.token_hex(ID_BYTES), caller.account_id, region, secret=secret)
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / FILE_NAME, msgspec.json.encode(created), durable=True)
-    return created
+    content = msgspec.json.encode(established)
+    write_atomically(folder / FILE_NAME, content, mode=0o600, durable=True)
+    return established
 
 
 def release_deployment(folder: Path) -> None:

@@ -79,10 +79,14 @@ class _Launch:
 
 
 class Core:
-    """The scheduler's decisions. `new_id` returns a new UUID for each task."""
+    """The scheduler's decisions.
 
-    def __init__(self, state: State, new_id: Callable[[], UUID]) -> None:
+    `new_id` returns a new UUID for each task. `task_user` is the user of apps that name none.
+    """
+
+    def __init__(self, state: State, new_id: Callable[[], UUID], task_user: str = "") -> None:
         self.state = state
+        self._task_user = task_user
         self._new_id = new_id
         # The last call: revive (true), suppress (false), or unknown (None).
         self._has_revived: bool | None = None
@@ -350,7 +354,7 @@ class Core:
             ports=list(fit.ports),
             staged_at=now,
         )
-        launch_ = _Launch(instance, task_info(app, instance, fit))
+        launch_ = _Launch(instance, task_info(app, instance, fit, self._task_user))
         # Nothing is taken or stored before the task is complete.
         offer.take(fit)
         self.state.put_instance(instance)

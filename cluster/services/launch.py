@@ -43,14 +43,14 @@ def task_name(app_id: str) -> str:
     return ".".join(reversed(app_id.strip("/").split("/")))
 
 
-def task_info(app: App, instance: Instance, fit: Fit) -> TaskInfo:
-    """The task to launch for this instance."""
+def task_info(app: App, instance: Instance, fit: Fit, default_user: str = "") -> TaskInfo:
+    """The task to launch for this instance. `default_user` runs apps that name no user."""
     return TaskInfo(
         name=task_name(app.id),
         task_id=ident(instance.task_id),
         agent_id=ident(instance.agent_id),
         resources=fit.wire(),
-        command=_command(app, instance),
+        command=_command(app, instance, app.user or default_user or None),
         kill_policy=_kill_policy(app),
         labels=_labels(app),
         discovery=_discovery(app, instance),
@@ -109,7 +109,7 @@ def _variable(text: str) -> str:
     return re.sub(r"[^A-Z0-9_]", "_", text.upper())
 
 
-def _command(app: App, instance: Instance) -> CommandInfo:
+def _command(app: App, instance: Instance, user: str | None) -> CommandInfo:
     variables = [
         EnvVariable(name=name, value=value) for name, value in environment(app, instance).items()
     ]
@@ -129,14 +129,14 @@ def _command(app: App, instance: Instance) -> CommandInfo:
             shell=False,
             value=app.args[0],
             arguments=app.args,
-            user=app.user,
+            user=user,
             uris=uris,
             environment=env,
         )
     return CommandInfo(  # noqa: S604 - Marathon runs `cmd` in a shell
         shell=True,
         value=app.cmd,
-        user=app.user,
+        user=user,
         uris=uris,
         environment=env,
     )

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from mesaform.common.conditions import Condition, Resigned
 from mesaform.common.errors import MesaformError, Permanent, Retryable
 from mesaform.common.faults import Fault, contained
 from mesaform.common.records import Unreadable
+from mesaform.mesos.credential import Credential
 from mesaform.mesos.messages import Capability, FrameworkInfo, Id
 from mesaform.mesos.operator import OperatorClient
 from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
@@ -64,6 +66,19 @@ class StateRestored(Exception):
     """An operator restored or removed a record that was set aside: the state is read again."""
 
 
+@dataclass(frozen=True, slots=True)
+class FrameworkSettings:
+    """How the framework appears to the engine.
+
+    `url` is this server's own address, shown in the engine's page. `credential` proves its principal. `task_user` is the user of apps that name none; empty: the
+    framework's own, root, which the embedded engine replaces by the cluster's user of tasks.
+    """
+
+    url: str
+    credential: Credential | None = None
+    task_user: str = ""
+
+
 class Scheduler:
     """The framework `marathon`, while this server leads.
 
@@ -71,7 +86,7 @@ class Scheduler:
         store: the state in ZooKeeper.
         engine: returns the leading master's base URL.
         session: for calls; the caller closes it.
-        url: this server's own address, shown in the engine's web page.
+        framework: how the framework appears to the engine.
         outputs: what this server counts.
         clock: epoch seconds.
 
@@ -82,14 +97,15 @@ class Scheduler:
         store: StateStore,
         engine: Callable[[], Awaitable[str]],
         session: aiohttp.ClientSession,
-        url: str,
+        framework: FrameworkSettings,
         outputs: Outputs | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._framework = framework
         self.clock = clock
         self.framework_id: str | None = None
         self.outputs = outputs or Outputs(time.monotonic)
-        self._store, self._engine, self._session, self._url = store, engine, session, url
+        self._store, self._engine, self._session = store, engine, session
         self._core: Core | None = None
         self._client: SchedulerClient | None = None
         self._store_failed = asyncio.Event()
@@ -163,7 +179,7 @@ class Scheduler:
             set_aside=len(known | await self._store.set_aside()),
             framework_id=self.framework_id,
         )
-        self._core = Core(state, uuid4)
+        self._core = Core(state, uuid4, self._framework.task_user)
         self._store_failed.clear()
 
     async def change(
@@ -218,7 +234,9 @@ class Scheduler:
         if self._must_find_framework:
             await self._find_framework()
         while True:
-            self._client = SchedulerClient(self._engine, self._info(), self._session, log.info)
+            self._client = SchedulerClient(
+                self._engine, self._info(), self._session, log.info, self._framework.credential
+            )
             try:
                 await self._client.run(self._handle)
             except FrameworkRemoved as error:
@@ -252,7 +270,7 @@ class Scheduler:
             failover_timeout=FAILOVER_TIMEOUT_S,
             checkpoint=True,
             roles=[ROLE],
-            webui_url=self._url,
+            webui_url=self._framework.url,
             capabilities=[Capability(type=name) for name in CAPABILITIES],
         )
 

@@ -23,10 +23,11 @@ from mesaform.services import api_apps, api_cluster
 from mesaform.services.api import Leadership, build, http_port
 from mesaform.services.api_agents import AgentProxy
 from mesaform.services.outputs import Outputs
-from mesaform.services.scheduler import Scheduler
+from mesaform.services.scheduler import FrameworkSettings, Scheduler
 from mesaform.services.settings import Settings
 from mesaform.services.store import StateStore
 from mesaform.webui.assets import peers_of
+from mesaform.zookeeper.access import Credentials
 from mesaform.zookeeper.candidacy import Candidacy
 from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper, split_zk_url
@@ -81,8 +82,8 @@ def _url_of(payload: bytes | None) -> str | None:
 
 
 @asynccontextmanager
-async def _session(hosts: str) -> AsyncIterator[ZooKeeper]:
-    zk = ZooKeeper(hosts)
+async def _session(hosts: str, credentials: Credentials | None = None) -> AsyncIterator[ZooKeeper]:
+    zk = ZooKeeper(hosts, credentials=credentials)
     await zk.start()
     try:
         yield zk
@@ -104,12 +105,13 @@ async def serve(settings: Settings) -> None:
     leader = EngineLeader()
     async with (
         aiohttp.ClientSession() as session,
-        _session(hosts) as zk,
+        _session(hosts, settings.zk_credentials) as zk,
         _session(engine_hosts) as engine_zk,
     ):
         outputs = Outputs(time.monotonic)
         store = StateStore(zk, root, outputs.records, outputs.report_refusal)
-        scheduler = Scheduler(store, leader, session, settings.url, outputs)
+        framework = FrameworkSettings(settings.url, settings.credential, settings.task_user)
+        scheduler = Scheduler(store, leader, session, framework, outputs)
         leadership = Leadership(settings.url)
         server = HttpServer(
             _application(scheduler, leadership, settings, AgentProxy(leader, session)),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from mesaform.common.errors import BadInput
 from mesaform.http import HttpSettings, http_settings
-from mesaform.zookeeper.session import split_zk_url
+from mesaform.mesos.credential import Credential, credential_from
+from mesaform.zookeeper.access import Credentials, read_zk_url
 
 ANY_ADDRESS = "0.0.0.0"
 _ZK_VARIABLES = ("MARATHON_MASTER", "MARATHON_ZK")
@@ -18,7 +19,9 @@ class Settings:
     """Addresses of this server, of its state and of the engine.
 
     `master` and `zk` are `zk://` URLs: of the engine's election, and of the state of services.
-    `hostname` is the name or address under which others reach this server.
+    `hostname` is the name or address under which others reach this server. `zk_credentials` own the
+    state. `credential` proves the framework's principal, `task_user` is the user of apps that name
+    none; empty: the framework's.
     """
 
     master: str
@@ -27,6 +30,9 @@ class Settings:
     http_port: int
     hostname: str
     http: HttpSettings = field(default_factory=HttpSettings)
+    zk_credentials: Credentials | None = None
+    credential: Credential | None = None
+    task_user: str = ""
 
     @property
     def url(self) -> str:
@@ -48,18 +54,20 @@ class Settings:
                 where="environment",
                 fix="set to zk://host:port,…/path",
             )
-        for name in _ZK_VARIABLES:
-            split_zk_url(environ[name])
+        master, zk = (read_zk_url(environ[name]) for name in _ZK_VARIABLES)
         address = environ.get("MARATHON_HTTP_ADDRESS", ANY_ADDRESS)
         default_hostname = "localhost" if address == ANY_ADDRESS else address
         hostname = environ.get("MARATHON_HOSTNAME") or default_hostname
         return cls(
-            environ["MARATHON_MASTER"],
-            environ["MARATHON_ZK"],
+            master.text,
+            zk.text,
             address,
             _parse_port(environ.get("MARATHON_HTTP_PORT", "8080")),
             hostname,
             http_settings(environ, address, hostname),
+            zk.credentials,
+            credential_from(environ, "MARATHON_MESOS_AUTHENTICATION_"),
+            environ.get("MARATHON_MESOS_USER", ""),
         )
 
 

@@ -26,7 +26,13 @@ def lease_terms(spec: ClusterSpec) -> LeaseTerms:
 
 
 def node_document(
-    spec: ClusterSpec, role: Role, recipe: str, pool: str = "", *, has_lease: bool = False
+    spec: ClusterSpec,
+    role: Role,
+    recipe: str,
+    pool: str = "",
+    *,
+    has_lease: bool = False,
+    secret: str = "",
 ) -> str:
     """Return the user data of a machine as JSON text.
 
@@ -37,6 +43,7 @@ def node_document(
         pool: the name of the agent pool; empty for masters.
         has_lease: whether the autoscaler launches the machine. An agent of a protected pool gets no
             lease all the same.
+        secret: the cluster's secret; only documents of masters have it.
 
     """
     document = NodeDocument(
@@ -51,14 +58,24 @@ def node_document(
         ),
         recipe=recipe,
         pool=pool,
+        secret="" if role == "agent" else secret,
+        task_user=spec.tasks.user,
+        allow_root_tasks=spec.tasks.allow_root,
     )
-    own_pool = next((item for item in spec.agents if item.name == pool), None)
-    if role == "agent" and own_pool is not None:
-        is_protected = own_pool.attributes.get(PROTECT) == "true"
-        document = msgspec.structs.replace(
-            document,
-            disk_gib=own_pool.disk_gib,
-            attributes=dict(own_pool.attributes),
-            lease=lease_terms(spec) if has_lease and not is_protected else None,
-        )
+    if role == "agent":
+        document = _with_pool(document, spec, has_lease=has_lease)
     return msgspec.json.encode(document).decode()
+
+
+def _with_pool(document: NodeDocument, spec: ClusterSpec, *, has_lease: bool) -> NodeDocument:
+    """The document with the settings of its pool."""
+    own_pool = next((item for item in spec.agents if item.name == document.pool), None)
+    if own_pool is None:
+        return document
+    is_protected = own_pool.attributes.get(PROTECT) == "true"
+    return msgspec.structs.replace(
+        document,
+        disk_gib=own_pool.disk_gib,
+        attributes=dict(own_pool.attributes),
+        lease=lease_terms(spec) if has_lease and not is_protected else None,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,17 +44,48 @@ class IngressRule:
     why: str
 
 
+_BETWEEN_MASTERS = {
+    Port.ZOOKEEPER_CLIENT: "masters to ZooKeeper",
+    Port.ZOOKEEPER_PEER: "quorum of ZooKeeper",
+    Port.ZOOKEEPER_ELECTION: "election of ZooKeeper",
+    Port.ENGINE_MASTER: "masters to the leading engine master",
+    Port.SERVICES: "masters to the leading services",
+    Port.AUTOSCALER: "masters to the leading autoscaler",
+}
+_AGENTS_TO_MASTERS = {
+    Port.ZOOKEEPER_CLIENT: "agents find the leading master, and read their lease",
+    Port.ENGINE_MASTER: "agents and frameworks in tasks to the engine master",
+    Port.AUTOSCALER: "agents report their end to the autoscaler",
+}
+_ANY_PORT = (0, 65535)
+
+
 def ingress_rules(spec: ClusterSpec) -> tuple[IngressRule, ...]:
-    """All permissions: operators reach `OPERATOR_PORTS` of masters, members reach each other."""
+    """All permissions.
+
+    Operators reach `OPERATOR_PORTS` of masters. Agents reach of masters only the ports that agents
+    use. Masters reach every port of agents, for health checks of tasks and for schedulers that run
+    as tasks. Tasks choose the ports on which other tasks reach them.
+    """
     from_operators = tuple(
         IngressRule("master", port, port, cidr, f"operators to {port}")
         for port in OPERATOR_PORTS
         for cidr in spec.network.operator_cidrs
     )
-    groups: tuple[Role, ...] = ("master", "agent")
-    between_members = tuple(
-        IngressRule(group, 0, 65535, source, f"{source}s to {group}s")
-        for group in groups
-        for source in groups
+    return (
+        *from_operators,
+        *_rules_of_masters("master", _BETWEEN_MASTERS),
+        *_rules_of_masters("agent", _AGENTS_TO_MASTERS | _link_port(spec)),
+        IngressRule("agent", *_ANY_PORT, "master", "masters to agents and tasks"),
+        IngressRule("agent", *_ANY_PORT, "agent", "tasks to tasks"),
     )
-    return from_operators + between_members
+
+
+def _rules_of_masters(source: Role, reasons: Mapping[int, str]) -> tuple[IngressRule, ...]:
+    return tuple(IngressRule("master", port, port, source, why) for port, why in reasons.items())
+
+
+def _link_port(spec: ClusterSpec) -> dict[int, str]:
+    """The link of the embedded engine; agents of Apache Mesos use 5050 only."""
+    link = {Port.ENGINE_LINK: "agents to the leading engine master"}
+    return link if spec.engine == "embedded" else {}

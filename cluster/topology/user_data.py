@@ -18,6 +18,8 @@ NOTICES_PATH = "/notices"
 """Path of the autoscaler's HTTP port where agents post `MachineNotice`s."""
 
 DEFAULT_DISK_GIB = 40
+DEFAULT_TASK_USER = "nobody"
+"""Every Debian has it, and it owns nothing."""
 
 Role = Literal["master", "agent"]
 ROLES: tuple[Role, ...] = ("master", "agent")
@@ -99,6 +101,10 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         attributes: the pool's attributes. The node adds `instance_id`, `instance_type`, `zone`,
             `pool` and `lifecycle`.
         lease: of agents that the autoscaler launched: the terms until its leader publishes others.
+        secret: of masters: the cluster's secret, from which ZooKeeper's and the frameworks' are
+            derived. Agents get none. Empty: an older deployment, without credentials.
+        task_user: the user of tasks that name none.
+        allow_root_tasks: whether tasks may run as root.
 
     """
 
@@ -113,6 +119,9 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     disk_gib: int = DEFAULT_DISK_GIB
     attributes: dict[str, str] = {}
     lease: LeaseTerms | None = None
+    secret: str = ""
+    task_user: str = DEFAULT_TASK_USER
+    allow_root_tasks: bool = False
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

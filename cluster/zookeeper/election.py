@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from mesaform.common.errors import MesaformError
+from mesaform.zookeeper.ownership import protect_tree
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 
 SUSPENDED_SHARE = 0.6
@@ -138,13 +139,14 @@ class Candidate:
         self.is_leading = True
         work = asyncio.ensure_future(on_elected(sequence_of(name)))
         watch = asyncio.ensure_future(self._until_deposed(name))
+        migration = asyncio.ensure_future(protect_tree(self._zk, self._path))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.is_leading = False
-            for task in (work, watch):
+            for task in (work, watch, migration):
                 task.cancel()
-            await asyncio.gather(work, watch, return_exceptions=True)
+            await asyncio.gather(work, watch, migration, return_exceptions=True)
         return None if work.cancelled() else work.result()
 
     async def _until_deposed(self, name: str) -> None:
@@ -189,7 +191,6 @@ def _as_payload(last: object) -> bytes | None:
 async def _leading_payload(
     zk: ZooKeeper, path: str, prefix: str, on_change: Callable[[], None]
 ) -> bytes | None:
-    await zk.ensure(path)
     for name in contenders(await zk.children(path, on_change), prefix):
         node = await zk.get(f"{path}/{name}")
         if node is not None:

@@ -7,6 +7,7 @@ loop. It has no recipes, locks or caches; elections are in `election`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
-from mesaform.common.errors import BadInput, MesaformError, Retryable
+from mesaform.common.errors import MesaformError, Retryable
+from mesaform.zookeeper.access import Credentials, acl_chooser, read_zk_url
 
 State = Literal["connected", "suspended", "lost"]
 """As kazoo reports it. `suspended`: no connection, the session may still exist."""
@@ -90,17 +92,14 @@ Operation: TypeAlias = CreateNode | WriteNode | DeleteNode
 
 
 def split_zk_url(url: str) -> tuple[str, str]:
-    """Split `zk://a:1,b:2/mesos` into hosts `a:1,b:2` and path `/mesos`.
+    """Split `zk://a:1,b:2/mesos` into hosts `a:1,b:2` and path `/mesos` (`access.read_zk_url`).
 
     Raises:
         BadInput: the URL has another form.
 
     """
-    scheme, separator, rest = url.partition("://")
-    hosts, slash, path = rest.partition("/")
-    if scheme != "zk" or not all((separator, hosts, slash, path)):
-        raise BadInput(f"{url!r} is not a ZooKeeper URL", fix="write zk://host:port,host:port/path")
-    return hosts.rpartition("@")[2], "/" + path.rstrip("/")
+    parts = read_zk_url(url)
+    return parts.hosts, parts.path
 
 
 class ZooKeeper:
@@ -110,11 +109,20 @@ class ZooKeeper:
         hosts: `a:2181,b:2181`.
         session_timeout_s: how long the ensemble keeps the session's ephemeral nodes after its last
             heartbeat.
+        credentials: the user who owns what this session creates; None: nodes are open.
 
     """
 
-    def __init__(self, hosts: str, *, session_timeout_s: float = 6.0) -> None:
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        session_timeout_s: float = 6.0,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.hosts = hosts
+        self.credentials = credentials
+        self._acl_of = acl_chooser(credentials)
         self.session_timeout_s = session_timeout_s
         self.state: State = "lost"
         self._changed = asyncio.Event()
@@ -122,7 +130,12 @@ class ZooKeeper:
         retry = KazooRetry(
             max_tries=-1, delay=RECONNECT_DELAY_S, backoff=2, max_delay=RECONNECT_DELAY_MAX_S
         )
-        self._client = KazooClient(hosts=hosts, timeout=session_timeout_s, connection_retry=retry)
+        self._client = KazooClient(
+            hosts=hosts,
+            timeout=session_timeout_s,
+            connection_retry=retry,
+            auth_data=credentials.auth_data if credentials else None,
+        )
 
     @property
     def session_id(self) -> int:
@@ -197,9 +210,7 @@ class ZooKeeper:
         else:
             return int(stat.version)
         try:
-            await self._call(
-                self._client.create_async, path, data, ephemeral=ephemeral, makepath=True
-            )
+            await self._create(path, data, ephemeral=ephemeral)
         except NodeExistsError:
             return await self.put(path, data, version, ephemeral=ephemeral)
         return 0
@@ -212,41 +223,64 @@ class ZooKeeper:
 
         """
         try:
-            await self._call(self._client.create_async, path, data, makepath=True)
+            await self._create(path, data)
         except NodeExistsError:
             raise VersionConflict("exists already", where=path) from None
 
     async def create_sequential(self, path_prefix: str, data: bytes) -> str:
         """Create an ephemeral node with the next sequence number; returns its full path."""
-        return str(
-            await self._call(
-                self._client.create_async,
-                path_prefix,
-                data,
-                ephemeral=True,
-                sequence=True,
-                makepath=True,
-            )
-        )
+        return await self._create(path_prefix, data, ephemeral=True, sequence=True)
+
+    async def _create(self, path: str, data: bytes, **kinds: bool) -> str:
+        """Create a node, and its parents where they are absent, each with the list of its path."""
+        acl = self._acl_of(path)
+        try:
+            return str(await self._call(self._client.create_async, path, data, acl, **kinds))
+        except NoNodeError:
+            await self.ensure(path.rpartition("/")[0])
+            return str(await self._call(self._client.create_async, path, data, acl, **kinds))
 
     async def children(self, path: str, watch: Callable[[], None] | None = None) -> list[str]:
         """The sorted names below a node; empty when the node is absent.
 
-        `watch` is called once, on the event loop, at the next change.
+        `watch` is called once, on the event loop, at the next change. The creation of an absent
+        node is one.
         """
 
         def fired(_event: object) -> None:
             if watch is not None and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(watch)
 
-        names = await self._call(
-            self._client.get_children_async, path, fired if watch else None, absent=[]
-        )
-        return sorted(names)
+        listener = fired if watch else None
+        while True:
+            names = await self._call(self._client.get_children_async, path, listener, absent=None)
+            if names is not None:
+                return sorted(names)
+            stat = await self._call(self._client.exists_async, path, listener, absent=None)
+            if stat is None:
+                return []
 
     async def ensure(self, path: str) -> None:
         """Create a node without data, and its parents, unless they exist."""
-        await self._call(self._client.ensure_path_async, path)
+        parts = path.strip("/").split("/")
+        for end in range(1, len(parts) + 1):
+            part = "/" + "/".join(parts[:end])
+            if await self._call(self._client.exists_async, part, absent=None) is not None:
+                continue
+            with contextlib.suppress(NodeExistsError):
+                await self._call(self._client.create_async, part, b"", self._acl_of(part))
+
+    async def protect(self, path: str) -> bool:
+        """Give a node the list of its path; whether it had another one.
+
+        Without credentials, and for a node that is gone, nothing changes.
+        """
+        wanted = self._acl_of(path)
+        answer = await self._call(self._client.get_acls_async, path, absent=None)
+        if wanted is None or answer is None or set(answer[0]) == set(wanted):
+            return False
+        await self._call(self._client.set_acls_async, path, wanted, absent=None)
+        return True
 
     async def delete(self, path: str) -> None:
         """Delete a node. Idempotent."""

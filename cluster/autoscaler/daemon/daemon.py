@@ -52,10 +52,12 @@ from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import LeadershipLost, MesaformError, NotFound, Retryable
 from mesaform.config.schema import ClusterSpec
 from mesaform.http import HttpServer, HttpSettings, http_settings
+from mesaform.mesos.credential import Credential, credential_from
 from mesaform.mesos.operator import OperatorClient
 from mesaform.topology.names import spec_parameter_name
 from mesaform.topology.ports import Port
 from mesaform.topology.user_data import ShutdownReport
+from mesaform.zookeeper import access
 from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper, split_zk_url
 
@@ -82,6 +84,8 @@ class Settings:
     port: int
     region: str
     http: HttpSettings = field(default_factory=HttpSettings)
+    zk_credentials: access.Credentials | None = None
+    credential: Credential | None = None
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -94,13 +98,13 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         KeyError: a variable is missing.
 
     """
-    zk_hosts, zk_path = split_zk_url(environment["MESAFORM_ZK"])
+    zk = access.read_zk_url(environment["MESAFORM_ZK"])
     master_hosts, _ = split_zk_url(environment["MESAFORM_MASTERS"])
     host, _, port = environment.get("MESAFORM_BIND", f"127.0.0.1:{Port.AUTOSCALER}").rpartition(":")
     return Settings(
         cluster=environment["MESAFORM_CLUSTER"],
-        zk_hosts=zk_hosts,
-        zk_path=zk_path,
+        zk_hosts=zk.hosts,
+        zk_path=zk.path,
         masters=tuple(
             f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}"
             for item in master_hosts.split(",")
@@ -109,6 +113,8 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         port=int(port),
         region=environment["AWS_REGION"],
         http=http_settings(environment, host),
+        zk_credentials=zk.credentials,
+        credential=credential_from(environment, "MESAFORM_"),
     )
 
 
@@ -354,7 +360,7 @@ def rest_s(next_pass_at: float | None, interval_s: float, now: float) -> float:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Take part in the election, and lead when elected, until `stop` is set."""
     telemetry = Telemetry()
-    zk = ZooKeeper(settings.zk_hosts)
+    zk = ZooKeeper(settings.zk_hosts, credentials=settings.zk_credentials)
     leader = Leader()
     hosts = [str(URL(master).host) for master in settings.masters]
     page = Page(telemetry, lambda: leader.address, hosts, f"{settings.host}:{settings.port}")
@@ -426,7 +432,7 @@ async def _lead(
         control=S3Control(bucket, settings.cluster, settings.region),
         specs=SpecSource(settings.cluster, settings.region),
         telemetry=telemetry,
-        probe=ProbeFramework(settings.masters, session, clock.now),
+        probe=ProbeFramework(settings.masters, session, clock.now, settings.credential),
         learner=Learner(S3Control(bucket, settings.cluster, settings.region)),
         address=address,
         clock=clock,

@@ -23,6 +23,7 @@ from mesaform.autoscaler.model.shape import Shape, shape_of
 from mesaform.autoscaler.observation import probe
 from mesaform.autoscaler.observation.mesos_framework_parser import PROBE
 from mesaform.common.errors import MesaformError, Permanent, Retryable
+from mesaform.mesos.credential import Credential
 from mesaform.mesos.messages import Capability, FrameworkInfo, from_wire, ident
 from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
 from mesaform.mesos.scheduler_api import (
@@ -60,7 +61,9 @@ class ProbeFramework:
         masters: Sequence[str],
         session: aiohttp.ClientSession,
         clock: Callable[[], float] = time.time,
+        credential: Credential | None = None,
     ) -> None:
+        self._credential = credential
         self._masters = itertools.cycle(masters)
         self._session = session
         self._clock = clock
@@ -129,6 +132,7 @@ class ProbeFramework:
                 an_info(),
                 self._session,
                 lambda line: log.info("probe", what=line),
+                self._credential,
             )
             try:
                 await self._client.run(self._on_event)
@@ -186,7 +190,9 @@ class ProbeFramework:
                 return []
 
     def _update(self, shapes: Sequence[Shape]) -> Call:
-        info = structs.replace(an_info(), offer_filters={PROBE: probe.shapes_as_filters(shapes)})
+        filters = {PROBE: probe.shapes_as_filters(shapes)}
+        principal = self._credential.principal if self._credential else None
+        info = structs.replace(an_info(), offer_filters=filters, principal=principal)
         if self._client is not None and self._client.framework_id:
             info = structs.replace(info, id=ident(self._client.framework_id))
         return update_framework(info)

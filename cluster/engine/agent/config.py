@@ -9,14 +9,16 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesaform.common.durations import parse_mesos_duration_s
 from mesaform.common.errors import BadInput
 from mesaform.common.resources import Range, Resources
+from mesaform.engine.agent.identity import UserPolicy
 from mesaform.http import HttpSettings, http_settings
 from mesaform.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Scalar, Text, to_wire
+from mesaform.topology.instance_identity import PROOF_VARIABLE
 
 DEFAULT_PORT = 5051
 MESOS_VERSION = "1.12.0"
@@ -24,8 +26,17 @@ MESOS_VERSION = "1.12.0"
 DEFAULT_LINK_PORT = 5052
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PRIVATE_PREFIXES = (
-    "MESOS_", "LIBPROCESS_", "MESAFORM_LINK_PORT", "MESAFORM_HTTP_", "GRPC_", "NOTIFY_SOCKET",
-)  # fmt: skip
+    "MESOS_",
+    "LIBPROCESS_",
+    "MESAFORM_LINK_PORT",
+    "MESAFORM_TASK_USER",
+    "MESAFORM_ALLOW_ROOT_TASKS",
+    "MESAFORM_IDENTITY_",
+    PROOF_VARIABLE,
+    "MESAFORM_HTTP_",
+    "GRPC_",
+    "NOTIFY_SOCKET",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,8 @@ class Config:
 
     `master` is `zk://…/path`, or `host:port` of the only master. Addresses are IPv4. `gc_delay_s`
     is how long the sandbox of an ended task stays while the disk is not full (MESOS_GC_DELAY).
-    `task_environment` is what tasks inherit.
+    `task_environment` is what tasks inherit, `users` as whom they run. `proof_file` has the signed
+    identity of this instance, which only root reads; empty: the agent proves nothing.
     """
 
     master: str
@@ -50,6 +62,8 @@ class Config:
     flags: Mapping[str, str]
     task_environment: Mapping[str, str]
     http: HttpSettings
+    users: UserPolicy = field(default_factory=UserPolicy)
+    proof_file: str = ""
 
     @property
     def info(self) -> AgentInfo:
@@ -89,6 +103,11 @@ class Config:
             flags=_flags(environment),
             task_environment=_task_environment(environment),
             http=http_settings(environment, ip, hostname),
+            users=UserPolicy(
+                environment.get("MESAFORM_TASK_USER", ""),
+                environment.get("MESAFORM_ALLOW_ROOT_TASKS", "1") == "1",
+            ),
+            proof_file=environment.get(PROOF_VARIABLE, ""),
         )
 
 

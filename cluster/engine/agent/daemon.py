@@ -42,6 +42,7 @@ from mesaform.engine.agent.events import (
 from mesaform.engine.agent.gc import collect_repeatedly, touch
 from mesaform.engine.agent.layout import Layout
 from mesaform.engine.agent.posix import PosixContainerizer
+from mesaform.engine.agent.proof import current_proof
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.engine.agent.uplink import Uplink
 from mesaform.engine.agent.views import Snapshot
@@ -89,7 +90,12 @@ class Agent:
         limiter.remove_abandoned(time.time())
         log.info("limits_detected", limits=limits)
         self.containerizer: Containerizer = PosixContainerizer(
-            self.layout, self.dispatch, self._spawn, limiter, config.task_environment
+            self.layout,
+            self.dispatch,
+            self._spawn,
+            limiter,
+            config.task_environment,
+            config.users,
         )
 
     def now(self) -> float:
@@ -237,6 +243,7 @@ class Agent:
             address=f"{self.config.ip}:{self.http_port}",
             version=MESOS_VERSION,
             tasks=self.core.known_tasks(),
+            identity=current_proof(self.config.proof_file),
         )
 
     def _on_master(self, message: link.FromMaster) -> None:

@@ -46,6 +46,41 @@ class Identity:
                 os.lchown(Path(folder) / name, self.uid, self.gid)
 
 
+@dataclass(frozen=True, slots=True)
+class UserPolicy:
+    """As whom tasks run.
+
+    Attributes:
+        default_user: the user of tasks that name none; empty: the agent's own user.
+        allows_root: whether tasks may run as root. If not, root counts as no name; the master
+            refuses commands that name it.
+
+    """
+
+    default_user: str = ""
+    allows_root: bool = True
+
+    def identity_of(self, user: str | None) -> Identity | None:
+        """The identity of a task's processes; None: the agent's own.
+
+        Raises:
+            UnknownUser: the agent is root, and the machine has no such user.
+
+        """
+        if os.geteuid() != 0:
+            return None
+        if not user or (_is_root(user) and not self.allows_root):
+            user = self.default_user
+        return identity_of(user)
+
+
+def _is_root(user: str) -> bool:
+    try:
+        return pwd.getpwnam(user).pw_uid == 0
+    except KeyError:
+        return False
+
+
 def identity_of(user: str | None) -> Identity | None:
     """The identity of a user; None when the agent is not root, or the user is the agent's own.
 

@@ -24,7 +24,7 @@ from mesaform.engine.agent.cgroups import Limiter
 from mesaform.engine.agent.containerizer import ContainerSpec, Usage
 from mesaform.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
 from mesaform.engine.agent.fetcher import FetchFailed, fetch
-from mesaform.engine.agent.identity import Identity, ProcessUser, UnknownUser, identity_of
+from mesaform.engine.agent.identity import Identity, ProcessUser, UnknownUser, UserPolicy
 from mesaform.engine.agent.layout import Layout
 from mesaform.mesos.messages import CommandInfo
 
@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 RUNNER = Path(__file__).with_name("runner.py")
 INTERPRETER_OPTIONS = ("-I", "-S")  # no environment, no site-packages: the runner needs neither
+SANDBOX_MODE = 0o750
 KILL_STRAYS_ROUNDS = 20
 """Rounds of killing processes that fork meanwhile; each round takes milliseconds."""
 _CGROUP_RETRY_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -62,6 +63,7 @@ class PosixContainerizer:
         spawn: starts a named task in the agent's task group.
         limiter: limits containers, where the machine allows it.
         environment: what tasks inherit; their own variables have precedence.
+        users: as whom tasks run.
 
     """
 
@@ -72,7 +74,9 @@ class PosixContainerizer:
         spawn: Spawn,
         limiter: Limiter,
         environment: Mapping[str, str],
+        users: UserPolicy | None = None,
     ) -> None:
+        self._users = users or UserPolicy()
         self._layout = layout
         self._report = report
         self._spawn = spawn
@@ -125,8 +129,8 @@ class PosixContainerizer:
         container = self._containers.get(container_id)
         if container is None or container.is_over:
             return False
-        environment = {**self._task_environment(container.spec), **_variables(command)}
-        identity = identity_of(container.spec.user)
+        identity = self._users.identity_of(container.spec.user)
+        environment = {**self._task_environment(container.spec, identity), **_variables(command)}
         program, argv = _program_and_argv(command)
         container.was_entered = True
         process = await asyncio.create_subprocess_exec(
@@ -200,9 +204,10 @@ class PosixContainerizer:
 
     async def _start(self, container: _Container) -> None:
         spec = container.spec
-        identity = identity_of(spec.user)
+        identity = self._users.identity_of(spec.user)
         sandbox = self.sandbox(spec)
         sandbox.mkdir(parents=True, exist_ok=True)
+        sandbox.chmod(SANDBOX_MODE)
         for name in ("stdout", "stderr"):
             (sandbox / name).touch()
         if identity is not None:
@@ -219,7 +224,7 @@ class PosixContainerizer:
     ) -> None:
         spec = container.spec
         attempt = self._layout.new_attempt(spec.container_id)
-        environment = self._task_environment(spec)
+        environment = self._task_environment(spec, identity)
         program, argv = _program_and_argv(spec.command)
         started_read, started_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         arguments = (
@@ -317,10 +322,13 @@ class PosixContainerizer:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(container.pidfd, number)
 
-    def _task_environment(self, spec: ContainerSpec) -> dict[str, str]:
+    def _task_environment(self, spec: ContainerSpec, identity: Identity | None) -> dict[str, str]:
         sandbox = str(self.sandbox(spec))
+        # Another user cannot write to the agent's home.
+        home = {"HOME": sandbox} if identity else {}
         return {
             **self._environment,
+            **home,
             "MESOS_SANDBOX": sandbox,
             "MESOS_DIRECTORY": sandbox,
             "MESOS_TASK_ID": spec.task_id,

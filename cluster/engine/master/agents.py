@@ -73,7 +73,7 @@ def _with_new_id(state: State, event: AgentRegistering) -> AgentRegistering:
 def _store_admission(state: State, event: AgentRegistering) -> None:
     state.registering.add(event.link_id)
     info = _info_of(event)
-    change = Admit(event.register.agent_id or "", info, state.now)
+    change = Admit(event.register.agent_id or "", info, state.now, event.instance_id)
     state.effects.append(Store(change, event))
 
 
@@ -86,7 +86,11 @@ def _is_unchanged(state: State, agent_id: str, event: AgentRegistering) -> bool:
     if agent_id not in state.recovered or agent_id in state.in_flight:
         return False
     record = state.record(agent_id)
-    return record is not None and _info_of(event) == record.info
+    return (
+        record is not None
+        and _info_of(event) == record.info
+        and event.instance_id in {"", record.instance_id}
+    )
 
 
 def _gone_text(agent_id: str) -> str:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesaform.common.durations import parse_mesos_duration_s
 from mesaform.common.errors import BadInput
 from mesaform.common.json_types import JsonObject
+from mesaform.engine.master.authentication import (
+    FrameworkAuthenticator,
+    authenticator_from,
+    denied_users,
+)
 from mesaform.engine.master.state import (
     MAX_COMPLETED_FRAMEWORKS,
     MAX_COMPLETED_TASKS,
@@ -19,7 +24,8 @@ from mesaform.engine.master.state import (
     Config,
 )
 from mesaform.http import HttpSettings, http_settings
-from mesaform.zookeeper.session import split_zk_url
+from mesaform.topology.instance_identity import InstanceVerifier, verifier_from
+from mesaform.zookeeper.access import Credentials, read_zk_url
 
 CAPABILITIES = ("AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2")
 """MasterInfo.Capability names of the Mesos release whose protocol the engine speaks."""
@@ -30,7 +36,8 @@ class Settings:
     """What a master is started with.
 
     `zk_session_timeout_s` is 6 s by default (Mesos: 10 s), so that a dead leader is replaced within
-    10 s.
+    10 s. `zk_credentials` is the owner of the master's nodes, None where they are open. `verifier`
+    decides which agents are taken; None takes every agent.
     """
 
     ip: str
@@ -44,6 +51,9 @@ class Settings:
     zk_session_timeout_s: float
     core: Config
     http: HttpSettings
+    zk_credentials: Credentials | None = None
+    authenticator: FrameworkAuthenticator = field(default_factory=FrameworkAuthenticator)
+    verifier: InstanceVerifier | None = None
 
 
 def read_settings(env: Mapping[str, str]) -> Settings:
@@ -54,12 +64,13 @@ def read_settings(env: Mapping[str, str]) -> Settings:
 
     """
     ip = _required(env, "MESOS_IP", "the address to listen on, such as 127.42.1.10")
-    hosts, path = split_zk_url(_required(env, "MESOS_ZK", "zk://host:port,host:port/mesos"))
+    zk = read_zk_url(_required(env, "MESOS_ZK", "zk://host:port,host:port/mesos"))
     core = Config(
         allocation_interval_s=_duration(env, "MESOS_ALLOCATION_INTERVAL", "1secs"),
         ping_interval_s=_duration(env, "MESOS_AGENT_PING_TIMEOUT", "15secs"),
         max_missed_pings=_number(env, "MESOS_MAX_AGENT_PING_TIMEOUTS", "5"),
         reregister_timeout_s=_duration(env, "MESOS_AGENT_REREGISTER_TIMEOUT", "10mins"),
+        denied_users=denied_users(env),
     )
     hostname = env.get("MESOS_HOSTNAME") or ip
     return Settings(
@@ -68,12 +79,15 @@ def read_settings(env: Mapping[str, str]) -> Settings:
         link_port=_number(env, "MESAFORM_LINK_PORT", "5052"),
         hostname=hostname,
         cluster=env.get("MESOS_CLUSTER") or "",
-        zk_hosts=hosts,
-        zk_path=path,
+        zk_hosts=zk.hosts,
+        zk_path=zk.path,
         work_dir=env.get("MESOS_WORK_DIR") or "",
         zk_session_timeout_s=_duration(env, "MESOS_ZK_SESSION_TIMEOUT", "6secs"),
         core=core,
         http=http_settings(env, ip, hostname),
+        zk_credentials=zk.credentials,
+        authenticator=authenticator_from(env),
+        verifier=verifier_from(env),
     )
 
 
@@ -117,8 +131,9 @@ def flags(settings: Settings) -> dict[str, str]:
         "agent_reregister_timeout": f"{core.reregister_timeout_s:g}secs",
         "allocation_interval": f"{core.allocation_interval_s:g}secs",
         "allocator": "hierarchical",
-        "authenticate_agents": "false",
+        "authenticate_agents": str(settings.verifier is not None).lower(),
         "authenticate_frameworks": "false",
+        "authenticate_http_frameworks": str(settings.authenticator.is_required).lower(),
         "cluster": settings.cluster,
         "framework_sorter": "drf",
         "hostname": settings.hostname,

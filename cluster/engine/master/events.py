@@ -45,11 +45,15 @@ class SchedulerCall:
 
 @dataclass(frozen=True, slots=True)
 class AgentRegistering:
-    """The first message on a new link. The core sets `is_new` when it gives the agent an id."""
+    """The first message on a new link. The core sets `is_new` when it gives the agent an id.
+
+    `instance_id` is the instance that the agent proved to be; empty where none is asked for.
+    """
 
     link_id: str
     register: link.Register
     is_new: bool = False
+    instance_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

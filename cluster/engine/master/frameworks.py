@@ -68,9 +68,17 @@ def _problem(state: State, event: Subscribe) -> str | None:
         if problem is not None:
             return f"Invalid role '{role}': {problem}"
     known = state.frameworks.get(event.framework_id or "")
-    if known is None or known.is_recovered:
-        return None
-    return invalid_change(known.info, event.info)
+    return None if known is None else _invalid_takeover(known, event.info)
+
+
+def _invalid_takeover(known: Framework, info: FrameworkInfo) -> str | None:
+    """Why a framework's id cannot be used with this FrameworkInfo; None when it can.
+
+    What agents report of a framework may be older than the framework, but has its principal.
+    """
+    if not known.is_recovered:
+        return invalid_change(known.info, info)
+    return invalid_change(known.info, info, ("principal",) if known.info.principal else ())
 
 
 def invalid_role(role: str) -> str | None:
@@ -84,9 +92,14 @@ def invalid_role(role: str) -> str | None:
     return None
 
 
-def invalid_change(old: FrameworkInfo, new: FrameworkInfo) -> str | None:
-    """Why `new` cannot replace `old`, in Mesos' words; None when it can."""
-    for name in IMMUTABLE_FIELDS:
+def invalid_change(
+    old: FrameworkInfo, new: FrameworkInfo, names: tuple[str, ...] = IMMUTABLE_FIELDS
+) -> str | None:
+    """Why `new` cannot replace `old`, in Mesos' words; None when it can.
+
+    `names` are the fields that may not change.
+    """
+    for name in names:
         before, after = getattr(old, name) or "", getattr(new, name) or ""
         if before != after:
             return (

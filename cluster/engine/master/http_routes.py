@@ -12,6 +12,7 @@ from aiohttp import web
 from mesaform.common.json_types import JsonObject, as_object
 from mesaform.engine.documents import Document
 from mesaform.engine.master import http_operator, http_scheduler
+from mesaform.engine.master.authentication import FrameworkAuthenticator
 from mesaform.engine.master.http_common import empty, text
 from mesaform.engine.master.http_legacy import PATHS, answer, answer_read, health
 from mesaform.engine.master.http_operator import ProcessFacts
@@ -30,6 +31,7 @@ class Host(Protocol):
     term: Term | None
     leader: JsonObject | None
     own_address: tuple[str, int]
+    authenticator: FrameworkAuthenticator
 
     def version(self) -> Document:
         """VersionInfo."""
@@ -96,7 +98,7 @@ class HttpApi:
             case "":
                 return self._asset(path)
             case "api/v1/scheduler":
-                return await http_scheduler.answer_call(request, term)
+                return await http_scheduler.answer_call(request, term, self._host.authenticator)
             case "api/v1":
                 return await http_operator.answer_call(request, term, self._facts)
         return answer_read(request, path, term.core.state, self._host.process())

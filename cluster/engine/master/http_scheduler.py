@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import uuid
 
+import msgspec
 from aiohttp import web
 
+from mesaform.engine.master.authentication import (
+    CHALLENGE,
+    FrameworkAuthenticator,
+    Unauthenticated,
+)
 from mesaform.engine.master.events import SchedulerCall, Subscribe
 from mesaform.engine.master.frameworks import invalid_change
 from mesaform.engine.master.http_common import (
@@ -33,8 +39,23 @@ STREAM_ID = "Mesos-Stream-Id"
 UUID_BYTES = 16
 
 
-async def answer_call(request: web.Request, term: Term) -> web.StreamResponse:
+async def answer_call(
+    request: web.Request, term: Term, authenticator: FrameworkAuthenticator
+) -> web.StreamResponse:
     """Answer a call of the scheduler API on a leading master."""
+    try:
+        principal = authenticator.principal_of(request.headers.get("Authorization"))
+        return await _answer(request, term, authenticator, principal)
+    except Unauthenticated:
+        return web.Response(status=401, text="401 Unauthorized.", headers=CHALLENGE)
+
+
+async def _answer(
+    request: web.Request,
+    term: Term,
+    authenticator: FrameworkAuthenticator,
+    principal: str | None,
+) -> web.StreamResponse:
     refusal = not_post(request)
     if refusal is not None:
         return refusal
@@ -45,8 +66,29 @@ async def answer_call(request: web.Request, term: Term) -> web.StreamResponse:
     if problem is not None:
         return text(400, f"Failed to validate scheduler::Call: {problem}")
     if call.type == "SUBSCRIBE" and call.subscribe is not None:
-        return await _subscribe(request, term, call.subscribe)
-    return _feed(request, term, call)
+        problem = authenticator.check(principal, call.subscribe.framework_info.principal)
+        if problem is not None:
+            return text(400, f"Failed to validate scheduler::Call: {problem}")
+        return await _subscribe(request, term, call.subscribe, principal)
+    return _feed_known(request, term, call, authenticator, principal)
+
+
+def _feed_known(
+    request: web.Request,
+    term: Term,
+    call: Call,
+    authenticator: FrameworkAuthenticator,
+    principal: str | None,
+) -> web.Response:
+    """Feed a call of a framework that subscribed, if the caller has its principal."""
+    framework_id = call.framework_id.value if call.framework_id is not None else ""
+    framework = term.core.state.frameworks.get(framework_id)
+    if framework is None:
+        return text(400, "Framework cannot be found")
+    problem = authenticator.check(principal, framework.info.principal or "")
+    if problem is not None:
+        return text(400, problem)
+    return _feed(request, term, call, framework)
 
 
 def invalid_call(call: Call) -> str | None:
@@ -80,7 +122,9 @@ def _invalid_body(call: Call) -> str | None:
     return None
 
 
-async def _subscribe(request: web.Request, term: Term, body: SubscribeBody) -> web.StreamResponse:
+async def _subscribe(
+    request: web.Request, term: Term, body: SubscribeBody, principal: str | None
+) -> web.StreamResponse:
     if not accepts(request, JSON):
         return text(406, NOT_ACCEPTABLE)
     if STREAM_ID in request.headers:
@@ -90,6 +134,8 @@ async def _subscribe(request: web.Request, term: Term, body: SubscribeBody) -> w
     stream = Stream(disconnector(request))
     term.streams[stream_id] = stream
     info = body.framework_info
+    if principal is not None and info.principal is None:
+        info = msgspec.structs.replace(info, principal=principal)
     framework_id = (info.id.value or None) if info.id is not None else None
     try:
         term.handle(Subscribe(stream_id, info, framework_id, tuple(body.suppressed_roles)))
@@ -101,11 +147,7 @@ async def _subscribe(request: web.Request, term: Term, body: SubscribeBody) -> w
     return response
 
 
-def _feed(request: web.Request, term: Term, call: Call) -> web.Response:
-    framework_id = call.framework_id.value if call.framework_id is not None else ""
-    framework = term.core.state.frameworks.get(framework_id)
-    if framework is None:
-        return text(400, "Framework cannot be found")
+def _feed(request: web.Request, term: Term, call: Call, framework: Framework) -> web.Response:
     refusal = _wrong_stream(request, framework)
     if refusal is None:  # a response is falsy, so `or` does not do
         refusal = _wrong_update(framework, call)

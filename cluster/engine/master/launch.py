@@ -112,6 +112,10 @@ def _carry_out(state: State, target: Target, operation: Operation, free: Resourc
     framework, agent = target.framework, target.agent
     for info in operation.task_infos:
         task = _make_task(target, info)
+        if (problem := _unauthorized(state, framework, info)) is not None:
+            cause = Cause("TASK_ERROR", "REASON_TASK_UNAUTHORIZED", problem)
+            refuse_task(state, framework, task.id, agent.id, cause)
+            continue
         problem = (
             NOT_SUPPORTED.format("task groups")
             if operation.launch_group
@@ -126,6 +130,21 @@ def _carry_out(state: State, target: Target, operation: Operation, free: Resourc
         state.send_to_agent(agent, link.Launch(framework.info, task.info))
         state.publish("TASK_ADDED", {"task": task_json(task)})
     return free
+
+
+def _unauthorized(state: State, framework: Framework, info: TaskInfo) -> str | None:
+    """Why a task may not run as its user, in Mesos' words; None when it may.
+
+    A user that only the framework names is no reason: the agent replaces it by its default
+    (`engine.agent.identity.UserPolicy`).
+    """
+    user = info.command.user if info.command is not None else None
+    if user is None or user not in state.config.denied_users:
+        return None
+    return (
+        f"Not authorized to launch task {info.task_id.value} of framework {framework.id} "
+        f"under user '{user}'"
+    )
 
 
 def _make_task(target: Target, info: TaskInfo) -> Task:

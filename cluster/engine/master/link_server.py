@@ -23,10 +23,12 @@ from mesaform.common.backoff import Backoff
 from mesaform.common.errors import Busy
 from mesaform.engine import link
 from mesaform.engine.link_validation import read_from_agent
+from mesaform.engine.master.agent_identity import instance_of
 from mesaform.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
 from mesaform.engine.master.state import INTERNAL_ERROR
 from mesaform.engine.master.term import CallFailed, EndOfLink, LinkQueue, Term
 from mesaform.http import UNHANDLED
+from mesaform.topology.instance_identity import InstanceVerifier, Unproven
 
 if TYPE_CHECKING:
     from grpc.aio import Server, ServicerContext
@@ -75,6 +77,9 @@ class LinkServer:
     Args:
         term: gives this master's present term of leadership, or None.
         first_message_timeout_s: the time in which a peer must send `Register`.
+        verifier: decides which agents are taken; None takes every agent.
+
+    `refusals` counts the agents that were not.
 
     """
 
@@ -82,8 +87,11 @@ class LinkServer:
         self,
         term: Callable[[], Term | None],
         first_message_timeout_s: float = FIRST_MESSAGE_TIMEOUT_S,
+        verifier: InstanceVerifier | None = None,
     ) -> None:
         self._term = term
+        self._verifier = verifier
+        self.refusals = 0
         self._first_message_timeout_s = first_message_timeout_s
         self._server: Server | None = None
         self._rejections: dict[str, Rejections] = {}
@@ -131,7 +139,10 @@ class LinkServer:
         try:
             await self._serve(term, requests, context)
         except link.BadMessage as error:
-            await self._reject(context, str(error))
+            await self._reject(context, str(error), grpc.StatusCode.INVALID_ARGUMENT)
+        except Unproven as error:
+            self.refusals += 1
+            await self._reject(context, str(error), grpc.StatusCode.PERMISSION_DENIED)
         except CallFailed as error:
             error_id = uuid.uuid4().hex[:12]
             UNHANDLED.add(PORT)
@@ -145,16 +156,18 @@ class LinkServer:
 
         Raises:
             BadMessage: the agent sent something else than the protocol says, or it is rejected.
+            Unproven: the agent does not prove that it may register like this.
             CallFailed: a message met a fault of the master.
 
         """
         register = await self._first_message(requests)
+        instance_id = self._instance_of(register, context.peer(), term)
         link_id = uuid.uuid4().hex
         queue: LinkQueue = asyncio.Queue()
         term.links[link_id] = queue
         reader = asyncio.create_task(_read(term, link_id, requests, queue), name=f"link {link_id}")
         try:
-            term.handle(AgentRegistering(link_id, register))
+            term.handle(AgentRegistering(link_id, register, instance_id=instance_id))
             while not term.is_over:
                 message = await queue.get()
                 if isinstance(message, EndOfLink):
@@ -179,7 +192,7 @@ class LinkServer:
             raise link.BadMessage("the first message must be Register")
         return message
 
-    async def _reject(self, context: ServicerContext, why: str) -> None:
+    async def _reject(self, context: ServicerContext, why: str, code: grpc.StatusCode) -> None:
         """End a link with the reason, after a pause that grows with the peer's rejections.
 
         The pause delays a peer that repeats its message, and nobody else. Few of a peer's streams
@@ -198,12 +211,24 @@ class LinkServer:
             finally:
                 rejections.waiting -= 1
         self._forget_old(now)
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why[:MAX_REASON_LENGTH])
+        await context.abort(code, why[:MAX_REASON_LENGTH])
 
     def _forget_old(self, now: float) -> None:
         for peer, rejections in list(self._rejections.items()):
             if not rejections.waiting and now - rejections.last_at > FORGET_REJECTIONS_S:
                 del self._rejections[peer]
+
+    def _instance_of(self, register: link.Register, peer: str, term: Term) -> str:
+        """The instance that the agent proves to be; empty without a verifier.
+
+        Raises:
+            Unproven: it proves none, or another one than the agent id's.
+
+        """
+        if self._verifier is None:
+            return ""
+        record = term.core.state.record(register.agent_id) if register.agent_id else None
+        return instance_of(register, peer, record, self._verifier)
 
 
 async def _read(term: Term, link_id: str, requests: AsyncIterator[bytes], queue: LinkQueue) -> None:

@@ -78,13 +78,14 @@ class MasterProcess:
         self.set_aside: list[SetAside] = []
         self.faults: Counter[str] = Counter()
         self._ids = Ids(self.id)
+        self.authenticator = settings.authenticator
         self._http = HttpServer(
             HttpApi(self).app(),
             http_port(settings.port, allows_jsonp=settings.http.allows_jsonp),
             settings.http.hosts,
             shutdown_s=0.5,
         )
-        self._links = LinkServer(lambda: self.term)
+        self._links = LinkServer(lambda: self.term, verifier=settings.verifier)
 
     def clock(self) -> float:
         """Seconds since the epoch, never decreasing."""
@@ -98,7 +99,11 @@ class MasterProcess:
             ZooKeeperUnavailable: no server of the ensemble answered at the start.
 
         """
-        zk = ZooKeeper(self.settings.zk_hosts, session_timeout_s=self.settings.zk_session_timeout_s)
+        zk = ZooKeeper(
+            self.settings.zk_hosts,
+            session_timeout_s=self.settings.zk_session_timeout_s,
+            credentials=self.settings.zk_credentials,
+        )
         try:
             await self._listen()
             await zk.start(START_ZOOKEEPER_S)

@@ -54,13 +54,15 @@ TaskKey = tuple[str, str]
 class Config:
     """Time-outs in seconds, with the defaults of Mesos.
 
-    An agent is unreachable after `max_missed_pings` pings without an answer.
+    An agent is unreachable after `max_missed_pings` pings without an answer. No task's command may
+    name one of `denied_users`.
     """
 
     allocation_interval_s: float = 1.0
     ping_interval_s: float = 15.0
     max_missed_pings: int = 5
     reregister_timeout_s: float = 600.0
+    denied_users: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

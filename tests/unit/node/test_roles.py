@@ -21,6 +21,7 @@ from mesaform.topology.user_data import (
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
 ENSEMBLE = "127.42.0.10:2181,127.42.32.10:2181,127.42.64.10:2181"
+NO_ROOT_TASKS = '{"run_tasks":[{"principals":{"type":"NONE"},"users":{"values":["root"]}}]}'
 DIR = PurePosixPath("/var/lib/mesaform")
 PROGRAMS = Programs(
     python="/opt/mesaform/venv/bin/python",
@@ -72,6 +73,7 @@ def test_the_engine_master_gets_its_address_the_ensemble_and_a_quorum_of_two() -
         "MESOS_HOSTNAME": MASTERS[1],
         "MESOS_WORK_DIR": "/var/lib/mesaform/engine-master",
         "MESAFORM_LINK_PORT": "5052",
+        "MESOS_ACLS": NO_ROOT_TASKS,
     }
 
 
@@ -84,6 +86,7 @@ def test_services_and_autoscaler_get_the_masters_and_their_election_paths() -> N
         "MARATHON_HTTP_ADDRESS": MASTERS[1],
         "MARATHON_HTTP_PORT": "8080",
         "MARATHON_HOSTNAME": MASTERS[1],
+        "MARATHON_MESOS_USER": "nobody",
     }
     assert by_name["autoscaler"].argv[1:] == ("-m", "mesaform.autoscaler")
     assert mesaform_environment(by_name["autoscaler"]) == {
