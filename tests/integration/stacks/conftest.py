@@ -19,7 +19,12 @@ agents:
   - {name: big, count: 0, types: [r5.xlarge], attributes: {rack: r1}}
 """
 
-DEPLOYMENT = {"deployment_id": "0123456789abcdef", "account_id": "111122223333", "region": "x"}
+DEPLOYMENT = {
+    "deployment_id": "0123456789abcdef",
+    "account_id": "111122223333",
+    "region": "x",
+    "secret": "5ec2e7" * 10,
+}
 
 
 def synthesize(folder: Path, text: str = CLUSTER_FILE) -> dict[str, dict]:

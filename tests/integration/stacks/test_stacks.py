@@ -81,6 +81,55 @@ def test_operators_reach_three_ports_of_masters_and_nothing_else(stacks):
     }
 
 
+def test_agents_reach_only_the_ports_of_masters_that_agents_use(stacks):
+    rules = [
+        rule
+        for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule")
+        if rule["security_group_id"] == "${aws_security_group.masters.id}"
+        and rule.get("referenced_security_group_id") == "${aws_security_group.agents.id}"
+    ]
+    assert {(rule["from_port"], rule["to_port"]) for rule in rules} == {
+        (2181, 2181),
+        (5050, 5050),
+        (9550, 9550),
+    }
+    assert all(rule["description"] for rule in rules)
+
+
+def test_agents_of_the_embedded_engine_also_reach_its_link_port(spec):
+    embedded = spec.model_copy(update={"engine": "embedded"})
+    reached = {
+        (rule.first_port, rule.last_port)
+        for rule in ports.ingress_rules(embedded)
+        if (rule.group, rule.source) == ("master", "agent")
+    }
+    assert reached == {(2181, 2181), (5050, 5050), (5052, 5052), (9550, 9550)}
+
+
+def test_only_masters_are_in_the_quorum_of_zookeeper(stacks):
+    quorum = [
+        rule
+        for rule in resources(stacks["network"], "aws_vpc_security_group_ingress_rule")
+        if rule["security_group_id"] == "${aws_security_group.masters.id}"
+        and any(rule["from_port"] <= port <= rule["to_port"] for port in (2888, 3888))
+    ]
+    assert {rule["referenced_security_group_id"] for rule in quorum} == {
+        "${aws_security_group.masters.id}"
+    }
+
+
+def test_the_clusters_secret_is_in_the_user_data_of_masters_and_nowhere_else(stacks):
+    secret = DEPLOYMENT["secret"]
+    masters = resources(stacks["masters"], "aws_instance")
+    assert [secret in master["user_data"] for master in masters] == [True, True, True]
+    for name in ("network", "agents", "notices"):
+        text = json.dumps(stacks[name])
+        assert secret not in text
+        assert base64.b64encode(secret.encode()).decode()[:20] not in text
+    for template in resources(stacks["agents"], "aws_launch_template"):
+        assert secret not in base64.b64decode(template["user_data"]).decode()
+
+
 def test_groups_have_no_rules_of_their_own_besides_and_the_default_group_is_closed(stacks):
     groups = resources(stacks["network"], "aws_security_group") + resources(
         stacks["network"], "aws_default_security_group"
