@@ -70,8 +70,9 @@ class StateRestored(Exception):
 class FrameworkSettings:
     """How the framework appears to the engine.
 
-    `url` is this server's own address, shown in the engine's page. `credential` proves its principal. `task_user` is the user of apps that name none; empty: the
-    framework's own, root, which the embedded engine replaces by the cluster's user of tasks.
+    `url` is this server's own address, shown in the engine's page. `credential` proves the
+    principal. `task_user` is the user of apps that name none; empty: the framework's own, root,
+    which the embedded engine replaces by the cluster's user of tasks.
     """
 
     url: str
