@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mesaform_images.lookup import recipe_digest
-from tests.support.zookeeper import free_port
+from tests.support.ports import free_port
 
 pytestmark = [
     pytest.mark.endtoend,

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import boto3
 
-from tests.support.zookeeper import free_port
+from tests.support.ports import free_port
 
 T = TypeVar("T")
 POLL_S = 0.25

@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 JARS = Path("/usr/share/java")
 HEAP_MIB = 64
 
@@ -17,14 +19,6 @@ HEAP_MIB = 64
 def available() -> bool:
     """Whether Java and Debian's ZooKeeper are installed."""
     return shutil.which("java") is not None and (JARS / "zookeeper.jar").exists()
-
-
-def free_port(address: str) -> int:
-    """A port nobody listens on at this address now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ZooKeeperServer:

@@ -29,7 +29,7 @@ from mesaform.topology.names import Tag, spec_parameter_name
 from mesaform.topology.user_data import Lease, ShutdownReport
 from mesaform.zookeeper.session import ZooKeeper
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
-from tests.support.zookeeper import free_port
+from tests.support.ports import free_port
 from tests.unit.autoscaler.builders import a_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]

@@ -17,7 +17,7 @@ from mesaform.engine import link
 from mesaform.engine.master.config import read_settings
 from mesaform.engine.master.shell import MasterProcess
 from mesaform.mesos.messages import AgentInfo, TaskStatus, ident, to_wire
-from tests.support.zookeeper import free_port
+from tests.support.ports import free_port
 from tests.unit.engine_master.world import JsonDict
 
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])

@@ -38,7 +38,7 @@ from tests.integration.engine_master.process import (
     eventually,
     running,
 )
-from tests.support.zookeeper import free_port
+from tests.support.ports import free_port
 from tests.unit.engine_master.world import SMALL
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]

@@ -24,6 +24,7 @@ from mesaform.topology.names import Tag
 from mesaform_images import bundle
 from mesaform_images.bake import bake
 from mesaform_images.lookup import find_image
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +64,7 @@ HANGS = REPORTS + 'report("running", "thinking"); time.sleep(600)'
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A local cloud of the module's own; gives the environment that points at it."""
     folder = tmp_path_factory.mktemp("cloud")
-    running = daemon.start(folder, port=0)
+    running = daemon.start(folder, port=free_port("127.0.0.1"))
     yield local_environment(running.url, REGION)
     daemon.stop(folder)
 

@@ -16,6 +16,7 @@ from botocore.config import Config
 
 from mesaform.common import proc
 from mesaform.localcloud import daemon, processes
+from tests.support.ports import free_port
 
 REGION = "us-east-1"
 BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
@@ -209,7 +210,7 @@ def processes_of(root: Path) -> set[int]:
 
 
 def start_cloud(root: Path, cidr: str) -> Cloud:
-    running = daemon.start(root, port=0)
+    running = daemon.start(root, port=free_port("127.0.0.1"))
     return Cloud(root, running.url, running.pid, cidr)
 
 

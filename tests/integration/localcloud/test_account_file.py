@@ -24,6 +24,7 @@ from mesaform.common.errors import MesaformError
 from mesaform.localcloud import daemon
 from tests.integration.localcloud.account_fixture import EXPECTED, FIXTURES, NETWORK, contents
 from tests.integration.localcloud.conftest import REGION, Cloud, eventually, start_cloud, stop_cloud
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 cli = CliRunner()
@@ -52,7 +53,7 @@ def copy_fixture(root: Path, name: str = "account-schema-1") -> None:
 def refusal(root: Path) -> str:
     """The error of a start."""
     with pytest.raises(MesaformError) as caught:
-        daemon.start(root, port=0)
+        daemon.start(root, port=free_port("127.0.0.1"))
     return str(caught.value)
 
 

@@ -14,6 +14,7 @@ from mesaform.cli import local
 from mesaform.common.errors import Busy, MissingPrerequisite
 from mesaform.localcloud import daemon
 from tests.integration.localcloud.conftest import Cloud
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 cli = CliRunner()
@@ -106,7 +107,7 @@ def test_faults_are_added_listed_and_cleared_from_the_command_line(cloud: Cloud)
 
 def test_a_start_without_a_port_listens_where_the_last_one_did(tmp_path: Path) -> None:
     """Machines that outlived a killed daemon know no other address."""
-    first = daemon.start(tmp_path, port=0)
+    first = daemon.start(tmp_path, port=free_port("127.0.0.1"))
     daemon.stop(tmp_path)
     again = daemon.start(tmp_path)
     daemon.stop(tmp_path)

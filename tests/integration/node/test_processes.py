@@ -14,7 +14,7 @@ import pytest
 
 from mesaform.node import process
 from tests.integration.node.nodes import IGNORES_SIGTERM, PARENT, Node, is_alive, until
-from tests.support.zookeeper import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -19,6 +19,7 @@ import pytest
 from mesaform.cli.context import Context, local_environment, open_context
 from mesaform_images.lookup import recipe_digest
 from tests.integration.provision.stub_files import cluster_text
+from tests.support.ports import free_port
 
 ADDRESS = "127.60.200.1"
 REGION = "us-east-1"
@@ -62,12 +63,6 @@ class Aws:
             for r in self.client("ec2").describe_instances(Filters=filters)["Reservations"]
             for i in r["Instances"]
         ]
-
-
-def free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from mesaform.aws.overrides import Override
 from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeLedger
 from tests.integration.webui.browser import Browser
-from tests.support.zookeeper import free_port
+from tests.support.ports import free_port
 from tests.unit.autoscaler.builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]

@@ -7,7 +7,7 @@ import pytest
 from mesaform.node.imds import Metadata, MetadataUnavailable
 from mesaform.node.model import Identity
 from tests.integration.node.metadata import INSTANCE, MetadataServer
-from tests.support.zookeeper import free_port
+from tests.support.ports import free_port
 
 
 class Clock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -13,13 +12,8 @@ import aiohttp
 from mesaform.services.server import serve
 from mesaform.services.settings import Settings
 from mesaform.zookeeper.session import ZooKeeper, split_zk_url
+from tests.support.ports import free_port
 from tests.support.scripted_engine import ScriptedEngine
-
-
-def free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 async def announce(zookeeper_url: str, engine: ScriptedEngine) -> None:
