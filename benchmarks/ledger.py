@@ -125,11 +125,12 @@ def minute_rows(at: float, minute: int, chance: random.Random) -> list[Row]:
 
 def history_row(at: float, chance: random.Random) -> Row:
     """Build the tasks of a minute."""
+    started_at = round(at, 1)
     tasks = [
-        [f"{chance.getrandbits(48):012x}", chance.randrange(APPS), round(at, 1), 1.5]
+        [f"{chance.getrandbits(48):012x}", chance.randrange(APPS), started_at, 1.5]
         for _ in range(33)
     ]
-    ended = [[task[0], task[2] + 900] for task in tasks]
+    ended = [[task[0], started_at + 900] for task in tasks]
     return {"kind": "history", "at": at, "groups": {}, "started": tasks, "ended": ended}
 
 

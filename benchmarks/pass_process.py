@@ -255,12 +255,8 @@ def _aws_clients() -> list[object]:
     """Return clients of the services that the daemon uses; their memory is measured."""
     import boto3
 
-    keys = {
-        "aws_access_key_id": "none",
-        "aws_secret_access_key": "none",
-        "region_name": "us-east-1",
-    }
-    return [boto3.client(name, **keys) for name in ("ec2", "s3", "ssm", "sqs", "sts")]
+    session: Any = boto3.session.Session("none", "none", region_name="us-east-1")
+    return [session.client(name) for name in ("ec2", "s3", "ssm", "sqs", "sts")]
 
 
 def _fleet() -> FakeFleet:
@@ -286,22 +282,25 @@ async def child(base: str, *, consolidation: bool) -> None:
     """Run passes as the daemon runs them, on a fleet in memory."""
     import aiohttp
 
-    from mesaform.autoscaler.daemon import daemon  # all that the daemon loads
     from mesaform.autoscaler.model.planner_state import PlannerState
+    from mesaform.autoscaler.observation.observer import Observer, ServicesClient
     from mesaform.autoscaler.planner.planner import plan
+    from mesaform.autoscaler.reporting.telemetry import Telemetry
+    from mesaform.mesos.operator import OperatorClient
     from tests.unit.autoscaler.builders import a_spec
 
+    importlib.import_module("mesaform.autoscaler.daemon.daemon")  # all that the daemon loads
     clients, fleet = _aws_clients(), _fleet()
     spec = a_spec(
         pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 1000}],
         consolidation={"enabled": consolidation},
     )
-    telemetry, memory, seconds = daemon.Telemetry(), PlannerState(leader_since=AT - 90_000), []
+    telemetry, memory, seconds = Telemetry(), PlannerState(leader_since=AT - 90_000), []
     telemetry.begin(cast("Ledger", Nowhere()))
     base_mib = resident_mib()
     async with aiohttp.ClientSession() as session:
-        operator = daemon.OperatorClient([base], session)
-        observer = daemon.Observer(operator, daemon.ServicesClient([base], session), fleet)
+        operator = OperatorClient([base], session)
+        observer = Observer(operator, ServicesClient([base], session), fleet)
 
         async def one_pass(memory: PlannerState, at: float) -> tuple[PlannerState, int, int]:
             snapshot = await observer.snapshot(spec, memory, (), None)
