@@ -1,7 +1,7 @@
 # What people type. Everything else is `mesaform --help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up down check test test-fast coverage mutants bench
+.PHONY: help setup up down check test test-fast coverage mutants fuzz bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
@@ -48,6 +48,10 @@ coverage: setup ## the quick tests with a report of what they run: coverage.xml,
 mutants: ## apply each fault of tests/mutants.toml: the tests it names must fail; about 10 min
 	@scripts/setup --tests
 	@scripts/mutants
+
+fuzz: ## an hour of generated inputs for every port, record and link; FUZZ_SECONDS, FUZZ_SEED
+	@scripts/setup --tests
+	$(RUN)/python -m tests.fuzz
 
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing

@@ -25,6 +25,7 @@ LANES = {
     "endtoend/test_interrupted.py": "endtoend",
     "endtoend/test_stories.py": "stories",
     "endtoend/test_wheel.py": "wheel",
+    "fuzz": "fuzz",
     "integration/autoscaler/test_daemon.py": "daemon",
     "integration/autoscaler/test_ledger_unavailable.py": "daemon",
     "integration/provision": "provision",

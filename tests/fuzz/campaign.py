@@ -1,0 +1,230 @@
+"""A campaign: sends generated inputs to targets in turn for a time, counts answers, keeps findings.
+
+Every answer of class 5xx that `EXPECTED_5XX` does not list is a finding, and so is no answer, an
+exception in this process, and a process that ended. Depends on hypothesis.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.exchange import Answer, NoAnswer, Request
+from tests.fuzz.inputs import Input, save
+
+BATCH = 20
+"""Inputs of one target before the next target's turn."""
+SHRINK_S = 2.0
+"""How long a new kind of failure is made smaller."""
+
+
+_ACTION = re.compile(rb"Action=([A-Za-z]{3,60})")
+_WORD = re.compile(rb"[a-z][a-z0-9_-]{1,20}")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A documented answer of class 5xx: to which target, with which text in it, and why."""
+
+    target: str
+    status: int
+    text: bytes
+    reason: str
+
+
+EXPECTED_5XX = (
+    Expected("5050", 501, b"", "a call that the embedded engine does not support; docs/engine.md"),
+    Expected("5051", 501, b"do not support", "a call that the embedded engine's agents lack"),
+    Expected("8080", 502, b"does not answer", "the agent behind the proxy does not answer"),
+    Expected("8080", 503, b"", "the services do not lead, or their master does not answer"),
+    Expected("9550", 503, b"no autoscaler leads", "no pass has been made yet"),
+    Expected("aws", 501, b"", "an action that the local cloud does not have; docs/localcloud.md"),
+    Expected("aws", 503, b"RequestLimitExceeded", "a fault that a fuzzed call has switched on"),
+    Expected("aws", 503, b"SlowDown", "a fault that a fuzzed call has switched on"),
+)
+"""Answers of class 5xx that are right. Every other one is a finding."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is fuzzed: a strategy of inputs, and what to do with one. `perform` may raise."""
+
+    name: str
+    inputs: st.SearchStrategy[Any]
+    perform: Callable[[Any], Answer]
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An input with a wrong result; `kind` is equal for inputs that show the same fault."""
+
+    target: str
+    kind: str
+    value: Input
+    detail: str
+
+
+class Wrong(Exception):
+    """Raised to have Hypothesis look for a smaller input of the same kind."""
+
+
+@dataclass
+class Campaign:
+    """Runs targets and collects what they answer.
+
+    Attributes:
+        folder: where inputs with wrong results are stored.
+        counts: answers by target and class.
+        findings: the smallest input of each kind of fault.
+
+    """
+
+    targets: Sequence[Target]
+    folder: Path
+    alive: Callable[[], Iterable[str]] = tuple
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
+    recent: list[tuple[str, Input]] = field(default_factory=list)
+    slowest: dict[str, float] = field(default_factory=dict)
+
+    def run(self, seconds: float, seed: int, is_enough: Callable[[], bool] = lambda: False) -> None:
+        """Fuzz for this time. Stops early when a process has ended, or when it is enough."""
+        until = time.monotonic() + seconds
+        turns = [target for target in self.targets for _ in range(target.weight)]
+        random.Random(seed).shuffle(turns)
+        number = 0
+        while time.monotonic() < until and not is_enough():
+            target = turns[number % len(turns)]
+            self.recent.clear()
+            self._batch(target, hash_of(seed, number), until)
+            number += 1
+            if ended := list(self.alive()):
+                self._keep_batch(ended)
+                return
+
+    def summary(self) -> list[str]:
+        """A line for each target: inputs, answers by class, the slowest answer."""
+        lines = []
+        for target in self.targets:
+            groups = {group: n for (name, group), n in self.counts.items() if name == target.name}
+            answers = ", ".join(f"{group} {groups[group]}" for group in sorted(groups))
+            slowest = self.slowest.get(target.name, 0.0)
+            lines.append(
+                f"{target.name:12} {sum(groups.values()):7} inputs: {answers}; "
+                f"slowest answer {slowest:.2f} s"
+            )
+        return lines
+
+    def _batch(self, target: Target, seed: int, until: float) -> None:
+        shrink_until, shrunk = [until], ""
+
+        @hypothesis.seed(seed)
+        @settings(
+            max_examples=BATCH,
+            database=None,
+            deadline=None,
+            print_blob=False,
+            report_multiple_bugs=False,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        @hypothesis.given(target.inputs)
+        def attempt(value: Input) -> None:
+            nonlocal shrunk
+            if time.monotonic() > min(until, shrink_until[0]):
+                return
+            is_known = set(self.findings)
+            kind = self._attempt(target, value)
+            if kind is not None and not shrunk and (target.name, kind) not in is_known:
+                shrunk = kind
+                shrink_until[0] = time.monotonic() + SHRINK_S
+            if kind is not None and kind == shrunk:
+                raise Wrong(kind)
+
+        with contextlib.suppress(Exception):  # the finding is kept already
+            attempt()
+
+    def _attempt(self, target: Target, value: Input) -> str | None:
+        """Perform an input; the kind of its fault, if it has one."""
+        self.recent.append((target.name, value))
+        try:
+            answer = target.perform(value)
+        except NoAnswer as error:
+            return self._note(target, "no answer", value, str(error))
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            kind = f"{type(error).__name__} at {Path(where.filename).name}:{where.name}"
+            return self._note(target, kind, value, traceback.format_exc(limit=-6))
+        self.counts[target.name, answer.group] += 1
+        self.slowest[target.name] = max(self.slowest.get(target.name, 0.0), answer.seconds)
+        if answer.status < 500 or is_expected(target.name, answer):
+            return None
+        kind = f"{answer.status} {kind_of_request(value)}"
+        return self._note(target, kind, value, answer.body[:500].decode(errors="replace"))
+
+    def _note(self, target: Target, kind: str, value: Input, detail: str) -> str:
+        if not kind[0].isdigit():
+            self.counts[target.name, "no answer" if kind == "no answer" else "exception"] += 1
+        known = self.findings.get((target.name, kind))
+        if known is None or _size(value) < _size(known.value):
+            self.findings[target.name, kind] = Finding(target.name, kind, value, detail)
+        return kind
+
+    def _keep_batch(self, ended: list[str]) -> None:
+        """Keep every input of the batch in which a process ended."""
+        for name, value in self.recent:
+            save(self.folder / "ended", name, value, "in a batch in which a process ended")
+        last_name, last = self.recent[-1]
+        kind = "ended " + ", ".join(text.split(":")[0] for text in ended)
+        self.findings[last_name, kind] = Finding(last_name, kind, last, "\n".join(ended))
+
+    def store(self) -> list[str]:
+        """Store the input of each finding; a line for each with the file's name."""
+        lines = []
+        for finding in self.findings.values():
+            path = save(self.folder, finding.target, finding.value, finding.kind)
+            lines.append(f"{finding.target}: {finding.kind}: {path}\n{finding.detail[-800:]}")
+        return lines
+
+
+def hash_of(seed: int, number: int) -> int:
+    """A seed of its own for each batch."""
+    return (seed * 1_000_003 + number) % 2**63
+
+
+def is_expected(target: str, answer: Answer) -> bool:
+    """Whether `EXPECTED_5XX` lists the answer."""
+    return any(
+        item.target == target and item.status == answer.status and item.text in answer.body
+        for item in EXPECTED_5XX
+    )
+
+
+def kind_of_request(value: Input) -> str:
+    """What a finding is called by: the method and the first part of the path."""
+    if not isinstance(value, Request):
+        return type(value).__name__
+    action = _ACTION.search(value.body)
+    named = [content for name, content in value.headers if name == "X-Amz-Target"]
+    if action or named:
+        return (action[1] if action else named[0]).decode(errors="replace")
+    words = value.path.partition(b"?")[0].split(b"/")[1:3]
+    known = [word.decode() for word in words if _WORD.fullmatch(word)]
+    return f"{value.method} /{'/'.join(known)}"
+
+
+def _size(value: Input) -> int:
+    return len(repr(value))

@@ -1,0 +1,81 @@
+"""The agents' link: encoded messages on a gRPC stream, and the status that ends the stream."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import grpc
+from hypothesis import strategies as st
+
+from mesaform.engine import link
+from tests.fuzz.exchange import Answer, NoAnswer
+from tests.fuzz.inputs import Messages, placeholder
+from tests.fuzz.ports import OVERRIDES
+from tests.support.struct_strategies import as_msgpack, damaged, documents, mistaken
+
+STREAM_S = 0.4
+"""How long the answers to a stream are read when the master does not end it."""
+DEADLINE_S = 15.0
+_STATUS = {
+    grpc.StatusCode.OK: 200,
+    grpc.StatusCode.CANCELLED: 200,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.UNAVAILABLE: 503,
+}
+"""HTTP's status for each of gRPC's; others, such as UNKNOWN for an exception, are 500."""
+
+
+def streams() -> st.SearchStrategy[Messages]:
+    """A stream that registers an agent more often than not, with mistakes in any message."""
+    overrides = dict(OVERRIDES)
+    overrides["agent_id"] = st.sampled_from([placeholder("agent"), "", "a/b", "no-such-agent"])
+    overrides["task_id"] = st.fixed_dictionaries({"value": st.just(placeholder("task"))})
+    overrides["uuid"] = st.binary(min_size=16, max_size=16) | st.binary(max_size=4)
+    del overrides["framework_id"], overrides["id"]
+    register = documents(link.Register, {**overrides, "agent_id": st.none()})
+    others = documents(link.FromAgent, overrides)
+    first = damaged(mistaken(register | register | others).map(as_msgpack))
+    following = st.lists(damaged(mistaken(others).map(as_msgpack)), max_size=3)
+    return st.tuples(first, following).map(lambda it: Messages((it[0], *it[1])))
+
+
+def perform(address: tuple[str, int], messages: Messages) -> Answer:
+    """Send the messages on a stream of its own, and say how it ended.
+
+    Raises:
+        NoAnswer: the port does not answer.
+
+    """
+    with grpc.insecure_channel(
+        f"{address[0]}:{address[1]}", options=link.CLIENT_OPTIONS
+    ) as channel:
+        call = channel.stream_stream(link.METHOD)(
+            iter(messages.messages), timeout=STREAM_S, wait_for_ready=False
+        )
+        try:
+            received = b"".join(_first(call, 5))
+        except grpc.RpcError as error:
+            return _answer(error)
+        call.cancel()
+        return Answer(200, b"", received)
+
+
+def _first(call: Iterator[bytes], count: int) -> Iterator[bytes]:
+    return itertools.islice(call, count)
+
+
+def _answer(error: grpc.RpcError) -> Answer:
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Answer(200, b"the master keeps the stream")
+    if code is grpc.StatusCode.UNAVAILABLE and "refused" in details:
+        raise NoAnswer(details)
+    return Answer(_STATUS.get(code, 500), str(code).encode(), details.encode())

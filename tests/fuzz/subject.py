@@ -1,0 +1,267 @@
+"""The cluster under test: every port of the product, in real processes on loopback addresses.
+
+ZooKeeper, an engine master, services, an agent, the local cloud with a machine that has an instance
+metadata service, and an autoscaler that buys nothing because its limit of cost is too low.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from mesaform.common import proc
+from mesaform.localcloud import daemon
+from mesaform.localcloud.layout import METADATA_PORT
+from mesaform.topology.names import Tag, bucket_name, spec_parameter_name
+from tests.fuzz.scheduler import LiveScheduler
+from tests.integration.localcloud.conftest import Cloud
+from tests.support.little_cluster import LittleCluster
+from tests.unit.autoscaler.builders import a_spec
+
+REGION = "us-east-1"
+ACCOUNT = "123456789012"
+GROWTH_MIB = 50
+"""How much more memory a process may have after fuzzing than before."""
+UNHANDLED = re.compile(rb"unhandled_error|Traceback \(most recent call last\)")
+SHOWN_LOG_BYTES = 3000
+
+
+class Subject:
+    """The cluster. Use it as a context manager.
+
+    Attributes:
+        addresses: `(host, port)` of each port by its name.
+        scheduler: a live framework, whose offers and tasks fuzzed calls may name.
+
+    """
+
+    def __init__(self, folder: Path, net: int) -> None:
+        self.folder = folder
+        self.cluster = LittleCluster(folder, net)
+        self.master = self.cluster.masters[0]
+        self.agent = f"127.{net}.100.1"
+        self.autoscaler = f"127.{net}.0.10"
+        self.scheduler = LiveScheduler(self.master, agent_host=self.agent)
+        self.addresses = {
+            "5050": (self.master, 5050),
+            "5051": (self.agent, 5051),
+            "5052": (self.master, 5052),
+            "8080": (self.master, 8080),
+            "9550": (self.autoscaler, 9550),
+        }
+        self.cloud: Cloud
+        self.agent_id = self.instance_id = self.bucket = ""
+        self._net = net
+        self._cleanup = contextlib.ExitStack()
+        self._log_sizes: dict[Path, int] = {}
+        self._baseline: dict[str, int] = {}
+        self._pids: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._cleanup.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.scheduler.close()
+        self._cleanup.close()
+
+    def _start(self) -> None:
+        self._cleanup.enter_context(self.cluster)
+        self.cluster.start_agent(1)
+        self._start_cloud()
+        self._start_autoscaler()
+        self.scheduler.subscribe()
+        self.scheduler.run_task("first")
+        self.agent_id = self.agent_ids()[0]
+        self._pids = self.pids()
+
+    def _start_cloud(self) -> None:
+        root = self.folder / "cloud"
+        root.mkdir()
+        running = daemon.start(root, port=0)
+        self._cleanup.callback(daemon.stop, root)
+        self.cloud = Cloud(root, running.url, running.pid, f"127.{self._net + 1}.0.0/16")
+        host, port = running.url.removeprefix("http://").split(":")
+        self.addresses["aws"] = (host, int(port))
+        machine = self.cloud.launch(self.cloud.image())
+        address = self.cloud.wait_state(machine, "running")["PrivateIpAddress"]
+        self.addresses["imds"] = (address, METADATA_PORT)
+        self.instance_id = machine
+        self.bucket = "fuzz-bucket"
+        self.cloud.client("s3").create_bucket(Bucket=self.bucket)
+
+    def _start_autoscaler(self) -> None:
+        self.cloud.client("s3").create_bucket(Bucket=bucket_name(ACCOUNT, REGION))
+        spec = a_spec(pools=[{"count": 0, "max": 1}], usd=0.001, interval_s=1)
+        self.cloud.client("ssm").put_parameter(
+            Name=spec_parameter_name("toy"), Value=spec.model_dump_json(), Type="String"
+        )
+        host, port = self.addresses["9550"]
+        environment = {
+            "MESAFORM_CLUSTER": "toy",
+            "MESAFORM_ZK": self.cluster.zk("/mesaform/autoscaler"),
+            "MESAFORM_MASTERS": f"zk://{self.master}:2181/mesos",
+            "MESAFORM_BIND": f"{host}:{port}",
+            "AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL": self.cloud.url,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+        }
+        self.cluster._start("autoscaler", ["mesaform.autoscaler"], environment)
+        self.cluster.until(self._autoscaler_leads)
+
+    def _autoscaler_leads(self) -> bool:
+        host, port = self.addresses["9550"]
+        with contextlib.suppress(OSError, ValueError):
+            with urllib.request.urlopen(f"http://{host}:{port}/health", timeout=5) as response:
+                health = json.load(response)
+                return bool(health["leading"] and health["last_pass_at"])
+        return False
+
+    # --- what fuzzed calls may name
+
+    def agent_ids(self) -> list[str]:
+        """The ids of the registered agents."""
+        with urllib.request.urlopen(f"http://{self.master}:5050/slaves", timeout=10) as response:
+            return [agent["id"] for agent in json.load(response)["slaves"]]
+
+    # --- conditions
+
+    def pids(self) -> dict[str, int]:
+        """The pid of each process by name; a restarted one has another."""
+        pids = {name: process.pid for name, process in self.cluster.processes.items()}
+        pids["zookeeper"] = self.cluster.zookeeper.pid
+        pids["local cloud"] = self.cloud.pid
+        pids["endpoint"] = self.cloud.child("endpoint")
+        pids["hypervisor"] = self.cloud.child("hypervisor")
+        return pids
+
+    def memory_mib(self) -> dict[str, int]:
+        """The resident memory of each process."""
+        processes = {name: proc.read_process(pid) for name, pid in self.pids().items()}
+        return {
+            name: process.rss_bytes >> 20
+            for name, process in processes.items()
+            if process is not None and name != "zookeeper"  # a JVM's heap has a limit of its own
+        }
+
+    def ended(self) -> list[str]:
+        """The processes that ended or were restarted since the beginning."""
+        now = self.pids()
+        return [
+            name
+            for name, pid in self._pids.items()
+            if now[name] != pid or (process := proc.read_process(pid)) is None or process.has_ended
+        ]
+
+    def begin_measurement(self) -> None:
+        """Take the present memory and logs as the baseline, after a warm-up."""
+        self._baseline = self.memory_mib()
+        self._log_sizes = {path: path.stat().st_size for path in self._logs()}
+
+    def check(self) -> list[str]:
+        """Everything that is wrong now: ended processes, memory, unhandled errors, no service.
+
+        It cleans up first what fuzzed calls have left: apps, drained agents.
+        """
+        wrong = [f"{name} ended: {self._log_tail(name)}" for name in self.ended()]
+        wrong += self.grown()
+        wrong += [f"{path.name}: {text}" for path, text in self.unhandled()]
+        if not wrong:
+            try:
+                self.recover()
+            except (AssertionError, OSError, TimeoutError) as error:
+                wrong.append(f"a fresh framework runs no task: {error}")
+        return wrong
+
+    def grown(self) -> list[str]:
+        """The processes with too much memory."""
+        now = self.memory_mib()
+        return [
+            f"{name}: memory grew from {before} to {now[name]} MiB"
+            for name, before in self._baseline.items()
+            if now.get(name, 0) > before + GROWTH_MIB
+        ]
+
+    def unhandled(self) -> Iterator[tuple[Path, str]]:
+        """The log entries of unhandled errors since `begin_measurement`."""
+        for path in self._logs():
+            data = path.read_bytes()[self._log_sizes.get(path, 0) :]
+            if (match := UNHANDLED.search(data)) is not None:
+                start = max(0, match.start() - 200)
+                yield path, data[start : match.end() + SHOWN_LOG_BYTES].decode(errors="replace")
+
+    def recover(self) -> None:
+        """Remove what fuzzed calls left, and have a fresh framework run a task.
+
+        Raises:
+            AssertionError: it gets no offer, or its task does not run.
+
+        """
+        self._delete_apps()
+        self.cloud.clear_faults()
+        for agent_id in self.agent_ids():
+            body = {
+                "type": "REACTIVATE_AGENT",
+                "reactivate_agent": {"agent_id": {"value": agent_id}},
+            }
+            self._post(f"http://{self.master}:5050/api/v1", body)
+        self.scheduler.subscribe()
+        self.scheduler.run_task(f"fresh-{time.monotonic_ns()}", 60)
+
+    def _delete_apps(self) -> None:
+        base = f"http://{self.master}:8080/v2/apps"
+        with urllib.request.urlopen(base, timeout=20) as response:
+            apps = [app["id"] for app in json.load(response)["apps"]]
+        for app in apps:
+            request = urllib.request.Request(f"{base}{app}?force=true", method="DELETE")
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(request, timeout=20).close()
+
+    @staticmethod
+    def _post(url: str, body: Any) -> None:
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(request, timeout=20).close()
+
+    def _logs(self) -> list[Path]:
+        return [*self.folder.glob("*.log"), *(self.folder / "cloud" / "log").glob("*.log")]
+
+    def _log_tail(self, name: str) -> str:
+        for path in self._logs():
+            if path.stem == name:
+                return path.read_bytes()[-SHOWN_LOG_BYTES:].decode(errors="replace")
+        return "no log"
+
+
+@contextlib.contextmanager
+def own_environment() -> Iterator[None]:
+    """Without AWS variables: clients of this process talk to the local cloud only."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AWS_")}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, Subject(Path(folder), 131) as subject:
+        print(subject.addresses, subject.memory_mib(), subject.pids())
+        subject.begin_measurement()
+        print(subject.check())
+        sys.exit()

@@ -1,0 +1,63 @@
+"""A minute of fuzzing on a small cluster, after every input that ever failed.
+
+The seed is that of the property tests, which `make test` prints.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.campaign import Campaign, is_expected
+from tests.fuzz.inputs import from_json, stored
+from tests.fuzz.subject import Subject, own_environment
+from tests.fuzz.targets import by_name, in_process, on_ports
+
+pytestmark = [pytest.mark.slow, pytest.mark.zookeeper, pytest.mark.timeout(600)]
+REGRESSIONS = Path(__file__).parent / "regressions"
+SECONDS = float(os.environ.get("FUZZ_SECONDS") or 60)
+WARM_UP_S = 5.0
+NET = 131
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """The cluster under test, which all tests of this file share."""
+    with own_environment(), Subject(tmp_path_factory.mktemp("fuzz"), NET) as subject:
+        yield subject
+
+
+def test_inputs_that_failed_once_are_answered(subject: Subject) -> None:
+    perform = by_name(subject)
+    subject.begin_measurement()
+    wrong = []
+    for path in stored(REGRESSIONS):
+        target, value = from_json(path.read_bytes())
+        answer = perform[target](value)
+        if answer.status >= 500 and not is_expected(target, answer):
+            wrong.append(f"{path.name}: {answer.status} {answer.body[:200]!r}")
+    assert wrong == []
+    assert subject.check() == []
+
+
+@pytest.mark.skipif("FUZZ_SECONDS" not in os.environ, reason="until every port has its boundary")
+def test_no_generated_input_takes_anything_down(
+    subject: Subject, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    given = pytestconfig.getoption("--hypothesis-seed")
+    seed = int(given) if str(given).isdigit() else random.SystemRandom().randrange(2**32)
+    print(f"fuzzing with seed {seed}; repeat with: make test SEED={seed}")
+    targets = [*in_process(), *on_ports(subject)]
+    campaign = Campaign(targets, tmp_path / "findings", subject.ended)
+    campaign.run(WARM_UP_S, seed + 1)
+    subject.begin_measurement()
+    campaign.run(SECONDS, seed)
+    print("\n".join(campaign.summary()))
+    assert campaign.store() == []
+    assert subject.check() == []
+    silent = {target.name for target in targets} - {name for name, _ in campaign.counts}
+    assert silent == set(), "these targets had no turn, so they prove nothing"
