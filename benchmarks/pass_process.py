@@ -25,6 +25,7 @@ from mesaform.topology.capacity import TASK_PORTS
 
 if TYPE_CHECKING:
     from mesaform.aws.ports import Ledger
+    from mesaform.config.schema import ClusterSpec
     from mesaform.testing.fake_cloud import FakeFleet
 
 AGENTS, TASKS_EACH, APPS, PASSES = 1000, 30, 10, 6
@@ -278,6 +279,15 @@ def _fleet() -> FakeFleet:
     return fleet
 
 
+def _spec(*, consolidation: bool) -> ClusterSpec:
+    """Return the spec of a cluster with one large pool."""
+    from tests.unit.autoscaler.builders import a_spec
+
+    types = ["m5.large", "m5.xlarge", "m5.2xlarge"]
+    pool = {"count": 0, "types": types, "max": 1000}
+    return a_spec(pools=[pool], consolidation={"enabled": consolidation})
+
+
 async def child(base: str, *, consolidation: bool) -> None:
     """Run passes as the daemon runs them, on a fleet in memory."""
     import aiohttp
@@ -287,14 +297,10 @@ async def child(base: str, *, consolidation: bool) -> None:
     from mesaform.autoscaler.planner.planner import plan
     from mesaform.autoscaler.reporting.telemetry import Telemetry
     from mesaform.mesos.operator import OperatorClient
-    from tests.unit.autoscaler.builders import a_spec
 
     importlib.import_module("mesaform.autoscaler.daemon.daemon")  # all that the daemon loads
     clients, fleet = _aws_clients(), _fleet()
-    spec = a_spec(
-        pools=[{"count": 0, "types": ["m5.large", "m5.xlarge", "m5.2xlarge"], "max": 1000}],
-        consolidation={"enabled": consolidation},
-    )
+    spec = _spec(consolidation=consolidation)
     telemetry, memory, seconds = Telemetry(), PlannerState(leader_since=AT - 90_000), []
     telemetry.begin(cast("Ledger", Nowhere()))
     base_mib = resident_mib()

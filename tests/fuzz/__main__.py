@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: fuzz for FUZZ_SECONDS and print a summary; exit 1 if something is wrong."""
+"""`python -m tests.fuzz`: fuzz for FUZZ_SECONDS, print a summary, exit 1 after a finding."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import Any, Self
 from mesaform.common import proc
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import METADATA_PORT
-from mesaform.topology.names import Tag, bucket_name, spec_parameter_name
+from mesaform.topology.names import bucket_name, spec_parameter_name
 from tests.fuzz.scheduler import LiveScheduler
 from tests.integration.localcloud.conftest import Cloud
 from tests.support.little_cluster import LittleCluster
@@ -124,11 +123,12 @@ class Subject:
 
     def _autoscaler_leads(self) -> bool:
         host, port = self.addresses["9550"]
-        with contextlib.suppress(OSError, ValueError):
+        try:
             with urllib.request.urlopen(f"http://{host}:{port}/health", timeout=5) as response:
                 health = json.load(response)
-                return bool(health["leading"] and health["last_pass_at"])
-        return False
+        except (OSError, ValueError):
+            return False
+        return bool(health["leading"] and health["last_pass_at"])
 
     # --- what fuzzed calls may name
 
@@ -255,13 +255,3 @@ def own_environment() -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder, Subject(Path(folder), 131) as subject:
-        print(subject.addresses, subject.memory_mib(), subject.pids())
-        subject.begin_measurement()
-        print(subject.check())
-        sys.exit()

@@ -1,4 +1,4 @@
-"""The fuzzer finds faults that are planted: in a server of this test's own, and in the allocator."""
+"""The fuzzer finds planted faults: in a server of this test's own, and in the allocator."""
 
 from __future__ import annotations
 
