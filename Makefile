@@ -57,4 +57,5 @@ bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing
 	$(RUN)/python -m benchmarks.passes
 	$(RUN)/python -m benchmarks.traces
+	$(RUN)/python -m benchmarks.boundary
 	$(RUN)/python -m benchmarks.road

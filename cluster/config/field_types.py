@@ -87,6 +87,13 @@ AttributeValue = Annotated[
     str,
     _pattern(r"[A-Za-z0-9_./-]+", "an attribute's value: letters, digits, '_', '.', '/' and '-'"),
 ]
+HostName = Annotated[
+    str,
+    _pattern(
+        r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?",
+        "a host's name or address without a port, such as mesos.example.com",
+    ),
+]
 Cidr = Annotated[str, AfterValidator(_network)]
 Whole = Annotated[int, Strict()]
 """A whole number; neither "2" nor true is one."""

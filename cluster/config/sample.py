@@ -26,6 +26,7 @@ _SECTIONS = {
         "Launches machines for work that finds no offer, removes what is not needed. "
         "Durations in seconds."
     ),
+    "http": "The HTTP ports of the machines.",
     "cost": "Limits of cost.",
 }
 

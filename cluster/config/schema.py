@@ -16,6 +16,7 @@ from mesaform.config.field_types import (
     AttributeName,
     AttributeValue,
     Cidr,
+    HostName,
     InstanceType,
     Model,
     Name,
@@ -373,6 +374,20 @@ class Tasks(Model):
         return self
 
 
+class Http(Model):
+    """The HTTP ports of the machines: 5050, 5051, 8080 and 9550."""
+
+    host_names: tuple[HostName, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Names under which browsers and programs reach machines, such as a proxy's.",
+    )
+    jsonp: Switch = Field(
+        default=False,
+        description="Serve ?jsonp= on 5050 and 5051: any web page its reader opens can read them.",
+    )
+
+
 class Cost(Model):
     """Limits of cost."""
 
@@ -401,6 +416,7 @@ class ClusterSpec(Model):
     agents: tuple[Pool, ...] = Field(default=(Pool(),), min_length=1)
     tasks: Tasks = Tasks()
     autoscaler: Autoscaler = Autoscaler()
+    http: Http = Http()
     cost: Cost = Cost()
 
     @property

@@ -96,6 +96,7 @@ class Metadata:
             lifecycle=self.get("meta-data/instance-life-cycle") or "on-demand",
             account_id=self._account_id(),
             proof=self._proof(),
+            public_address=self.get("meta-data/public-ipv4") or "",
         )
 
     def _proof(self) -> SignedIdentity | None:

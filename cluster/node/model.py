@@ -15,6 +15,7 @@ class Identity:
 
     `lifecycle` is `on-demand` or `spot`. `proof` is the signed document that proves the identity;
     None where the metadata service has none. `account_id` is the account in it.
+    `public_address` is empty without one.
     """
 
     instance_id: str
@@ -24,6 +25,7 @@ class Identity:
     lifecycle: str
     account_id: str = ""
     proof: SignedIdentity | None = field(default=None, repr=False)
+    public_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

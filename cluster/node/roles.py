@@ -76,6 +76,13 @@ def attributes(document: NodeDocument, identity: Identity) -> dict[str, str]:
     }
 
 
+def _http(document: NodeDocument, identity: Identity) -> dict[str, str]:
+    """What the HTTP ports accept, for `mesaform.http.settings`."""
+    hosts = [name for name in (identity.public_address, *document.host_names) if name]
+    environment = {"MESAFORM_HTTP_HOSTS": ",".join(hosts)} if hosts else {}
+    return environment | ({"MESAFORM_HTTP_JSONP": "1"} if document.jsonp else {})
+
+
 def _url(document: NodeDocument, path: str) -> str:
     return zk_url([member.address for member in document.zookeeper], path)
 
@@ -110,8 +117,8 @@ def _master(
     services = (
         zookeeper.service(address, folder, programs),
         _engine_master(document, identity, programs, work_dir, secrets),
-        _services(document, address, programs, secrets),
-        _autoscaler(document, address, programs, secrets),
+        _services(document, identity, programs, secrets),
+        _autoscaler(document, identity, programs, secrets),
     )
     return Desired(services, (*files, *secrets.files()), (work_dir,))
 
@@ -129,6 +136,7 @@ def _engine_master(
         _engine_argv(document, programs, "master"),
         {
             **_LEAN,
+            **_http(document, identity),
             "MESOS_IP": address,
             "MESOS_PORT": str(Port.ENGINE_MASTER),
             "MESOS_ZK": secrets.url(ZK_ENGINE_PATH),
@@ -145,13 +153,18 @@ def _engine_master(
 
 
 def _services(
-    document: NodeDocument, address: str, programs: Programs, secrets: identities.MasterSecrets
+    document: NodeDocument,
+    identity: Identity,
+    programs: Programs,
+    secrets: identities.MasterSecrets,
 ) -> Service:
+    address = identity.address
     return Service(
         "services",
         (programs.python, "-m", "mesaform.services"),
         {
             **_LEAN,
+            **_http(document, identity),
             "MARATHON_MASTER": _url(document, ZK_ENGINE_PATH),
             "MARATHON_ZK": secrets.url(ZK_SERVICES_PATH),
             "MARATHON_HTTP_ADDRESS": address,
@@ -165,13 +178,18 @@ def _services(
 
 
 def _autoscaler(
-    document: NodeDocument, address: str, programs: Programs, secrets: identities.MasterSecrets
+    document: NodeDocument,
+    identity: Identity,
+    programs: Programs,
+    secrets: identities.MasterSecrets,
 ) -> Service:
+    address = identity.address
     return Service(
         "autoscaler",
         (programs.python, "-m", "mesaform.autoscaler"),
         {
             **_LEAN,
+            **_http(document, identity),
             "MESAFORM_CLUSTER": document.cluster,
             "MESAFORM_ZK": secrets.url(ZK_AUTOSCALER_PATH),
             "MESAFORM_MASTERS": _url(document, ZK_ENGINE_PATH),
@@ -197,6 +215,7 @@ def _agent(
         _engine_argv(document, programs, "agent"),
         {
             **_LEAN,
+            **_http(document, identity),
             "MESOS_MASTER": _url(document, ZK_ENGINE_PATH),
             "MESOS_IP": identity.address,
             "MESOS_PORT": str(Port.ENGINE_AGENT),

@@ -61,6 +61,8 @@ def node_document(
         secret="" if role == "agent" else secret,
         task_user=spec.tasks.user,
         allow_root_tasks=spec.tasks.allow_root,
+        host_names=spec.http.host_names,
+        jsonp=spec.http.jsonp,
     )
     if role == "agent":
         document = _with_pool(document, spec, has_lease=has_lease)

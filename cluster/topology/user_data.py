@@ -100,6 +100,8 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         disk_gib: the size of an agent's disk (`capacity.agent_resources`).
         attributes: the pool's attributes. The node adds `instance_id`, `instance_type`, `zone`,
             `pool` and `lifecycle`.
+        host_names: names under which the machine's HTTP ports may be called.
+        jsonp: whether they serve JSONP.
         lease: of agents that the autoscaler launched: the terms until its leader publishes others.
         secret: of masters: the cluster's secret, from which ZooKeeper's and the frameworks' are
             derived. Agents get none. Empty: an older deployment, without credentials.
@@ -122,6 +124,8 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     secret: str = ""
     task_user: str = DEFAULT_TASK_USER
     allow_root_tasks: bool = False
+    host_names: tuple[str, ...] = ()
+    jsonp: bool = False
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

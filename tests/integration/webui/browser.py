@@ -40,12 +40,15 @@ def missing() -> str | None:
 
 
 class Browser:
-    """One window. A page may request only addresses 127.<net>.x.y."""
+    """One window. A page may request only addresses 127.<net>.x.y.
 
-    def __init__(self, net: int, profile: Path) -> None:
+    `arguments` are further ones of Chromium.
+    """
+
+    def __init__(self, net: int, profile: Path, *arguments: str) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
-        for argument in (*QUIET, f"--user-data-dir={profile}"):
+        for argument in (*QUIET, *arguments, f"--user-data-dir={profile}"):
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(

@@ -62,6 +62,10 @@ MISTAKES = [
         "name: a\nagents:\n  - attributes: {rack: 'a;b'}\n",
         ["agents[0].attributes.rack: 'a;b' is not an attribute's value"],
     ),
+    (
+        "name: a\nhttp: {host_names: ['mesos.example.com:8080']}\n",
+        ["c.yaml:2: http.host_names[0]: 'mesos.example.com:8080' is not a host's name or address"],
+    ),
     ("name: Big_Name\n", ["c.yaml:1: name: 'Big_Name' is not a name"]),
     ("name: a\nmasters: {count: 5}\n", ["c.yaml:2: masters.count: must be 3, not 5"]),
     ("name: a\ncost: 5\n", ["c.yaml:2: cost: must be a mapping of fields to values, not 5"]),

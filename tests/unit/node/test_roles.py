@@ -206,3 +206,15 @@ def test_a_document_of_another_version_names_both() -> None:
     text = msgspec.json.encode(document(version=9))
     with pytest.raises(ValueError, match="version 9, this image knows 1"):
         parse_node_document(text)
+
+
+def test_the_http_ports_learn_the_public_address_and_the_names_of_the_cluster_file() -> None:
+    public = replace(MASTER, public_address="203.0.113.9")
+    named = document(host_names=("mesos.example.com",), jsonp=True)
+    for name in ("engine-master", "services", "autoscaler"):
+        environment = services(named, public)[name].env
+        assert environment["MESAFORM_HTTP_HOSTS"] == "203.0.113.9,mesos.example.com"
+        assert environment["MESAFORM_HTTP_JSONP"] == "1"
+        assert "MESAFORM_HTTP_HOSTS" not in services(document())[name].env
+    agent = services(document("agent", host_names=("mesos.example.com",)), AGENT)["engine-agent"]
+    assert agent.env["MESAFORM_HTTP_HOSTS"] == "mesos.example.com"

@@ -1,0 +1,139 @@
+"""Benchmarks of the HTTP boundary: its cost on a launch and on `/state`, and a refusal.
+
+One master serves its application on two ports, with and without the boundary. Calls alternate
+between them, so that the load of the machine meets both; the ratio of the medians is the cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from benchmarks.table import Result, show
+from mesaform.engine.master import http_common
+from mesaform.engine.master.http_routes import HttpApi
+from mesaform.http.body import PORT, read_json
+from tests.integration.engine_agent.agent_process import AgentProcess
+from tests.integration.engine_master.process import HttpScheduler, running
+from tests.support.zookeeper import ZooKeeperServer
+
+LAUNCHES = 80
+READS = 300
+MAX_PERCENT = 3.0
+
+
+async def read_directly(request: web.Request, **options: int) -> bytes:
+    """Read a body without the boundary where the request did not pass it."""
+    return await (read_json(request, **options) if PORT in request else request.read())
+
+
+async def launch_s(scheduler: HttpScheduler, base: str, task_id: str) -> float:
+    """Seconds from ACCEPT to TASK_RUNNING, with the call sent to `base`."""
+    offer = (await scheduler.events.next("OFFERS"))["offers"]["offers"][0]
+    scheduler.base = base
+    started = time.perf_counter()
+    await scheduler.launch(offer, task_id)
+    running_s = 0.0
+    while True:
+        status = (await scheduler.events.next("UPDATE"))["update"]["status"]
+        await scheduler.acknowledge(status)
+        if status["state"] == "TASK_RUNNING":
+            running_s = time.perf_counter() - started
+        if status["state"] == "TASK_FINISHED":
+            return running_s
+
+
+async def read_s(session: aiohttp.ClientSession, base: str) -> float:
+    """Seconds for `/state`."""
+    started = time.perf_counter()
+    async with session.get(f"{base}/state") as response:
+        await response.read()
+    return time.perf_counter() - started
+
+
+async def refusal_s(session: aiohttp.ClientSession, base: str) -> float:
+    """Seconds from the request to the refusal of a SUBSCRIBE of 45 MB."""
+    head = b'{"type":"SUBSCRIBE","subscribe":{"framework_info":{"labels":{"labels":['
+    body = head + b'{"key":"a"},' * 3_750_000 + b"{}]}}}}"
+    started = time.perf_counter()
+    async with session.post(
+        f"{base}/api/v1/scheduler", data=body, headers={"Content-Type": "application/json"}
+    ) as response:
+        elapsed_s = time.perf_counter() - started
+        if response.status != 413:
+            raise AssertionError(response.status)
+    return elapsed_s
+
+
+def cost(name: str, with_s: list[float], without_s: list[float]) -> Result:
+    """The cost in percent of the time without the boundary."""
+    bounded, plain = statistics.median(with_s), statistics.median(without_s)
+    note = f"medians {bounded * 1e3:.2f} and {plain * 1e3:.2f} ms of {len(with_s)} calls"
+    return Result(name, max(0.0, (bounded / plain - 1) * 100), MAX_PERCENT, "%", note)
+
+
+async def measure(zookeeper: ZooKeeperServer, folder: Path) -> list[Result]:
+    """Measure with one master and one agent."""
+    http_common.read_json = read_directly
+    async with running(
+        f"zk://{zookeeper.hosts}/boundary", MESOS_ALLOCATION_INTERVAL="20ms"
+    ) as master:
+        await master.leading()
+        runner = web.AppRunner(
+            HttpApi(master.process).app(), access_log=None, handler_cancellation=True
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, master.address, 0)
+        await site.start()
+        bases = (master.base, f"http://{master.address}:{site.port}")
+        (folder / "work").mkdir()
+        address = f"{master.address}:{master.port}"
+        agent = AgentProcess(
+            folder / "work", master.address, master.link_port, MESOS_MASTER=address
+        )
+        agent.start()
+        try:
+            return await _measure(bases)
+        finally:
+            await agent.kill()
+            await runner.cleanup()
+
+
+async def _measure(bases: tuple[str, str]) -> list[Result]:
+    launches: tuple[list[float], list[float]] = ([], [])
+    reads: tuple[list[float], list[float]] = ([], [])
+    async with aiohttp.ClientSession() as session:
+        scheduler = await HttpScheduler.subscribe(session, bases[0])
+        for number in range(2 * LAUNCHES):
+            elapsed_s = await launch_s(scheduler, bases[number % 2], f"t{number}")
+            launches[number % 2].append(elapsed_s)
+        for number in range(2 * READS):
+            reads[number % 2].append(await read_s(session, bases[number % 2]))
+        refused_s = min([await refusal_s(session, bases[0]) for _ in range(3)])
+    return [
+        cost("boundary: ACCEPT to RUNNING", *launches),
+        cost("boundary: /state", *reads),
+        Result("refusal of a SUBSCRIBE of 45 MB", refused_s * 1e3, 50.0, "ms", "best of 3"),
+    ]
+
+
+def main() -> None:
+    """Measure and print the table."""
+    with tempfile.TemporaryDirectory(prefix="mesaform-bench-") as name:
+        zookeeper = ZooKeeperServer(Path(name))
+        zookeeper.start()
+        try:
+            results = asyncio.run(measure(zookeeper, Path(name)))
+        finally:
+            zookeeper.kill()
+    show(results)
+
+
+if __name__ == "__main__":
+    main()
