@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from mesaform.engine import link
+from mesaform.engine.validation.names import has_control_character, invalid_id
 from mesaform.mesos.messages import (
     AgentInfo,
     Attribute,
@@ -23,8 +24,6 @@ from mesaform.mesos.messages import (
     TaskStatus,
 )
 
-MAX_ID_LENGTH = 255
-"""Characters of an id: the longest name of a folder, because ids name sandboxes."""
 MAX_HOSTNAME_LENGTH = 255
 MAX_NAME_LENGTH = 255
 """Characters of the name of a resource or an attribute."""
@@ -118,17 +117,6 @@ def _items(
 # --- names
 
 
-def invalid_id(value: str) -> str | None:
-    """Why a text cannot be an id, by the rules of Mesos' common/validation.cpp; None if it can."""
-    if not value or len(value) > MAX_ID_LENGTH:
-        return f"must have 1 to {MAX_ID_LENGTH} characters"
-    if value in {".", ".."}:
-        return f"'{value}' is disallowed"
-    if any(not character.isprintable() or character in "/\\" for character in value):
-        return "contains invalid characters"
-    return None
-
-
 def _id(value: Id | str | None, path: str, *, is_required: bool = True) -> Problems:
     text = value.value if isinstance(value, Id) else value
     if text is None:
@@ -137,11 +125,11 @@ def _id(value: Id | str | None, path: str, *, is_required: bool = True) -> Probl
         return
     problem = invalid_id(text)
     if problem is not None:
-        yield f"{path} {problem}"
+        yield f"{path}: {problem}"
 
 
 def _name(text: str, path: str, limit: int = MAX_NAME_LENGTH) -> Problems:
-    if not text or len(text) > limit or not text.isprintable():
+    if not text or len(text) > limit or has_control_character(text):
         yield f"{path} must have 1 to {limit} characters and no control characters"
 
 

@@ -25,6 +25,7 @@ from mesaform.mesos.messages import (
     TaskStatus,
     from_wire,
     ident,
+    offer_filters,
     to_wire,
 )
 from mesaform.mesos.scheduler_api import (
@@ -77,7 +78,6 @@ class Job:
         Its `offer_filters` declare the smallest useful offer, from which the autoscaler computes
         what is missing.
         """
-        quantities = {name: {"value": value} for name, value in self.shape.scalars().items()}
         return FrameworkInfo(
             user="root",
             name=self.name,
@@ -88,11 +88,7 @@ class Job:
                 Capability(type=name)
                 for name in ("MULTI_ROLE", "PARTITION_AWARE", "TASK_KILLING_STATE")
             ],
-            offer_filters={
-                self.role: {
-                    "min_allocatable_resources": {"quantities": [{"quantities": quantities}]}
-                }
-            },
+            offer_filters={self.role: offer_filters([self.shape.scalars()])},
         )
 
     def command_info(self) -> CommandInfo:

@@ -12,16 +12,22 @@ Depends on `messages`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
 from mesaform.mesos.messages import (
+    DiskSourceType,
+    ExecutorInfo,
     Filters,
     FrameworkInfo,
     Id,
     KillPolicy,
+    MasterInfo,
     Message,
     Offer,
+    Resource,
+    Scalar,
     TaskInfo,
     TaskStatus,
 )
@@ -34,7 +40,7 @@ class Subscribed(Message, frozen=True, kw_only=True):
 
     framework_id: Id
     heartbeat_interval_seconds: float = 15.0
-    master_info: dict[str, object] | None = None
+    master_info: MasterInfo | None = None
 
 
 class Offers(Message, frozen=True, kw_only=True):
@@ -93,11 +99,65 @@ class Event(Message, frozen=True, kw_only=True):
 # --- calls: from a framework to the master
 
 
+class Exists(Message, frozen=True, kw_only=True):
+    """The predicate that an attribute exists, or that it does not."""
+
+
+class TextValue(Message, frozen=True, kw_only=True):
+    value: str
+
+
+class Regex(Message, frozen=True, kw_only=True):
+    regex: str
+
+
+class AttributePredicate(Message, frozen=True, kw_only=True):
+    """What an attribute must be. One field is set."""
+
+    exists: Exists | None = None
+    not_exists: Exists | None = None
+    text_equals: TextValue | None = None
+    text_not_equals: TextValue | None = None
+    text_matches: Regex | None = None
+    text_not_matches: Regex | None = None
+
+
+class AttributeSelector(Message, frozen=True, kw_only=True):
+    """Which attribute is meant: one of the agent, or its host name, region or zone."""
+
+    pseudoattribute_type: Literal["UNKNOWN", "HOSTNAME", "REGION", "ZONE"] | None = None
+    attribute_name: str | None = None
+
+
+class AttributeConstraint(Message, frozen=True, kw_only=True):
+    selector: AttributeSelector
+    predicate: AttributePredicate
+
+
+class ConstraintGroup(Message, frozen=True, kw_only=True):
+    """Constraints that must all hold."""
+
+    attribute_constraints: list[AttributeConstraint] = []
+
+
+class RoleConstraints(Message, frozen=True, kw_only=True):
+    """Groups of which one must hold."""
+
+    groups: list[ConstraintGroup] = []
+
+
+class OfferConstraints(Message, frozen=True, kw_only=True):
+    """By role, the agents whose offers the framework wants."""
+
+    role_constraints: dict[str, RoleConstraints] = {}
+
+
 class Subscribe(Message, frozen=True, kw_only=True):
     """Open the event stream, as a new framework or as the one that `framework_info.id` names."""
 
     framework_info: FrameworkInfo
     suppressed_roles: list[str] = []
+    offer_constraints: OfferConstraints | None = None
 
 
 class LaunchOperation(Message, frozen=True, kw_only=True):
@@ -115,22 +175,75 @@ class TaskGroup(Message, frozen=True, kw_only=True):
 class LaunchGroupOperation(Message, frozen=True, kw_only=True):
     """LAUNCH_GROUP: start a task group on the offered resources."""
 
-    task_group: TaskGroup = TaskGroup()
+    executor: ExecutorInfo
+    task_group: TaskGroup
+
+
+class ReserveOperation(Message, frozen=True, kw_only=True):
+    source: list[Resource] = []
+    resources: list[Resource] = []
+
+
+class UnreserveOperation(Message, frozen=True, kw_only=True):
+    resources: list[Resource] = []
+
+
+class VolumesOperation(Message, frozen=True, kw_only=True):
+    """CREATE or DESTROY persistent volumes."""
+
+    volumes: list[Resource] = []
+
+
+class GrowVolumeOperation(Message, frozen=True, kw_only=True):
+    volume: Resource
+    addition: Resource
+
+
+class ShrinkVolumeOperation(Message, frozen=True, kw_only=True):
+    volume: Resource
+    subtract: Scalar
+
+
+class CreateDiskOperation(Message, frozen=True, kw_only=True):
+    source: Resource
+    target_type: DiskSourceType
+    target_profile: str | None = None
+
+
+class DestroyDiskOperation(Message, frozen=True, kw_only=True):
+    source: Resource
+
+
+OperationType = Literal[
+    "UNKNOWN", "LAUNCH", "LAUNCH_GROUP", "RESERVE", "UNRESERVE", "CREATE", "DESTROY",
+    "GROW_VOLUME", "SHRINK_VOLUME", "CREATE_DISK", "DESTROY_DISK",
+]  # fmt: skip
 
 
 class Operation(Message, frozen=True, kw_only=True):
-    """One operation on accepted offers. Types other than these two carry their `type` alone."""
+    """One operation on accepted offers. `type` names the field that is set."""
 
-    type: str = "UNKNOWN"
+    type: OperationType | None = None
+    id: Id | None = None
     launch: LaunchOperation | None = None
     launch_group: LaunchGroupOperation | None = None
+    reserve: ReserveOperation | None = None
+    unreserve: UnreserveOperation | None = None
+    create: VolumesOperation | None = None
+    destroy: VolumesOperation | None = None
+    grow_volume: GrowVolumeOperation | None = None
+    shrink_volume: ShrinkVolumeOperation | None = None
+    create_disk: CreateDiskOperation | None = None
+    destroy_disk: DestroyDiskOperation | None = None
 
     @property
     def task_infos(self) -> list[TaskInfo]:
         """The tasks that the operation launches."""
-        if self.launch is not None:
+        if self.type == "LAUNCH" and self.launch is not None:
             return self.launch.task_infos
-        return self.launch_group.task_group.tasks if self.launch_group is not None else []
+        if self.type == "LAUNCH_GROUP" and self.launch_group is not None:
+            return self.launch_group.task_group.tasks
+        return []
 
 
 class Accept(Message, frozen=True, kw_only=True):
@@ -195,16 +308,60 @@ class UpdateFramework(Message, frozen=True, kw_only=True):
 
     framework_info: FrameworkInfo
     suppressed_roles: list[str] = []
+    offer_constraints: OfferConstraints | None = None
+
+
+class InverseOffersAnswer(Message, frozen=True, kw_only=True):
+    """ACCEPT_INVERSE_OFFERS or DECLINE_INVERSE_OFFERS: the answer to planned outages."""
+
+    inverse_offer_ids: list[Id] = []
+    filters: Filters | None = None
+
+
+class AcknowledgeOperationStatus(Message, frozen=True, kw_only=True):
+    agent_id: Id | None = None
+    resource_provider_id: Id | None = None
+    uuid: bytes
+    operation_id: Id
+
+
+class ReconcileOperation(Message, frozen=True, kw_only=True):
+    operation_id: Id
+    agent_id: Id | None = None
+    resource_provider_id: Id | None = None
+
+
+class ReconcileOperations(Message, frozen=True, kw_only=True):
+    operations: list[ReconcileOperation] = []
+
+
+class ResourceRequest(Message, frozen=True, kw_only=True):
+    agent_id: Id | None = None
+    resources: list[Resource] = []
+
+
+class Request(Message, frozen=True, kw_only=True):
+    """REQUEST resources. Mesos ignores it."""
+
+    requests: list[ResourceRequest] = []
+
+
+CallType = Literal[
+    "UNKNOWN", "SUBSCRIBE", "TEARDOWN", "ACCEPT", "DECLINE", "ACCEPT_INVERSE_OFFERS",
+    "DECLINE_INVERSE_OFFERS", "REVIVE", "KILL", "SHUTDOWN", "ACKNOWLEDGE",
+    "ACKNOWLEDGE_OPERATION_STATUS", "RECONCILE", "RECONCILE_OPERATIONS", "MESSAGE", "REQUEST",
+    "SUPPRESS", "UPDATE_FRAMEWORK",
+]  # fmt: skip
+"""Every call type of the scheduler API."""
 
 
 class Call(Message, frozen=True, kw_only=True):
     """A call. `type` names the field that is set; it is None for a type that is not known.
 
-    `SchedulerClient` fills in `framework_id`. The fields without a struct are accepted by the
-    engine's master and have no effect there.
+    `SchedulerClient` fills in `framework_id`.
     """
 
-    type: str | None = None
+    type: CallType | None = None
     framework_id: Id | None = None
     subscribe: Subscribe | None = None
     accept: Accept | None = None
@@ -216,25 +373,21 @@ class Call(Message, frozen=True, kw_only=True):
     acknowledge: Acknowledge | None = None
     reconcile: Reconcile | None = None
     message: ExecutorMessage | None = None
-    request: dict[str, object] | None = None
+    request: Request | None = None
     update_framework: UpdateFramework | None = None
-    accept_inverse_offers: dict[str, object] | None = None
-    decline_inverse_offers: dict[str, object] | None = None
-    acknowledge_operation_status: dict[str, object] | None = None
-    reconcile_operations: dict[str, object] | None = None
+    accept_inverse_offers: InverseOffersAnswer | None = None
+    decline_inverse_offers: InverseOffersAnswer | None = None
+    acknowledge_operation_status: AcknowledgeOperationStatus | None = None
+    reconcile_operations: ReconcileOperations | None = None
 
 
-CALL_TYPES = frozenset(
+CALL_TYPES_WITH_BODY = frozenset(
     {
-        "SUBSCRIBE", "TEARDOWN", "ACCEPT", "DECLINE", "ACCEPT_INVERSE_OFFERS",
-        "DECLINE_INVERSE_OFFERS", "REVIVE", "KILL", "SHUTDOWN", "ACKNOWLEDGE",
-        "ACKNOWLEDGE_OPERATION_STATUS", "RECONCILE", "RECONCILE_OPERATIONS", "MESSAGE", "REQUEST",
-        "SUPPRESS", "UPDATE_FRAMEWORK",
+        "SUBSCRIBE", "ACCEPT", "DECLINE", "ACCEPT_INVERSE_OFFERS", "DECLINE_INVERSE_OFFERS", "KILL",
+        "SHUTDOWN", "ACKNOWLEDGE", "ACKNOWLEDGE_OPERATION_STATUS", "RECONCILE",
+        "RECONCILE_OPERATIONS", "MESSAGE", "REQUEST", "UPDATE_FRAMEWORK",
     }
 )  # fmt: skip
-"""Every call type of the scheduler API."""
-
-CALL_TYPES_WITH_BODY = CALL_TYPES - {"TEARDOWN", "REVIVE", "SUPPRESS"}
 """The call types whose field of the same name (in lower case) is required."""
 
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from mesaform.common.json_types import as_object
 from mesaform.mesos.messages import Attribute, Offer
 
 HOSTNAME_FIELDS = ("hostname", "@hostname")
@@ -45,10 +44,10 @@ def fields_of(offer: Offer) -> dict[str, str]:
         for attribute in offer.attributes[:MAX_FIELDS]
     }
     fields["@hostname"] = offer.hostname[:MAX_FIELD_CHARACTERS]
-    domain = as_object(as_object(offer.domain).get("fault_domain"))
-    for part in ("region", "zone"):
-        if name := as_object(domain.get(part)).get("name"):
-            fields[f"@{part}"] = str(name)[:MAX_FIELD_CHARACTERS]
+    domain = offer.domain.fault_domain if offer.domain is not None else None
+    if domain is not None:
+        fields["@region"] = domain.region.name[:MAX_FIELD_CHARACTERS]
+        fields["@zone"] = domain.zone.name[:MAX_FIELD_CHARACTERS]
     return fields
 
 

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from mesaform.mesos.messages import (
     CommandInfo,
+    DiscoveryInfo,
+    DiscoveryPort,
+    DiscoveryPorts,
     DurationInfo,
     Environment,
     EnvVariable,
+    HttpCheckInfo,
     KillPolicy,
     Label,
     Labels,
     TaskInfo,
+    TcpCheckInfo,
     Uri,
     ident,
 )
+from mesaform.mesos.messages import HealthCheck as MesosHealthCheck
 from mesaform.services.matching import Fit
 from mesaform.services.model import App, HealthCheck, Instance
 
@@ -142,35 +150,31 @@ def _command(app: App, instance: Instance, user: str | None) -> CommandInfo:
     )
 
 
-def _health_check(check: HealthCheck, instance: Instance) -> dict[str, object]:
+def _health_check(check: HealthCheck, instance: Instance) -> MesosHealthCheck:
     """The v1 HealthCheck of a check. Mesos has no "never kill", see `MAX_FAILURES`."""
-    timings: dict[str, object] = {
-        "delay_seconds": check.delay_seconds,
-        "interval_seconds": check.interval_seconds,
-        "timeout_seconds": check.timeout_seconds,
-        "grace_period_seconds": check.grace_period_seconds,
-        "consecutive_failures": check.max_consecutive_failures or MAX_FAILURES,
-    }
+    timings = MesosHealthCheck(
+        delay_seconds=check.delay_seconds,
+        interval_seconds=check.interval_seconds,
+        timeout_seconds=check.timeout_seconds,
+        grace_period_seconds=check.grace_period_seconds,
+        consecutive_failures=check.max_consecutive_failures or MAX_FAILURES,
+    )
+    replace = msgspec.structs.replace
     if check.command is not None and check.kind == "COMMAND":
-        command = {"shell": True, "value": check.command.value}
-        return {"type": "COMMAND", "command": command, **timings}
+        command = CommandInfo(shell=True, value=check.command.value)  # noqa: S604 - a shell line
+        return replace(timings, type="COMMAND", command=command)
     port = instance.ports[check.port_index or 0] if check.port is None else check.port
     if check.kind == "TCP":
-        return {"type": "TCP", "tcp": {"port": port}, **timings}
-    return {
-        "type": "HTTP",
-        "http": {"scheme": check.kind.lower(), "port": port, "path": check.path or "/"},
-        **timings,
-    }
+        return replace(timings, type="TCP", tcp=TcpCheckInfo(port=port))
+    http = HttpCheckInfo(scheme=check.kind.lower(), port=port, path=check.path or "/")
+    return replace(timings, type="HTTP", http=http)
 
 
-def _discovery(app: App, instance: Instance) -> dict[str, object]:
+def _discovery(app: App, instance: Instance) -> DiscoveryInfo:
     ports = [
-        {
-            "number": port,
-            "protocol": definition.protocol,
-            **({"name": definition.name} if definition.name else {}),
-        }
+        DiscoveryPort(number=port, protocol=definition.protocol, name=definition.name or None)
         for port, definition in zip(instance.ports, app.port_definitions, strict=True)
     ]
-    return {"visibility": "FRAMEWORK", "name": task_name(app.id), "ports": {"ports": ports}}
+    return DiscoveryInfo(
+        visibility="FRAMEWORK", name=task_name(app.id), ports=DiscoveryPorts(ports=ports)
+    )

@@ -19,6 +19,7 @@ from typing import Literal
 from mesaform.autoscaler.model.planner_state import Finding
 from mesaform.autoscaler.model.shape import Shape, contains, text
 from mesaform.common.errors import MesaformError
+from mesaform.mesos.messages import OfferFilters, offer_filters
 
 ROUNDS = 3
 ROUND_S = 1.0
@@ -286,16 +287,13 @@ def _back(offers: Sequence[Seen]) -> list[Effect]:
     return [Decline(tuple(offer.offer_id for offer in offers), REFUSE_S)] if offers else []
 
 
-def shapes_as_filters(shapes: Iterable[Shape]) -> dict[str, object]:
+def shapes_as_filters(shapes: Iterable[Shape]) -> OfferFilters:
     """Return the `offer_filters` of a role: an offer must hold at least one of the shapes."""
-    quantities = [
+    return offer_filters(
         {
-            "quantities": {
-                name: {"value": amount / 1000}
-                for name, amount in zip(("cpus", "mem", "disk", "gpus"), shape, strict=False)
-                if amount
-            }
+            name: amount / 1000
+            for name, amount in zip(("cpus", "mem", "disk", "gpus"), shape, strict=False)
+            if amount
         }
         for shape in shapes
-    ]
-    return {"min_allocatable_resources": {"quantities": quantities}}
+    )

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import aiohttp
-import msgspec
-import structlog
 
-from mesaform.common.json_types import as_object
 from mesaform.engine.agent.containerizer import Containerizer
 from mesaform.engine.agent.events import HealthChecked
 from mesaform.engine.agent.health import HealthPolicy, HealthTracker
 from mesaform.engine.agent.tasks import TaskRecord
-from mesaform.mesos.messages import CommandInfo
-
-log = structlog.get_logger(__name__)
+from mesaform.engine.validation.checks import check_type
+from mesaform.mesos.messages import CommandInfo, HealthCheck
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -41,25 +37,12 @@ async def watch_health(
         report: receives the events.
 
     """
-    try:
-        await _watch(record, containerizer, address, report)
-    except (ValueError, TypeError, msgspec.MsgspecError) as error:
-        log.warning("health_check_invalid", task=record.task_id, error=str(error))
-
-
-async def _watch(
-    record: TaskRecord,
-    containerizer: Containerizer,
-    address: str,
-    report: Callable[[HealthChecked], None],
-) -> None:
-    check = record.task.health_check or {}
+    check = record.task.health_check
+    if check is None:
+        return
     policy = HealthPolicy.of(check)
     tracker = HealthTracker(record.container_id, policy, record.running_since or time.time())
     probe = _probe(check, record.container_id, containerizer, policy.timeout_s, address)
-    if probe is None:
-        log.warning("health_check_type_unknown", task=record.task_id, check=check)
-        return
     await asyncio.sleep(policy.delay_s)
     while True:
         event = tracker.result(time.time(), healthy=await _passes(probe, policy.timeout_s))
@@ -79,37 +62,22 @@ async def _passes(probe: Probe, timeout_s: float) -> bool:
 
 
 def _probe(
-    check: Mapping[str, object],
+    check: HealthCheck,
     container_id: str,
     containerizer: Containerizer,
     timeout_s: float,
     address: str,
-) -> Probe | None:
-    kind = _kind(check)
-    details = as_object(check.get(kind.lower()))
-    if kind == "COMMAND":
-        command = msgspec.convert(details, CommandInfo)
-        return lambda: containerizer.run_inside(container_id, command, timeout_s)
-    port = _port(details)
+) -> Probe:
+    """What runs the check. The master admits only checks whose field is set (`validation`)."""
     hosts = list(dict.fromkeys((address, "127.0.0.1")))
-    if kind == "HTTP":
-        url = f"{details.get('scheme', 'http')}://{{host}}:{port}{details.get('path', '/')}"
-        return lambda: _any(hosts, lambda host: _http_answers(url.format(host=host)))
-    if kind == "TCP":
-        return lambda: _any(hosts, lambda host: _tcp_opens(host, port))
-    return None
-
-
-def _kind(check: Mapping[str, object]) -> str:
-    """The check's type, or the name of the field that is set, as older clients send it."""
-    if check.get("type"):
-        return str(check["type"])
-    return next((name.upper() for name in ("command", "http", "tcp") if name in check), "")
-
-
-def _port(details: Mapping[str, object]) -> int:
-    port = details.get("port", 0)
-    return int(port) if isinstance(port, int | float | str) else 0
+    http, tcp, command = check.http, check.tcp, check.command or CommandInfo()
+    match check_type(check):
+        case "HTTP" if http is not None:
+            scheme, rest = http.scheme or "http", f"{http.port}{http.path or '/'}"
+            return lambda: _any(hosts, lambda host: _http_answers(f"{scheme}://{host}:{rest}"))
+        case "TCP" if tcp is not None:
+            return lambda: _any(hosts, lambda host: _tcp_opens(host, tcp.port))
+    return lambda: containerizer.run_inside(container_id, command, timeout_s)
 
 
 async def _any(hosts: list[str], ask: Callable[[str], Awaitable[bool]]) -> bool:

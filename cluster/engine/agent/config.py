@@ -17,7 +17,8 @@ from mesaform.common.errors import BadInput
 from mesaform.common.resources import Range, Resources
 from mesaform.engine.agent.identity import UserPolicy
 from mesaform.http import HttpSettings, http_settings
-from mesaform.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Scalar, Text, to_wire
+from mesaform.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Text, to_wire
+from mesaform.mesos.values import SignedScalar
 from mesaform.topology.instance_identity import PROOF_VARIABLE
 
 DEFAULT_PORT = 5051
@@ -199,7 +200,7 @@ def _attribute(name: str, value: str) -> Attribute:
         wire = Ranges(range=[PortRange(begin=low, end=high) for low, high in ranges])
         return Attribute(name=name, type="RANGES", ranges=wire)
     if number is not None:
-        return Attribute(name=name, type="SCALAR", scalar=Scalar(value=number))
+        return Attribute(name=name, type="SCALAR", scalar=SignedScalar(value=number))
     return Attribute(name=name, type="TEXT", text=Text(value=value))
 
 

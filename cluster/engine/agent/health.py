@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mesaform.engine.agent.events import HealthChecked
+from mesaform.mesos.messages import HealthCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +19,14 @@ class HealthPolicy:
     consecutive_failures: int
 
     @classmethod
-    def of(cls, check: Mapping[str, object]) -> HealthPolicy:
+    def of(cls, check: HealthCheck) -> HealthPolicy:
         """The policy of a HealthCheck message. A `timeout_s` of 0 means no limit."""
         return cls(
-            delay_s=_number(check, "delay_seconds", 15.0),
-            interval_s=_number(check, "interval_seconds", 10.0),
-            timeout_s=_number(check, "timeout_seconds", 20.0),
-            grace_period_s=_number(check, "grace_period_seconds", 10.0),
-            consecutive_failures=int(_number(check, "consecutive_failures", 3.0)),
+            delay_s=_or_default(check.delay_seconds, 15.0),
+            interval_s=_or_default(check.interval_seconds, 10.0),
+            timeout_s=_or_default(check.timeout_seconds, 20.0),
+            grace_period_s=_or_default(check.grace_period_seconds, 10.0),
+            consecutive_failures=int(_or_default(check.consecutive_failures, 3)),
         )
 
 
@@ -64,12 +63,5 @@ class HealthTracker:
         return HealthChecked(self._container_id, healthy=False, kill=kill)
 
 
-def _number(check: Mapping[str, object], name: str, default: float) -> float:
-    raw = check.get(name, default)
-    if not isinstance(raw, int | float | str):
-        return default
-    try:
-        value = float(raw)
-    except ValueError:
-        return default
-    return value if math.isfinite(value) and value >= 0 else default
+def _or_default(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 
 from mesaform.engine.agent.task_fsm import DROPPED, KILLED, KILLING
-from mesaform.engine.documents import Document
+from mesaform.mesos.containers import ContainerStatus, IpAddress, NetworkInfo
 from mesaform.mesos.messages import FrameworkInfo
+from mesaform.mesos.values import ContainerId
 
 BY_EXECUTOR = "SOURCE_EXECUTOR"
 BY_AGENT = "SOURCE_AGENT"
@@ -58,12 +59,11 @@ def describe_exit(wait_status: int) -> str:
     return f"Command terminated with signal {signal.strsignal(number) or number}{dumped}"
 
 
-def container_status(container_id: str, address: str, executor_pid: int | None) -> Document:
+def container_status(container_id: str, address: str, executor_pid: int | None) -> ContainerStatus:
     """The v1 ContainerStatus of a task on the agent's own network."""
-    status: Document = {
-        "container_id": {"value": container_id},
-        "network_infos": [{"ip_addresses": [{"protocol": "IPv4", "ip_address": address}]}],
-    }
-    if executor_pid is not None:
-        status["executor_pid"] = executor_pid
-    return status
+    network = NetworkInfo(ip_addresses=[IpAddress(protocol="IPv4", ip_address=address)])
+    return ContainerStatus(
+        container_id=ContainerId(value=container_id),
+        network_infos=[network],
+        executor_pid=executor_pid,
+    )

@@ -191,9 +191,9 @@ def task_json(record: TaskRecord) -> Document:
 def status_json(status: TaskStatus) -> Document:
     shown: Document = {"state": status.state, "timestamp": status.timestamp}
     if status.container_status is not None:
-        shown["container_status"] = {
-            name: value for name, value in status.container_status.items() if name != "executor_pid"
-        }
+        shown["container_status"] = msgspec.structs.replace(
+            status.container_status, executor_pid=None
+        )
     if status.healthy is not None:
         shown["healthy"] = status.healthy
     return shown

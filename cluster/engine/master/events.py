@@ -13,7 +13,7 @@ from mesaform.engine import link
 from mesaform.engine.documents import Document
 from mesaform.engine.registry import Change
 from mesaform.mesos.messages import FrameworkInfo
-from mesaform.mesos.scheduler_api import Call
+from mesaform.mesos.scheduler_api import Call, OfferConstraints
 
 # --- events
 
@@ -26,6 +26,7 @@ class Subscribe:
     info: FrameworkInfo
     framework_id: str | None = None
     suppressed_roles: tuple[str, ...] = ()
+    offer_constraints: OfferConstraints | None = None
 
 
 @dataclass(frozen=True, slots=True)

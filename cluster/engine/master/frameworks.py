@@ -15,13 +15,17 @@ from mesaform.engine.master.state import (
     Framework,
     State,
     min_allocatable_of,
-    roles_of,
 )
 from mesaform.engine.master.status import Cause, generate_status
+from mesaform.engine.validation.frameworks import (
+    changed_principal,
+    invalid_framework,
+    invalid_subscription,
+    invalid_update,
+)
+from mesaform.engine.validation.support import unsupported_framework
 from mesaform.mesos.messages import FrameworkInfo, ident
-
-IMMUTABLE_FIELDS = ("user", "checkpoint", "principal")
-"""Fields of FrameworkInfo that Mesos does not allow to change."""
+from mesaform.mesos.scheduler_api import UpdateFramework
 
 
 def subscribe(state: State, event: Subscribe) -> None:
@@ -61,59 +65,43 @@ def _publish(state: State, kind: str, framework: Framework) -> None:
 
 
 def _problem(state: State, event: Subscribe) -> str | None:
+    problem = invalid_framework(event.info)
+    if problem is not None:
+        return problem
     if event.framework_id is not None and state.is_removed_framework(event.framework_id):
         return "Framework has been removed"
-    for role in roles_of(event.info):
-        problem = invalid_role(role)
-        if problem is not None:
-            return f"Invalid role '{role}': {problem}"
+    problem = invalid_subscription(
+        event.info, event.suppressed_roles, event.offer_constraints
+    ) or unsupported_framework(event.info, event.offer_constraints)
     known = state.frameworks.get(event.framework_id or "")
-    return None if known is None else _invalid_takeover(known, event.info)
+    if problem is not None or known is None:
+        return problem
+    return _invalid_takeover(known, event.info)
 
 
 def _invalid_takeover(known: Framework, info: FrameworkInfo) -> str | None:
     """Why a framework's id cannot be used with this FrameworkInfo; None when it can.
 
-    What agents report of a framework may be older than the framework, but has its principal.
+    Records of agents from before principals were kept have none.
     """
-    if not known.is_recovered:
-        return invalid_change(known.info, info)
-    return invalid_change(known.info, info, ("principal",) if known.info.principal else ())
+    if known.is_recovered and not known.info.principal:
+        return None
+    return changed_principal(known.info, info)
 
 
-def invalid_role(role: str) -> str | None:
-    """Why a text is not the name of a role (rules of common/roles.cpp of Mesos); None if it is."""
-    if not role or role in {".", ".."}:
-        return "it is empty or a folder's name"
-    if role.startswith(("-", "/")) or role.endswith("/"):
-        return "it starts with '-' or starts or ends with '/'"
-    if any(character.isspace() or character in "\x7f\x08" for character in role):
-        return "it has white space or a control character"
-    return None
-
-
-def invalid_change(
-    old: FrameworkInfo, new: FrameworkInfo, names: tuple[str, ...] = IMMUTABLE_FIELDS
-) -> str | None:
-    """Why `new` cannot replace `old`, in Mesos' words; None when it can.
-
-    `names` are the fields that may not change.
-    """
-    for name in names:
-        before, after = getattr(old, name) or "", getattr(new, name) or ""
-        if before != after:
-            return (
-                "FrameworkInfo update is not valid: "
-                f"Updating 'FrameworkInfo.{name}' is unsupported; "
-                f"attempted to update from '{_text(before)}' to '{_text(after)}'"
-            )
-    return None
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+def invalid_change(framework: Framework, call: UpdateFramework) -> str | None:
+    """Why an UPDATE_FRAMEWORK cannot be carried out, in Mesos' words; None when it can."""
+    info, constraints = call.framework_info, call.offer_constraints
+    problem = invalid_framework(info)
+    if problem is not None:
+        return f"Supplied FrameworkInfo is not valid: {problem}"
+    problem = invalid_update(framework.info, info)
+    if problem is not None:
+        return f"FrameworkInfo update is not valid: {problem}"
+    problem = invalid_subscription(info, call.suppressed_roles, constraints)
+    if problem is not None:
+        return f"'UpdateFramework' call is not valid: {problem}"
+    return unsupported_framework(info, constraints)
 
 
 def _add(state: State, event: Subscribe) -> Framework:
@@ -132,7 +120,12 @@ def _fail_over(state: State, framework: Framework, event: Subscribe) -> None:
         state.close_stream(framework)
     for offer in list(framework.offers.values()):
         state.remove_offer(offer)
-    framework.info = msgspec.structs.replace(event.info, id=ident(framework.id))
+    framework.info = msgspec.structs.replace(
+        event.info,
+        id=ident(framework.id),
+        user=framework.info.user,  # Mesos keeps these two and does not complain
+        checkpoint=framework.info.checkpoint,
+    )
     framework.stream_id = event.stream_id
     framework.is_active = True
     framework.is_recovered = False

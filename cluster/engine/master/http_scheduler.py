@@ -32,7 +32,15 @@ from mesaform.engine.master.http_common import (
 from mesaform.engine.master.state import Framework
 from mesaform.engine.master.streams import Stream
 from mesaform.engine.master.term import Term
-from mesaform.mesos.scheduler_api import CALL_TYPES_WITH_BODY, Call
+from mesaform.engine.validation.support import unsupported_accept
+from mesaform.mesos.messages import Id
+from mesaform.mesos.scheduler_api import (
+    CALL_TYPES_WITH_BODY,
+    Acknowledge,
+    AcknowledgeOperationStatus,
+    Call,
+    UpdateFramework,
+)
 from mesaform.mesos.scheduler_api import Subscribe as SubscribeBody
 
 STREAM_ID = "Mesos-Stream-Id"
@@ -81,6 +89,8 @@ def _feed_known(
     principal: str | None,
 ) -> web.Response:
     """Feed a call of a framework that subscribed, if the caller has its principal."""
+    if call.type == "RECONCILE_OPERATIONS" and not accepts(request, JSON):
+        return text(406, NOT_ACCEPTABLE)
     framework_id = call.framework_id.value if call.framework_id is not None else ""
     framework = term.core.state.frameworks.get(framework_id)
     if framework is None:
@@ -108,18 +118,35 @@ def invalid_call(call: Call) -> str | None:
 def _invalid_subscribe(call: Call) -> str | None:
     if call.subscribe is None:
         return "Expecting 'subscribe' to be present"
-    if call.subscribe.framework_info.id != call.framework_id:
+    if _id_text(call.subscribe.framework_info.id) != _id_text(call.framework_id):
         return "'framework_id' differs from 'subscribe.framework_info.id'"
     return None
 
 
+def _id_text(framework_id: Id | None) -> str:
+    """An absent id equals an empty one, as in protobuf."""
+    return framework_id.value if framework_id is not None else ""
+
+
 def _invalid_body(call: Call) -> str | None:
-    if call.acknowledge is not None and len(call.acknowledge.uuid) != UUID_BYTES:
-        return "Not a valid UUID"
-    update = call.update_framework
-    if update is not None and update.framework_info.id != call.framework_id:
-        return "'framework_id' differs from 'update_framework.framework_info.id'"
+    """Why the body that the call's type names is invalid. Other bodies have no effect."""
+    match call:
+        case Call(type="ACKNOWLEDGE", acknowledge=Acknowledge(uuid=uuid_)):
+            return _invalid_uuid(uuid_)
+        case Call(
+            type="ACKNOWLEDGE_OPERATION_STATUS",
+            acknowledge_operation_status=AcknowledgeOperationStatus() as operation,
+        ):
+            missing = "Expecting 'agent_id' to be present" if operation.agent_id is None else None
+            return _invalid_uuid(operation.uuid) or missing
+        case Call(type="UPDATE_FRAMEWORK", update_framework=UpdateFramework() as update):
+            if _id_text(update.framework_info.id) != _id_text(call.framework_id):
+                return "'framework_id' differs from 'update_framework.framework_info.id'"
     return None
+
+
+def _invalid_uuid(uuid_: bytes) -> str | None:
+    return "Not a valid UUID" if len(uuid_) != UUID_BYTES else None
 
 
 async def _subscribe(
@@ -138,7 +165,11 @@ async def _subscribe(
         info = msgspec.structs.replace(info, principal=principal)
     framework_id = (info.id.value or None) if info.id is not None else None
     try:
-        term.handle(Subscribe(stream_id, info, framework_id, tuple(body.suppressed_roles)))
+        term.handle(
+            Subscribe(
+                stream_id, info, framework_id, tuple(body.suppressed_roles), body.offer_constraints
+            )
+        )
         if term.is_over:
             stream.finish()
         await stream.pump(response)
@@ -150,7 +181,7 @@ async def _subscribe(
 def _feed(request: web.Request, term: Term, call: Call, framework: Framework) -> web.Response:
     refusal = _wrong_stream(request, framework)
     if refusal is None:  # a response is falsy, so `or` does not do
-        refusal = _wrong_update(framework, call)
+        refusal = _refused(framework, call)
     if refusal is not None:
         return refusal
     term.handle(SchedulerCall(framework.id, call))
@@ -172,8 +203,13 @@ def _wrong_stream(request: web.Request, framework: Framework) -> web.Response | 
     return None
 
 
-def _wrong_update(framework: Framework, call: Call) -> web.Response | None:
-    if call.update_framework is None or call.type != "UPDATE_FRAMEWORK":
-        return None
-    problem = invalid_change(framework.info, call.update_framework.framework_info)
+def _refused(framework: Framework, call: Call) -> web.Response | None:
+    """The answer to a call that this engine does not carry out."""
+    if call.type == "UNKNOWN":
+        return text(501, "")
+    problem: str | None = None
+    if call.type == "UPDATE_FRAMEWORK" and call.update_framework is not None:
+        problem = invalid_change(framework, call.update_framework)
+    if call.type == "ACCEPT" and call.accept is not None:
+        problem = unsupported_accept(call.accept)
     return None if problem is None else text(400, problem)

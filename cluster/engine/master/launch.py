@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -12,14 +14,29 @@ from mesaform.engine import link
 from mesaform.engine.master.render import task_json
 from mesaform.engine.master.state import Agent, Framework, Offer, State, Task, total
 from mesaform.engine.master.status import Cause, refuse_task
-from mesaform.mesos.messages import AllocationInfo, Resource, TaskInfo, from_wire
-from mesaform.mesos.scheduler_api import Accept, Decline, Operation
-
-MAX_ID_LENGTH = 255  # the longest name of a folder; ids name sandboxes
-NOT_SUPPORTED = (
-    "The embedded engine runs command tasks (LAUNCH with TaskInfo.command) only: "
-    "{} are not supported yet"
+from mesaform.engine.validation.names import invalid_id
+from mesaform.engine.validation.resources import is_never_offered, resource_text
+from mesaform.engine.validation.support import refusal, unsupported_task
+from mesaform.engine.validation.tasks import (
+    invalid_executor,
+    invalid_executor_info,
+    invalid_launch,
+    invalid_task,
+    own_cgroups,
 )
+from mesaform.mesos.messages import (
+    AllocationInfo,
+    ExecutorInfo,
+    Filters,
+    Resource,
+    TaskInfo,
+    from_wire,
+)
+from mesaform.mesos.scheduler_api import Accept, Decline, LaunchGroupOperation, Operation
+
+Reason = Literal["REASON_TASK_INVALID", "REASON_TASK_GROUP_INVALID"]
+MAX_REFUSE_S = 365 * 86400.0
+"""Seconds of a filter: Mesos' own limit of one year."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +50,11 @@ class Target:
 
 def accept(state: State, framework: Framework, call: Accept) -> None:
     """Launch each valid task. Each invalid task gets a status with the reason."""
-    offers, problem = _offers_of(state, framework, call)
+    offers, problem = _offers_of(framework, call)
     state.counters["messages_launch_tasks"] += 1
     for operation in call.operations:
         framework.counters["operations"] += 1
-        framework.counters[f"operations/{operation.type.lower()}"] += 1
+        framework.counters[f"operations/{(operation.type or 'UNKNOWN').lower()}"] += 1
     if problem is not None:
         _refuse_all(state, framework, call, problem)
         for offer in offers:
@@ -60,76 +77,105 @@ def _launch_all(state: State, framework: Framework, call: Accept, offers: list[O
         target.agent.id,
         free,
         now=state.now,
-        refuse_s=call.filters.refuse_seconds,
+        refuse_s=refuse_seconds(call.filters),
     )
+
+
+def refuse_seconds(filters: Filters) -> float:
+    """How long resources are refused. Mesos takes its default for a time that is no duration."""
+    seconds = filters.refuse_seconds
+    if not 0 <= seconds <= 2**63 / 1e9:
+        return Filters().refuse_seconds
+    return min(seconds, MAX_REFUSE_S)
 
 
 def _refuse_all(state: State, framework: Framework, call: Accept, problem: str) -> None:
     message = f"Task launched with invalid offers: {problem}"
     cause = Cause("TASK_DROPPED", "REASON_INVALID_OFFERS", message).as_seen_by(framework)
     for operation in call.operations:
-        for info in operation.task_infos:
-            refuse_task(state, framework, info.task_id.value, info.agent_id.value, cause)
+        _refuse(state, framework, operation.task_infos, cause)
 
 
-def _offers_of(state: State, framework: Framework, call: Accept) -> tuple[list[Offer], str | None]:
+def _refuse(state: State, framework: Framework, tasks: Iterable[TaskInfo], cause: Cause) -> None:
+    for info in tasks:
+        refuse_task(state, framework, info.task_id.value, info.agent_id.value, cause)
+
+
+def _offers_of(framework: Framework, call: Accept) -> tuple[list[Offer], str | None]:
     """The offers of the call that are still valid, and what is wrong with the list as a whole."""
-    offers: list[Offer] = []
-    invalid_id: str | None = None
-    for offer_id in dict.fromkeys(entry.value for entry in call.offer_ids):
-        offer = state.offers.get(offer_id)
-        if offer is not None and offer.framework_id == framework.id:
-            offers.append(offer)
-        elif invalid_id is None:
-            invalid_id = offer_id
-    if invalid_id is not None:
-        return offers, f"Offer {invalid_id} is no longer valid"
-    if not offers:
-        return offers, "No offers specified"
-    return offers, _problem_of_offers(offers, len(call.offer_ids))
+    ids = [entry.value for entry in call.offer_ids]
+    if not ids:
+        return [], "No offers specified"
+    offers = _known_offers(framework, ids)
+    most_frequent, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        return offers, f"Duplicate offer {most_frequent} in offer list"
+    if len(offers) < len(ids):
+        invalid = next(id_ for id_ in ids if id_ not in framework.offers)
+        return offers, f"Offer {invalid} is no longer valid"
+    return offers, _problem_of_offers(offers)
 
 
-def _problem_of_offers(offers: list[Offer], wanted: int) -> str | None:
+def _known_offers(framework: Framework, ids: list[str]) -> list[Offer]:
+    return [framework.offers[id_] for id_ in dict.fromkeys(ids) if id_ in framework.offers]
+
+
+def _problem_of_offers(offers: list[Offer]) -> str | None:
     """Why these offers cannot be accepted together, in Mesos' words (master/validation.cpp)."""
-    if len(offers) < wanted:
-        return "Duplicate offer in offer list"
-    if len({offer.agent_id for offer in offers}) > 1:
-        second = offers[1]
-        return (
-            "Aggregated offers must belong to one single agent. "
-            f"Offer {second.id} uses agent {second.agent_id}"
-        )
-    if len({offer.role for offer in offers}) > 1:
-        return "Aggregated offers must be allocated to the same role"
+    first = offers[0]
+    for offer in offers:
+        if offer.role != first.role:
+            return (
+                f"Aggregated offers must be allocated to the same role. Offer {offer.id} uses role "
+                f"'{offer.role} but another is using role '{first.role}"
+            )
+    for offer in offers:
+        if offer.agent_id != first.agent_id:
+            return (
+                "Aggregated offers must belong to one single agent. "
+                f"Offer {offer.id} uses agent {offer.agent_id} and agent {first.agent_id}"
+            )
     return None
 
 
 def _carry_out(state: State, target: Target, operation: Operation, free: Resources) -> Resources:
     """What is left of the offers after one operation.
 
-    Operations on reservations and volumes change nothing, because this engine has neither.
+    `support.unsupported_accept` has refused the operations on reservations, volumes and disks.
     """
-    framework, agent = target.framework, target.agent
+    if operation.type == "LAUNCH_GROUP" and operation.launch_group is not None:
+        _refuse_group(state, target, operation, operation.launch_group)
+        return free
+    problem = invalid_launch(operation.task_infos)
+    if problem is None and operation.id is not None:
+        problem = "The `id` field cannot be set on LAUNCH operations"
+    if problem is not None:
+        cause = Cause("TASK_ERROR", "REASON_TASK_INVALID", problem)
+        _refuse(state, target.framework, operation.task_infos, cause)
+        return free
     for info in operation.task_infos:
-        task = _make_task(target, info)
-        if (problem := _unauthorized(state, framework, info)) is not None:
-            cause = Cause("TASK_ERROR", "REASON_TASK_UNAUTHORIZED", problem)
-            refuse_task(state, framework, task.id, agent.id, cause)
-            continue
-        problem = (
-            NOT_SUPPORTED.format("task groups")
-            if operation.launch_group
-            else invalid_task(target, task, free)
-        )
-        if problem is not None:
-            cause = Cause("TASK_ERROR", "REASON_TASK_INVALID", problem)
-            refuse_task(state, framework, task.id, agent.id, cause)
-            continue
-        free = free - task.resources
-        state.add_task(framework, agent, task)
-        state.send_to_agent(agent, link.Launch(framework.info, task.info))
-        state.publish("TASK_ADDED", {"task": task_json(task)})
+        free = _launch(state, target, info, free)
     return free
+
+
+def _launch(state: State, target: Target, info: TaskInfo, free: Resources) -> Resources:
+    """Launch one task, or refuse it. Returns what is left of the offers."""
+    framework, agent = target.framework, target.agent
+    info = _with_allocation(info, target.role)
+    if (problem := _unauthorized(state, framework, info)) is not None:
+        cause = Cause("TASK_ERROR", "REASON_TASK_UNAUTHORIZED", problem)
+        refuse_task(state, framework, info.task_id.value, info.agent_id.value, cause)
+        return free
+    problem = invalid_on(target, info, free)
+    if problem is not None:
+        cause = Cause("TASK_ERROR", "REASON_TASK_INVALID", problem)
+        refuse_task(state, framework, info.task_id.value, info.agent_id.value, cause)
+        return free
+    task = Task(info, framework.id, agent.id, target.role, from_wire(info.resources))
+    state.add_task(framework, agent, task)
+    state.send_to_agent(agent, link.Launch(framework.info, task.info))
+    state.publish("TASK_ADDED", {"task": task_json(task)})
+    return free - task.resources
 
 
 def _unauthorized(state: State, framework: Framework, info: TaskInfo) -> str | None:
@@ -147,107 +193,83 @@ def _unauthorized(state: State, framework: Framework, info: TaskInfo) -> str | N
     )
 
 
-def _make_task(target: Target, info: TaskInfo) -> Task:
-    role = target.role
-    resources = [
+def _with_allocation(info: TaskInfo, role: str) -> TaskInfo:
+    """The task with the offers' role in each of its resources that has none."""
+    replace = msgspec.structs.replace
+    executor = info.executor
+    if executor is not None:
+        executor = replace(executor, resources=_allocated(executor.resources, role))
+    return replace(info, resources=_allocated(info.resources, role), executor=executor)
+
+
+def _allocated(resources: list[Resource], role: str) -> list[Resource]:
+    allocation = AllocationInfo(role=role)
+    return [
         resource
         if resource.allocation_info is not None
-        else msgspec.structs.replace(resource, allocation_info=AllocationInfo(role=role))
-        for resource in info.resources
+        else msgspec.structs.replace(resource, allocation_info=allocation)
+        for resource in resources
     ]
-    return Task(
-        msgspec.structs.replace(info, resources=resources),
-        target.framework.id,
-        target.agent.id,
-        role,
-        from_wire(resources),
-    )
 
 
-def invalid_task(target: Target, task: Task, free: Resources) -> str | None:
+def invalid_on(target: Target, info: TaskInfo, free: Resources) -> str | None:
     """Why a task cannot be launched on `free` resources, in Mesos' words; None when it can."""
-    problem = (
-        _invalid_id(target, task)
-        or _invalid_command(task.info)
-        or _invalid_resources(task.info.resources, target.role)
+    return (
+        _invalid_ids(target, info)
+        or invalid_task(info)
+        or invalid_executor(info, target.framework.id)
+        or _too_large(target, info, free)
+        or own_cgroups(info)
+        or unsupported_task(info)
     )
-    if problem is None and not free.contains(task.resources):
-        return f"Task uses more resources {task.resources} than available {free}"
-    return problem
 
 
-def _invalid_id(target: Target, task: Task) -> str | None:
-    if not _is_folder_name(task.id):
-        return (
-            f"TaskID '{task.id[:40]}' must have 1 to {MAX_ID_LENGTH} characters "
-            "and be no folder's name"
-        )
-    if any(not character.isprintable() or character in "/\\" for character in task.id):
-        return f"TaskID '{task.id}' contains invalid characters"
-    if task.id in target.framework.tasks or task.id in target.framework.unreachable:
-        return f"Task has duplicate ID: {task.id}"
-    named_agent = task.info.agent_id.value
+def _invalid_ids(target: Target, info: TaskInfo) -> str | None:
+    task_id, named_agent = info.task_id.value, info.agent_id.value
+    problem = invalid_id(task_id)
+    if problem is not None:
+        return problem
+    if task_id in target.framework.tasks:
+        return f"Task has duplicate ID: {task_id}"
+    if task_id in target.framework.unreachable:
+        return f"Task reuses the ID of an unreachable task: {task_id}"
     if named_agent != target.agent.id:
         return f"Task uses invalid agent {named_agent} while agent {target.agent.id} is expected"
     return None
 
 
-def _is_folder_name(task_id: str) -> bool:
-    return 0 < len(task_id) <= MAX_ID_LENGTH and task_id not in {".", ".."}
-
-
-def _invalid_command(info: TaskInfo) -> str | None:
-    if (info.command is None) == (info.executor is None):
-        return "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
-    if info.executor is not None:
-        return NOT_SUPPORTED.format("custom executors")
-    grace = info.kill_policy.grace_period if info.kill_policy is not None else None
-    if grace is not None and grace.nanoseconds < 0:
-        return "Task's 'kill_policy.grace_period' must be non-negative"
-    return None
-
-
-def _invalid_resources(resources: list[Resource], role: str) -> str | None:
-    if not resources:
-        return "Task uses no resources"
-    for resource in resources:
-        for check in _RESOURCE_CHECKS:
-            problem = check(resource, role)
-            if problem is not None:
-                return f"Task uses invalid resources: {problem}"
-    return None
-
-
-def _invalid_scalar(resource: Resource, _role: str) -> str | None:
-    if resource.scalar is not None and not 0 <= resource.scalar.value < float("inf"):
-        return f"Invalid scalar resource: {resource.name}:{resource.scalar.value:g} < 0"
-    return None
-
-
-def _invalid_ranges(resource: Resource, _role: str) -> str | None:
-    if resource.ranges is None:
-        if resource.scalar is None:
-            return f"{resource.name} has no value of type SCALAR or RANGES"
+def _too_large(target: Target, info: TaskInfo, free: Resources) -> str | None:
+    wanted = [*info.resources, *(info.executor.resources if info.executor is not None else ())]
+    is_offered = not any(is_never_offered(resource, target.role) for resource in wanted)
+    if is_offered and free.contains(from_wire(wanted)):
         return None
-    if any(part.begin > part.end for part in resource.ranges.range):
-        return f"Invalid ranges resource {resource.name}: upper bound below lower bound"
-    return None
+    shown = "; ".join(map(resource_text, wanted))
+    return (
+        f"Total resources {shown} required by task and its executor is more than available {free}"
+    )
 
 
-def _invalid_role(resource: Resource, role: str) -> str | None:
-    if resource.role not in {None, "*"}:
-        return f"{resource.name} is reserved to role '{resource.role}' and no reservation exists"
-    allocation = resource.allocation_info
-    if allocation is not None and allocation.role != role:
-        return f"{resource.name} is allocated to role '{allocation.role}', the offers to '{role}'"
-    return None
+def _refuse_group(
+    state: State, target: Target, operation: Operation, group: LaunchGroupOperation
+) -> None:
+    """Refuse a task group: this engine has none. Mesos' own rules come first."""
+    tasks = group.task_group.tasks
+    problem = invalid_launch(tasks, group.executor)
+    if problem is None and operation.id is not None:
+        problem = "The `id` field cannot be set on LAUNCH_GROUP operations"
+    if problem is None:
+        problem = _invalid_group(target, tasks, group.executor) or refusal("task groups")
+    cause = Cause("TASK_ERROR", "REASON_TASK_GROUP_INVALID", problem)
+    _refuse(state, target.framework, tasks, cause)
 
 
-_RESOURCE_CHECKS: tuple[Callable[[Resource, str], str | None], ...] = (
-    _invalid_scalar,
-    _invalid_ranges,
-    _invalid_role,
-)
+def _invalid_group(target: Target, tasks: Iterable[TaskInfo], executor: ExecutorInfo) -> str | None:
+    for info in tasks:
+        allocated = _with_allocation(info, target.role)
+        problem = _invalid_ids(target, allocated) or invalid_task(allocated)
+        if problem is not None:
+            return f"Task '{info.task_id.value}' is invalid: {problem}"
+    return invalid_executor_info(executor, target.framework.id)
 
 
 def decline(state: State, framework: Framework, call: Decline) -> None:
@@ -257,4 +279,4 @@ def decline(state: State, framework: Framework, call: Decline) -> None:
         offer = state.offers.get(offer_id.value)
         if offer is not None and offer.framework_id == framework.id:
             framework.counters["offers/declined"] += 1
-            state.remove_offer(offer, refuse_s=call.filters.refuse_seconds)
+            state.remove_offer(offer, refuse_s=refuse_seconds(call.filters))

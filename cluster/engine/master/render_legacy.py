@@ -65,9 +65,9 @@ def status_json(status: TaskStatus) -> Document:
     if status.labels is not None:
         document["labels"] = status.labels.labels
     if status.container_status is not None:
-        document["container_status"] = {
-            key: value for key, value in status.container_status.items() if key != "executor_pid"
-        }
+        document["container_status"] = msgspec.structs.replace(
+            status.container_status, executor_pid=None
+        )
     if status.healthy is not None:
         document["healthy"] = status.healthy
     return document

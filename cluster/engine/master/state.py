@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from mesaform.common.json_types import as_list, as_object
 from mesaform.common.resources import EMPTY, Resources
 from mesaform.engine.allocator import Allocation, Allocator
 from mesaform.engine.documents import Document
@@ -25,11 +24,13 @@ from mesaform.engine.master.events import (
     SendEvent,
 )
 from mesaform.engine.registry import AgentRecord, Registry
+from mesaform.engine.validation.frameworks import roles_of
 from mesaform.mesos.messages import (
     TERMINAL_STATES,
     AgentInfo,
     Capability,
     FrameworkInfo,
+    ResourceQuantities,
     TaskInfo,
     TaskStatus,
     from_wire,
@@ -439,7 +440,7 @@ class State:
         }
         if agent.info.attributes:
             document["attributes"] = agent.info.attributes
-        if agent.info.domain:
+        if agent.info.domain is not None:
             document["domain"] = agent.info.domain
         return document
 
@@ -527,38 +528,22 @@ def total(vectors: Iterable[Resources]) -> Resources:
     return result
 
 
-def roles_of(info: FrameworkInfo) -> tuple[str, ...]:
-    """The roles that a framework subscribes to.
-
-    They are `roles` of a multi-role framework, otherwise `role`, otherwise the default role.
-    """
-    if info.roles or Capability(type="MULTI_ROLE") in info.capabilities:
-        return tuple(info.roles)
-    return (info.role or "*",)
-
-
 def min_allocatable_of(info: FrameworkInfo) -> dict[str, tuple[Resources, ...]]:
     """The smallest useful offers by role, as `offer_filters` declares them.
 
     An offer is useful when it contains one of a role's vectors. Roles without a vector are left
-    out. Shape: OfferFilters of mesos.proto; parts of another shape are ignored.
+    out.
     """
-    vectors: dict[str, tuple[Resources, ...]] = {}
-    for role, filters in (info.offer_filters or {}).items():
-        minimal = as_object(as_object(filters).get("min_allocatable_resources"))
-        quantities = tuple(_quantities(entry) for entry in as_list(minimal.get("quantities")))
-        if quantities:
-            vectors[role] = quantities
-    return vectors
+    return {
+        role: tuple(_vector(entry) for entry in filters.min_allocatable_resources.quantities)
+        for role, filters in info.offer_filters.items()
+        if filters.min_allocatable_resources is not None
+        and filters.min_allocatable_resources.quantities
+    }
 
 
-def _quantities(entry: object) -> Resources:
-    scalars: dict[str, float] = {}
-    for name, scalar in as_object(as_object(entry).get("quantities")).items():
-        value = as_object(scalar).get("value")
-        if isinstance(value, int | float):
-            scalars[name] = float(value)
-    return Resources.from_scalars(scalars)
+def _vector(entry: ResourceQuantities) -> Resources:
+    return Resources.from_scalars({name: scalar.value for name, scalar in entry.quantities.items()})
 
 
 def total_of(info: AgentInfo) -> Resources:

@@ -101,7 +101,7 @@ async def test_tasks_survive_a_killed_agent_and_the_next_one_adopts_them(master,
     ending = await master.status("ends", "TASK_RUNNING")
     await agent.kill()
 
-    runner = ending.container_status["executor_pid"]
+    runner = ending.container_status.executor_pid
     assert is_running(runner)
     (sandbox_of(agent, "ends") / "go").touch()
     await gone(runner)
@@ -135,7 +135,7 @@ async def test_a_task_ends_with_its_killed_runner_even_while_the_agent_is_down(m
     master.launch(task("t", "sleep 1000 & sleep 1000"), OWNER)
     running = await master.status("t", "TASK_RUNNING")
     await agent.kill()
-    os.kill(running.container_status["executor_pid"], signal.SIGKILL)
+    os.kill(running.container_status.executor_pid, signal.SIGKILL)
     agent.start()
     failed = await master.status("t", "TASK_FAILED")
     assert failed.reason == "REASON_EXECUTOR_TERMINATED"
@@ -265,7 +265,7 @@ async def test_sigterm_ends_the_agent_and_leaves_its_tasks(master, agent):
     agent.signal(signal.SIGTERM)
     async with asyncio.timeout(5):
         assert await agent.ended() == Exit.OK
-    assert is_running(running.container_status["executor_pid"])
+    assert is_running(running.container_status.executor_pid)
     agent.start()
     await master.registered(2)
 

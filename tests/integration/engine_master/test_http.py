@@ -193,7 +193,7 @@ async def test_valid_calls_get_202_and_no_body(master, session):
         "DECLINE", decline={"offer_ids": [], "nonsense": None, "more": {"a": 1}}
     ) == (202, "")
     assert await scheduler.call("REQUEST", request={"requests": []}) == (202, "")
-    info = {"user": "root", "name": "renamed", "id": {"value": scheduler.id}, "roles": ["*"]}
+    info = {"user": "root", "name": "renamed", "id": {"value": scheduler.id}}
     assert await scheduler.call("UPDATE_FRAMEWORK", update_framework={"framework_info": info}) == (
         200,
         "",
@@ -417,7 +417,9 @@ async def test_every_operator_read(master, session):
     assert (await exchange(session, "POST", url + "/operator", json={"type": "GET_HEALTH"}))[
         0
     ] == 200
-    assert (await exchange(session, "POST", url, json={"type": "UPDATE_WEIGHTS"}))[0] == 501
+    assert (
+        await exchange(session, "POST", url, json={"type": "UPDATE_WEIGHTS", "update_weights": {}})
+    )[0] == 501
 
 
 METRICS = {

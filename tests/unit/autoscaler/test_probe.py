@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,7 +179,8 @@ def test_what_the_table_does_not_know_raises_with_what_happened_before():
 
 
 def test_shapes_are_declared_as_the_smallest_useful_offers():
-    assert probe.shapes_as_filters([make(0.5, 128), make(gpus=1)]) == {
+    filters = probe.shapes_as_filters([make(0.5, 128), make(gpus=1)])
+    assert msgspec.to_builtins(filters) == {
         "min_allocatable_resources": {
             "quantities": [
                 {"quantities": {"cpus": {"value": 0.5}, "mem": {"value": 128}}},

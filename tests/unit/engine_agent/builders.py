@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 
-import msgspec
-
 from mesaform.engine import link
 from mesaform.engine.agent.core import AgentCore
 from mesaform.engine.agent.events import (
@@ -19,6 +17,7 @@ from mesaform.engine.agent.events import (
     Send,
     Started,
 )
+from mesaform.engine.master.parse import parse
 from mesaform.mesos.messages import FrameworkInfo, TaskInfo, TaskStatus
 
 AGENT_ID = "0000-S1"
@@ -27,7 +26,7 @@ ADDRESS = "127.61.0.5"
 
 def framework(*capabilities: str, named: str = "fw", **more: object) -> FrameworkInfo:
     kinds = [{"type": name} for name in ("MULTI_ROLE", *capabilities)]
-    return msgspec.convert(
+    return parse(
         {
             "user": "root",
             "name": "test",
@@ -62,7 +61,7 @@ def task(
         "command": body,
         **more,
     }
-    return msgspec.convert(raw, TaskInfo)
+    return parse(raw, TaskInfo)  # also tasks that break the constraints of their types
 
 
 def grace(seconds: float) -> dict[str, object]:

@@ -201,7 +201,6 @@ def test_a_lost_runner_fails_its_task():
         task(executor={"executor_id": {"value": "e"}}),
         task(container={"type": "DOCKER", "docker": {"image": "x"}}),
         task(container={"type": "MESOS", "mesos": {"image": {"type": "DOCKER"}}}),
-        task(command={"shell": False}),
     ],
 )
 def test_a_task_that_cannot_run_here_is_an_error_and_starts_nothing(info):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from mesaform.engine.agent.events import HealthChecked
 from mesaform.engine.agent.health import HealthPolicy, HealthTracker
+from mesaform.mesos.messages import HealthCheck
 
 
 def tracker(**check: float) -> HealthTracker:
-    return HealthTracker("c", HealthPolicy.of(check), running_since=100.0)
+    return HealthTracker(
+        "c", HealthPolicy.of(msgspec.convert(check, HealthCheck)), running_since=100.0
+    )
 
 
 def test_the_defaults_are_mesos_defaults():
-    assert HealthPolicy.of({}) == HealthPolicy(15.0, 10.0, 20.0, 10.0, 3)
-
-
-def test_nonsense_in_a_timing_gets_the_default():
-    assert HealthPolicy.of(
-        {"delay_seconds": "soon", "interval_seconds": -1, "timeout_seconds": float("nan")}
-    ) == HealthPolicy.of({})
+    assert HealthPolicy.of(HealthCheck()) == HealthPolicy(15.0, 10.0, 20.0, 10.0, 3)
 
 
 def test_a_success_is_reported_once():

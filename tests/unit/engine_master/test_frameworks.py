@@ -7,8 +7,11 @@ import pytest
 from mesaform.common.resources import Resources
 from mesaform.engine import link
 from mesaform.engine.master import events as ev
+from mesaform.engine.master.parse import parse
 from mesaform.engine.master.state import min_allocatable_of
-from mesaform.mesos.messages import FrameworkInfo
+from mesaform.mesos import messages
+from mesaform.mesos.messages import FrameworkInfo, OfferFilters
+from mesaform.mesos.scheduler_api import ConstraintGroup, OfferConstraints, RoleConstraints
 from tests.unit.engine_master.world import SIZE, World
 
 
@@ -120,15 +123,81 @@ def test_teardown_kills_tasks_ends_the_stream_and_frees_the_agent_for_others(wor
     assert [event["type"] for event in world.published][-1] == "FRAMEWORK_REMOVED"
 
 
-def test_user_cannot_change(world):
-    framework = world.framework(failover_s=60.0)
+def test_user_and_checkpoint_of_the_first_subscription_stay(world):
+    framework = world.framework(failover_s=60.0, checkpoint=True)
     again = world.framework(id_=framework.id, user="other", failover_s=60.0)
-    assert "attempted to update from 'root' to 'other'" in again.events("ERROR")[0]["message"]
+    assert again.events()[0]["type"] == "SUBSCRIBED"
+    assert (again.record.info.user, again.record.info.checkpoint) == ("root", True)
+
+
+BAD_FRAMEWORKS = {
+    "white space in a role": ({"roles": ["a b"]}, "backspace or whitespace"),
+    "two slashes in a role": ({"roles": ["a//b"]}, "two adjacent slashes"),
+    "star in a role": ({"roles": ["a/*"]}, "cannot include '*' as a component"),
+    "a dash before a role": ({"roles": ["-a"]}, "starts with a dash"),
+    "a role twice": ({"roles": ["a", "a"]}, "duplicate items: { a }"),
+    "roles without the capability": (
+        {"capabilities": []},
+        "'FrameworkInfo.roles' must not be set",
+    ),
+    "role and roles": ({"role": "a"}, "'FrameworkInfo.role' must not be set"),
+    "slash in the id": ({"id": {"value": "a/b"}}, "'a/b' contains invalid characters"),
+    "an absolute path as id": ({"id": {"value": "/etc"}}, "contains invalid characters"),
+    "parent folder as id": ({"id": {"value": ".."}}, "'..' is disallowed"),
+    "a long id": ({"id": {"value": "x" * 300}}, "must not be greater than 255 characters"),
+    "a control character in the id": ({"id": {"value": "a\nb"}}, "invalid characters"),
+    "no duration": ({"failover_timeout": 1e300}, "failover_timeout (1e+300) is invalid"),
+    "infinite filters": (
+        {
+            "offer_filters": {
+                "*": {
+                    "min_allocatable_resources": {
+                        "quantities": [{"quantities": {"cpus": {"value": "Infinity"}}}]
+                    }
+                }
+            }
+        },
+        "Infinite values not supported",
+    ),
+    "too large for the agents": (
+        {"labels": {"labels": [{"key": "k" * 200_000}]}},
+        "is larger than 131072 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_FRAMEWORKS.values(), ids=BAD_FRAMEWORKS)
+def test_a_framework_with_a_bad_info_gets_an_error_that_says_why(world, change, message):
+    wanted = {
+        "user": "root",
+        "name": "f",
+        "roles": ["*"],
+        "capabilities": [{"type": "MULTI_ROLE"}],
+    }
+    info = parse(wanted | change, FrameworkInfo)
+    world.feed(ev.Subscribe("bad", info, info.id.value if info.id else None))
+    (event,) = world.streams["bad"]
+    assert event["type"] == "ERROR"
+    assert message in event["error"]["message"]
+    assert not world.state.frameworks
+
+
+def test_offer_constraints_and_unknown_suppressed_roles_are_refused(world):
+    info = FrameworkInfo(user="root", name="f")
+    groups = RoleConstraints(groups=[ConstraintGroup()])
+    constraints = OfferConstraints(role_constraints={"*": groups})
+    world.feed(ev.Subscribe("a", info, None, ("b",)))
+    world.feed(ev.Subscribe("b", info, None, (), constraints))
+    first, second = (world.streams[name][-1]["error"]["message"] for name in "ab")
+    assert first == "Suppressed roles { b } are not contained in the set of roles"
+    assert "does not support offer constraints" in second
+
+
+def test_another_principal_does_not_get_the_framework(world):
+    framework = world.framework(failover_s=60.0, principal="owner")
+    again = world.framework(id_=framework.id, failover_s=60.0, principal="thief")
+    assert again.events("ERROR") == [{"message": "Changing framework's principal is not allowed."}]
     assert framework.record.is_connected
-
-
-def test_a_role_with_white_space_is_refused(world):
-    assert world.framework(roles=("a b",)).events()[0]["type"] == "ERROR"
 
 
 def test_roles_suppressed_at_subscription_get_no_offers(world):
@@ -140,8 +209,6 @@ def test_a_framework_without_roles_is_in_the_default_role(world):
     world.agent()
     framework = world.framework(roles=())
     assert framework.offers == []  # a multi-role framework with no role asks for nothing
-    from mesaform.mesos.messages import FrameworkInfo
-
     world.feed(ev.Subscribe("plain", FrameworkInfo(user="u", name="plain")))
     assert world.streams["plain"][-1]["type"] == "OFFERS"
 
@@ -172,21 +239,11 @@ def test_only_fifty_completed_frameworks_are_remembered(world):
     assert len(world.state.completed_frameworks) == 50
 
 
-def offer_filters(**roles: list[dict[str, float]]) -> dict[str, object]:
-    return {
-        role: {
-            "min_allocatable_resources": {
-                "quantities": [
-                    {"quantities": {name: {"value": value} for name, value in scalars.items()}}
-                    for scalars in vectors
-                ]
-            }
-        }
-        for role, vectors in roles.items()
-    }
+def offer_filters(**roles: list[dict[str, float]]) -> dict[str, OfferFilters]:
+    return {role: messages.offer_filters(vectors) for role, vectors in roles.items()}
 
 
-def framework_info(filters: dict[str, object]) -> FrameworkInfo:
+def framework_info(filters: dict[str, OfferFilters]) -> FrameworkInfo:
     return FrameworkInfo(user="root", name="f", offer_filters=filters)
 
 
@@ -199,14 +256,8 @@ def test_the_minimal_offers_of_a_framework_are_its_declared_quantities_by_role()
 
 
 def test_roles_without_minimal_offers_are_left_out():
-    info = framework_info({**offer_filters(empty=[]), "none": {}, "batch": None})
+    info = framework_info({**offer_filters(empty=[]), "none": OfferFilters()})
     assert min_allocatable_of(info) == {}
-
-
-def test_offer_filters_of_another_shape_are_ignored():
-    quantities = [{"quantities": {"cpus": {"value": "many"}, "mem": 5}}]
-    filters = {"a": 7, "b": {"min_allocatable_resources": {"quantities": quantities}}}
-    assert min_allocatable_of(framework_info(filters)) == {"b": (Resources(),)}
 
 
 def test_offers_below_the_declared_minimum_are_not_made():

@@ -56,7 +56,7 @@ def attribute(text: str, name: str = "a") -> AgentInfo:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e308])
 def test_an_amount_that_is_no_amount_is_refused(value):
     assert problem_of(link.Register(cpus(value))) is not None
-    with pytest.raises(link.BadMessage, match="Register"):
+    with pytest.raises(link.BadMessage, match=r"message of an agent|Register"):
         read_from_agent(link.encode(link.Register(cpus(value))))
 
 
@@ -119,7 +119,7 @@ def test_an_id_that_cannot_name_a_folder_is_refused_in_every_message(id_):
         link.Acknowledge("f", "t", b""),
         link.Registered("a", 0.0),
         link.Launch(framework(), task(health_check={"type": "TCP", "delay_seconds": math.nan})),
-        link.Launch(framework(), task(discovery={"x": [2**70]})),
+        link.Launch(framework(), msgspec.structs.replace(task(), discovery={"x": [2**70]})),
     ],
 )
 def test_a_message_with_an_impossible_value_is_refused(message):
@@ -130,7 +130,8 @@ def test_a_deeply_nested_message_is_refused_instead_of_exhausting_the_stack():
     nested: dict[str, object] = {}
     for _ in range(500):
         nested = {"x": nested}
-    assert "nested" in (problem_of(link.Launch(framework(), task(discovery=nested))) or "")
+    odd = msgspec.structs.replace(task(), discovery=nested)
+    assert "nested" in (problem_of(link.Launch(framework(), odd)) or "")
 
 
 def test_ordinary_messages_are_valid():

@@ -32,7 +32,7 @@ from mesaform.engine.registry import (
     SetDeactivated,
     StartDrain,
 )
-from mesaform.mesos.messages import AgentInfo
+from mesaform.mesos.messages import AgentInfo, Attribute, Text
 from mesaform.zookeeper.session import ZooKeeper
 from mesaform.zookeeper.set_aside import SetAsideNodes
 
@@ -235,7 +235,11 @@ async def test_an_agent_for_which_the_registry_has_no_place_is_refused_and_the_t
     store = RegistryStore(sessions[0], zookeeper_root)
     await store.open(1, 0.0)
     size = MAX_BYTES // 2 + 1
-    large = [AgentInfo(hostname=os.urandom(size // 2).hex()) for _ in range(8)]
+    texts = [Text(value=os.urandom(size // 2).hex()) for _ in range(8)]
+    large = [
+        AgentInfo(hostname="h", attributes=[Attribute(name="a", type="TEXT", text=text)])
+        for text in texts
+    ]
     assert await store.write(Admit("a", INFO, 1.0)) == [None]
     refusals = await store.write(
         *(Admit(f"large{number}", info, 1.0) for number, info in enumerate(large)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -80,18 +81,18 @@ def world() -> World:
     return World()
 
 
-def odd_task(scheduler: Scheduler, agent_id: str, value: float) -> TaskInfo:
-    """A task that no boundary lets pass: it stands for a defect of a handler."""
-    cpus = Resource(name="cpus", type="SCALAR", scalar=Scalar(value=value))
-    return TaskInfo(task_id=ident("odd"), agent_id=ident(agent_id), resources=[cpus])
+def odd_task(agent_id: str) -> TaskInfo:
+    """A task of wrong types, which no boundary lets pass: it stands for a defect of a handler."""
+    cpus = Resource(name="cpus", type="SCALAR", scalar=Scalar(value=1.0))
+    info = TaskInfo(task_id=ident("odd"), agent_id=ident(agent_id), resources=[cpus])
+    return msgspec.structs.replace(info, command="true")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_call_that_fails_returns_its_offers_and_the_next_ones_come(world, value):
+def test_a_call_that_fails_returns_its_offers_and_the_next_ones_come(world):
     agent, scheduler = world.agent(), world.framework()
     offer = scheduler.offers[0]
     good = scheduler.task(offer, "good")
-    call = launch([offer.id], [odd_task(scheduler, agent.id, value)])
+    call = launch([offer.id], [odd_task(agent.id)])
     with pytest.raises(EventFailed) as failure:
         world.feed(ev.SchedulerCall(scheduler.id, call))
     assert not failure.value.is_handled
@@ -113,7 +114,7 @@ def test_a_task_that_was_launched_before_the_fault_stays_launched(world):
         resources=[Resource(name="cpus", type="SCALAR", scalar=Scalar(value=1.0))],
         command=CommandInfo(value="true"),
     )
-    call = launch([offer.id], [good, odd_task(scheduler, agent.id, float("nan"))])
+    call = launch([offer.id], [good, odd_task(agent.id)])
     with pytest.raises(EventFailed) as failure:
         world.feed(ev.SchedulerCall(scheduler.id, call))
     world.perform(failure.value.effects)
@@ -215,7 +216,7 @@ class FaultyCluster(RuleBasedStateMachine):
             return
         scheduler, offer = data.draw(st.sampled_from(offers))
         if odd:
-            call = launch([offer.id], [odd_task(scheduler, offer.agent_id, float("nan"))])
+            call = launch([offer.id], [odd_task(offer.agent_id)])
             self.world.feed(ev.SchedulerCall(scheduler.id, call))
         else:
             scheduler.launch(offer, scheduler.task(offer, f"t{self.world.number()}", size))

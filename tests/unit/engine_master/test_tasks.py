@@ -77,33 +77,97 @@ def test_offers_of_two_agents_cannot_be_used_together(world, agent, framework):
     assert "must belong to one single agent" in framework.statuses[0]["message"]
 
 
+def scalar(name, value, **more):
+    return {"name": name, "type": "SCALAR", "scalar": {"value": value}, **more}
+
+
+def ports(*ranges, name="ports"):
+    parts = [{"begin": begin, "end": end} for begin, end in ranges]
+    return {"name": name, "type": "RANGES", "ranges": {"range": parts}}
+
+
+def variables(*entries):
+    return {"command": {"value": "true", "environment": {"variables": list(entries)}}}
+
+
+EXECUTOR = {"executor_id": {"value": "e"}, "command": {"value": "true"}}
 BAD_TASKS = {
     "no resources": ({"resources": []}, "Task uses no resources"),
-    "command and executor": (
-        {"executor": {"executor_id": {"value": "e"}}},
-        "at least one (but not both)",
-    ),
+    "command and executor": ({"executor": EXECUTOR}, "at least one (but not both)"),
     "neither": ({"command": None}, "at least one (but not both)"),
     "custom executor": (
-        {"command": None, "executor": {"executor_id": {"value": "e"}}},
-        "custom executors are not supported yet",
+        {"command": None, "executor": EXECUTOR},
+        "does not support custom executors",
     ),
-    "slash in the id": ({"task_id": {"value": "a/b"}}, "invalid characters"),
-    "empty id": ({"task_id": {"value": ""}}, "must have 1 to 255 characters"),
+    "default executor": (
+        {"command": None, "executor": EXECUTOR | {"type": "DEFAULT"}},
+        "must not be set for 'DEFAULT' executor",
+    ),
+    "slash in the id": ({"task_id": {"value": "a/b"}}, "'a/b' contains invalid characters"),
+    "empty id": ({"task_id": {"value": ""}}, "ID must not be empty"),
     "another agent": ({"agent_id": {"value": "elsewhere"}}, "Task uses invalid agent elsewhere"),
-    "negative": (
-        {"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": -1}}]},
-        "Invalid scalar",
-    ),
-    "too much": (
-        {"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 5}}]},
-        "more resources",
-    ),
-    "reserved": (
-        {"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}, "role": "ads"}]},
-        "reserved to role",
-    ),
+    "negative": ({"resources": [scalar("cpus", -1)]}, "Invalid scalar resource: value <= 0"),
+    "less than a thousandth": ({"resources": [scalar("cpus", 0.0004)]}, "value <= 0"),
+    "infinite": ({"resources": [scalar("cpus", "Infinity")]}, "value <= 0"),
+    "1e308": ({"resources": [scalar("cpus", 1e308)]}, "value <= 0"),
+    "2^53": ({"resources": [scalar("mem", 2.0**53)]}, "is more than available"),
+    "too much": ({"resources": [scalar("cpus", 5)]}, "is more than available"),
+    "reserved": ({"resources": [scalar("cpus", 1, role="ads")]}, "is more than available"),
+    "revocable": ({"resources": [scalar("cpus", 1, revocable={})]}, "is more than available"),
+    "shared": ({"resources": [scalar("cpus", 1, shared={})]}, "is more than available"),
+    "cpus as ranges": ({"resources": [ports((1, 2), name="cpus")]}, "is more than available"),
+    "overlap": ({"resources": [ports((31000, 31005), (31003, 31009))]}, "overlapping ranges"),
+    "inverted range": ({"resources": [ports((31005, 31000))]}, "begin > end"),
+    "half a GPU": ({"resources": [scalar("gpus", 0.5)]}, "must be an unsigned integer"),
     "negative grace": ({"kill_policy": {"grace_period": {"nanoseconds": -1}}}, "non-negative"),
+    "grace of 2^64": ({"kill_policy": {"grace_period": {"nanoseconds": 2**64}}}, "non-negative"),
+    "HTTP check without http": ({"health_check": {"type": "HTTP"}}, "Expecting 'http' to be set"),
+    "path of a health check": (
+        {"health_check": {"type": "HTTP", "http": {"port": 80, "path": "x"}}},
+        "must start with '/'",
+    ),
+    "negative delay": (
+        {"health_check": {"type": "TCP", "tcp": {"port": 80}, "delay_seconds": -1}},
+        "Expecting 'delay_seconds' to be non-negative",
+    ),
+    "port of a health check": (
+        {"health_check": {"type": "TCP", "tcp": {"port": 70000}}},
+        "is not between 1 and 65535",
+    ),
+    "command check": ({"check": {"type": "COMMAND", "command": {"command": {}}}}, "shell command"),
+    "a valid check": (
+        {"check": {"type": "TCP", "tcp": {"port": 80}}},
+        "does not support checks",
+    ),
+    "variable without value": (variables({"name": "A"}), "must have a value set"),
+    "secret": (
+        variables({"name": "A", "type": "SECRET", "secret": {"value": {"data": "c2VjcmV0"}}}),
+        "does not support secrets",
+    ),
+    "null character": (variables({"name": "A", "value": "a\0b"}), "null characters"),
+    "limit below the request": (
+        {"limits": {"cpus": {"value": 0.01}}},
+        "cpu limit must be greater than or equal to the cpu request",
+    ),
+    "limit": ({"limits": {"cpus": {"value": 2}}}, "not capable of handling task resource limits"),
+    "image": (
+        {"container": {"type": "MESOS", "mesos": {"image": {"type": "DOCKER"}}}},
+        "does not support container images",
+    ),
+    "volume": (
+        {"container": {"type": "MESOS", "volumes": [{"mode": "RW", "container_path": "p"}]}},
+        "Only one of them should be set",
+    ),
+    "volume of the host": (
+        {
+            "container": {
+                "type": "MESOS",
+                "volumes": [{"mode": "RW", "container_path": "p", "host_path": "/"}],
+            }
+        },
+        "does not support volumes",
+    ),
+    "too large": ({"labels": {"labels": [{"key": "k" * 600_000}]}}, "larger than 524288 bytes"),
 }
 
 

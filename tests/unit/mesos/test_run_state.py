@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +73,7 @@ def test_several_arguments_are_an_argv_and_a_single_one_is_a_shell_line() -> Non
 
 def test_the_framework_declares_the_smallest_useful_offer() -> None:
     filters = a_job().framework().offer_filters
-    assert filters == {
+    assert msgspec.to_builtins(filters) == {
         "*": {
             "min_allocatable_resources": {
                 "quantities": [{"quantities": {"cpus": {"value": 1}, "mem": {"value": 64}}}]

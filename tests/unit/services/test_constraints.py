@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from mesaform.mesos.messages import Attribute, Offer, Scalar, Text, ident
+from mesaform.mesos.messages import (
+    Attribute,
+    DomainInfo,
+    FaultDomain,
+    Offer,
+    RegionInfo,
+    Text,
+    ZoneInfo,
+    ident,
+)
+from mesaform.mesos.values import SignedScalar
 from mesaform.services.constraints import are_satisfied, fields_of, problem_with
 
 AGENT = {"@hostname": "h1", "rack": "r1", "@zone": "a"}
@@ -77,9 +87,11 @@ def test_the_fields_of_an_offer_are_attributes_host_and_fault_domain() -> None:
         hostname="h1",
         attributes=[
             Attribute(name="rack", type="TEXT", text=Text(value="r1")),
-            Attribute(name="level", type="SCALAR", scalar=Scalar(value=3.0)),
+            Attribute(name="level", type="SCALAR", scalar=SignedScalar(value=3.0)),
         ],
-        domain={"fault_domain": {"region": {"name": "us"}, "zone": {"name": "us-a"}}},
+        domain=DomainInfo(
+            fault_domain=FaultDomain(region=RegionInfo(name="us"), zone=ZoneInfo(name="us-a"))
+        ),
     )
     assert fields_of(offer) == {
         "rack": "r1",
