@@ -12,7 +12,7 @@ Depends on `messages`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -352,6 +352,8 @@ CallType = Literal[
     "ACKNOWLEDGE_OPERATION_STATUS", "RECONCILE", "RECONCILE_OPERATIONS", "MESSAGE", "REQUEST",
     "SUPPRESS", "UPDATE_FRAMEWORK",
 ]  # fmt: skip
+
+CALL_TYPES: tuple[str, ...] = get_args(CallType)
 """Every call type of the scheduler API."""
 
 
