@@ -164,7 +164,7 @@ class RemoveQuota(Message, frozen=True, kw_only=True):
     role: str
 
 
-CALL_TYPES = (
+_CALL_TYPES = (
     "UNKNOWN", "GET_HEALTH", "GET_FLAGS", "GET_VERSION", "GET_METRICS", "GET_LOGGING_LEVEL",
     "GET_STATE", "GET_AGENTS", "GET_FRAMEWORKS", "GET_EXECUTORS", "GET_OPERATIONS",
     "GET_TASKS", "GET_ROLES", "GET_WEIGHTS", "GET_MASTER", "GET_MAINTENANCE_STATUS",
@@ -175,9 +175,11 @@ CALL_TYPES = (
     "RESERVE_RESOURCES", "UNRESERVE_RESOURCES", "CREATE_VOLUMES", "DESTROY_VOLUMES",
     "GROW_VOLUME", "SHRINK_VOLUME",
 )  # fmt: skip
+
+CALL_TYPES = frozenset(_CALL_TYPES)
 """Every call type of the operator API of a master."""
 
-OperatorCallType = Annotated[str, one_of(*CALL_TYPES)]
+OperatorCallType = Annotated[str, one_of(*_CALL_TYPES)]
 
 
 class OperatorCall(Message, frozen=True, kw_only=True):

@@ -353,7 +353,7 @@ CallType = Literal[
     "SUPPRESS", "UPDATE_FRAMEWORK",
 ]  # fmt: skip
 
-CALL_TYPES: tuple[str, ...] = get_args(CallType)
+CALL_TYPES: frozenset[str] = frozenset(get_args(CallType))
 """Every call type of the scheduler API."""
 
 
