@@ -59,10 +59,7 @@ def describe_changes(preview: Preview, tasks: Mapping[str, int] | None) -> list[
     lines = [f"  {_describe(change, tasks)}" for change in preview.changes]
     masters = sum(change.role == "master" for change in preview.changes)
     if masters > 1:
-        lines.append(
-            f"  {masters} masters change in the same run: ZooKeeper's data, with all app"
-            " definitions, is lost if their disks are replaced"
-        )
+        lines.append(f"  {masters} masters change, one at a time: each only while all others serve")
     lines += [
         f"  the stack {stack} cannot be planned before others are deployed: its machines may be"
         " replaced"

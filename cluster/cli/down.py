@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
 
 from mesaform.cli.context import Context, open_context
-from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, with_options
+from mesaform.cli.options import (
+    DEFAULT_FILE,
+    EndOtherOption,
+    FileOption,
+    JsonOption,
+    WaitOption,
+    with_options,
+)
 from mesaform.common.errors import BadInput, Exit, NotOwned
 from mesaform.common.progress import Report
 from mesaform.provision.lock import HeldLock
@@ -57,6 +64,8 @@ class DownOptions:
     confirm: Annotated[
         str, typer.Option("--confirm", help="The cluster's name, instead of typing it.")
     ] = ""
+    end_other: EndOtherOption = False
+    wait: WaitOption = False
     as_json: JsonOption = False
 
     @property
@@ -78,20 +87,18 @@ def register(app: typer.Typer) -> None:
 def down(options: DownOptions) -> None:
     """Take the cluster down."""
     from mesaform.cli import interrupt
-    from mesaform.provision.lock import hold
 
     context = open_context(options.file)
     _require_consistent(context, options)
     options = replace(options, dry_run=options.is_dry_run(context.spec.target))
-    if not _enter(context):
+    if not _is_anything_here(context):
         text = f"There is nothing of {context.spec.name} here: no local cloud was ever started."
         typer.echo(
             json.dumps({"cluster": context.spec.name, "left": []}) if options.as_json else text
         )
         return
     try:
-        with hold(context.cluster_dir / "lock", "mesaform down"):
-            is_clean = _take_down(context, options)
+        is_clean = _take_down(context, options)
     except KeyboardInterrupt:
         again = "" if options.file == DEFAULT_FILE else f" --file {options.file}"
         interrupt.end(f"interrupted; what is removed stays removed. Continue: mesaform down{again}")
@@ -121,44 +128,51 @@ def _require_consistent(context: Context, options: DownOptions) -> None:
 
 
 def _take_down(context: Context, options: DownOptions) -> bool:
-    """Survey, plan, ask, remove; all under the lock of Terraform. Whether nothing is left.
+    """Survey, plan, ask, remove; all under the locks of the cluster. Whether nothing is left.
 
-    A dry run changes nothing and does not wait for the lock.
+    A dry run changes nothing and does not wait for the locks.
     """
     from mesaform.cli.progress import reporter
-    from mesaform.provision.lock import hold_terraform
+    from mesaform.cli.turn import TurnOptions, cluster_turn
 
+    def open_reporter() -> AbstractContextManager[Report]:
+        return reporter(as_json=options.as_json)
+
+    turn = TurnOptions(ends_other=options.end_other, waits=options.wait)
     with ExitStack() as locks:
         held: HeldLock | None = None
-        with reporter(as_json=options.as_json) as report:
-            if not options.dry_run:
-                held = locks.enter_context(
-                    hold_terraform(context.cluster_dir, "mesaform down", report)
-                )
+        if not options.dry_run:
+            held = locks.enter_context(cluster_turn(context, "mesaform down", open_reporter, turn))
+        _enter(context)
+        with open_reporter() as report:
             surveyed = _survey(context, report)
         return _carry_out(context, options, surveyed, held)
 
 
-def _enter(context: Context) -> bool:
-    """Reach the cloud; False when the target is local and never had one.
-
-    A local cloud that was stopped is started to be emptied.
+def _is_anything_here(context: Context) -> bool:
+    """Whether there is a cloud to look at: False when the target is local and never had one.
 
     Raises:
         NotOwned: there is no local cloud although Terraform's state lists resources.
 
     """
+    if context.spec.target != "local":
+        return True
+    from mesaform.localcloud import daemon
+
+    if daemon.find(context.local_dir) or any((context.local_dir / "account").glob("*")):
+        return True
+    _require_no_state(context)
+    return False
+
+
+def _enter(context: Context) -> None:
+    """Reach the cloud. A local cloud that was stopped is started to be emptied."""
     if context.spec.target == "local":
         from mesaform.localcloud import daemon
 
-        if daemon.find(context.local_dir) is None and not any(
-            (context.local_dir / "account").glob("*")
-        ):
-            _require_no_state(context)
-            return False
         daemon.start(context.local_dir)
     context.enter_cloud()
-    return True
 
 
 def _require_no_state(context: Context) -> None:

@@ -19,6 +19,7 @@ VERBS = (
     "init",
     "validate",
     "up",
+    "adopt",
     "status",
     "run",
     "plan",

@@ -28,6 +28,16 @@ FileOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")
 ]
+EndOtherOption = Annotated[
+    bool,
+    typer.Option(
+        "--end-other",
+        help="End another run, or the Terraform of one, that is at work on this cluster.",
+    ),
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait for another run at work instead of ending with 4.")
+]
 ForOption = Annotated[str, typer.Option("--for", help="For how long: 90s, 30m, 2h, 1d.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why: shown with the override.")]
 

@@ -5,88 +5,105 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
 from mesaform.cli.context import Context, open_context
-from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
+from mesaform.cli.options import (
+    DEFAULT_FILE,
+    EndOtherOption,
+    FileOption,
+    JsonOption,
+    WaitOption,
+    with_options,
+)
 from mesaform.common.errors import MesaformError, MissingPrerequisite
 from mesaform.common.progress import Report, stage
+from mesaform.provision.lock import HeldLock
 from mesaform.status.ready import Missing
 from mesaform.status.view import Status
 
-YES_OPTION = typer.Option(False, "--yes", "-y", help="Do not ask.")
-TIMEOUT_OPTION = typer.Option(
-    0.0,
-    "--timeout",
-    help="Seconds to wait for the cluster to answer; 0 is 180 locally and 900 on aws.",
-    min=0,
-)
 POLL_S = 0.5
 STOPPING = "stopping Terraform in order; this may take some seconds"
 Reporter = Callable[[], AbstractContextManager[Report]]
 TIMEOUT_S = {"local": 180.0, "aws": 900.0}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """Command line of `mesaform up`."""
+
+    file: FileOption = DEFAULT_FILE
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds to wait for the cluster to answer; 0 is 180 locally and 900 on aws.",
+            min=0,
+        ),
+    ] = 0.0
+    end_other: EndOtherOption = False
+    wait: WaitOption = False
+    as_json: JsonOption = False
+
+
 def register(app: typer.Typer) -> None:
-    app.command(help="Raise the cluster, or carry on raising it; ends when it answers.")(up)
+    app.command(help="Raise the cluster, or carry on raising it; ends when it answers.")(
+        with_options(UpOptions, up)
+    )
 
 
-def up(
-    file: FileOption = DEFAULT_FILE,
-    yes: bool = YES_OPTION,
-    timeout_s: float = TIMEOUT_OPTION,
-    as_json: JsonOption = False,
-) -> None:
+def up(options: UpOptions) -> None:
     """Raise the cluster: local cloud or credentials, image, stacks, and the wait for answers."""
     from mesaform.cli import interrupt
     from mesaform.cli.progress import reporter
-    from mesaform.provision.lock import hold
+    from mesaform.cli.turn import TurnOptions, cluster_turn
 
-    context = open_context(file)
+    context = open_context(options.file)
     began = time.monotonic()
+
+    def open_reporter() -> AbstractContextManager[Report]:
+        return reporter(as_json=options.as_json)
+
+    turn = TurnOptions(ends_other=options.end_other, waits=options.wait)
     try:
-        with hold(context.cluster_dir / "lock", "mesaform up"):
-            picture = _raise(
-                context,
-                lambda: reporter(as_json=as_json),
-                yes=yes,
-                timeout_s=timeout_s or TIMEOUT_S[context.spec.target],
-            )
+        with cluster_turn(context, "mesaform up", open_reporter, turn) as held:
+            picture = _raise(context, open_reporter, held, options)
     except KeyboardInterrupt:
-        again = "" if file == "cluster.yaml" else f" --file {file}"
+        again = "" if options.file == DEFAULT_FILE else f" --file {options.file}"
         interrupt.end(f"interrupted. Carry on: mesaform up{again}    Go back: mesaform down{again}")
-    _print(context, picture, time.monotonic() - began, as_json=as_json)
+    _print(context, picture, time.monotonic() - began, as_json=options.as_json)
 
 
-def _raise(context: Context, reporter: Reporter, *, yes: bool, timeout_s: float) -> Status:
+def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOptions) -> Status:
     """Check, bake, plan, ask, deploy and wait. Questions are asked while no progress is shown."""
     from mesaform import provision
     from mesaform.cli import interrupt
     from mesaform.cli.confirm_changes import confirm_changes
-    from mesaform.provision.lock import hold_terraform
 
-    with ExitStack() as locks:
-        with reporter() as report:
-            _prerequisites(context, report)
-            _cloud(context, report)
-            _ownership(context, report)
-            _addresses(context, report)
-            _image(context, report, yes=yes)
-            held = locks.enter_context(hold_terraform(context.cluster_dir, "mesaform up", report))
-            preview = interrupt.run(
-                lambda: provision.prepare(context, report, held), stopping=STOPPING
-            )
-        confirm_changes(context, preview, yes=yes)
-        with reporter() as report:
-            interrupt.run(
-                lambda: provision.deploy(context, report, held, preview), stopping=STOPPING
-            )
+    timeout_s = options.timeout or TIMEOUT_S[context.spec.target]
     with reporter() as report:
-        return interrupt.run(
-            lambda: wait_until_up(context, report, timeout_s), stopping="stopping to wait"
-        )
+        _prerequisites(context, report)
+        _cloud(context, report)
+        _ownership(context, report)
+        _addresses(context, report)
+        _image(context, report, yes=options.yes)
+        preview = interrupt.run(lambda: provision.prepare(context, report, held), stopping=STOPPING)
+    confirm_changes(context, preview, yes=options.yes)
+    with reporter() as report:
+
+        async def wait_until_whole() -> None:
+            await wait_until_up(context, report, timeout_s)
+
+        async def deploy_and_wait() -> Status:
+            await provision.replace_masters(context, report, held, preview, wait_until_whole)
+            await provision.deploy(context, report, held, preview)
+            return await wait_until_up(context, report, timeout_s)
+
+        return interrupt.run(deploy_and_wait, stopping=STOPPING)
 
 
 def _prerequisites(context: Context, report: Report) -> None:
@@ -184,7 +201,7 @@ def _ownership(context: Context, report: Report) -> None:
 
 
 async def wait_until_up(context: Context, report: Report, timeout_s: float) -> Status:
-    """Look until nothing is missing.
+    """Look until nothing is missing. Lifts the freeze of an unfinished `down` on the way.
 
     Raises:
         MesaformError: the time is up; it names what is missing and where its log is.

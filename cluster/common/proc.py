@@ -129,6 +129,38 @@ def reap() -> Iterator[tuple[int, int]]:
         yield pid, status
 
 
+def command_of(pid: int) -> list[str]:
+    """Return the words of a process's command line; empty if it ended or is a kernel thread."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return []
+    return text.split("\0")[:-1]
+
+
+def pids_below(folders: Iterable[Path]) -> list[int]:
+    """Return processes whose working folder is in one of these, as far as it is readable."""
+    roots = [folder.resolve() for folder in folders]
+    return [
+        pid
+        for pid in pids()
+        if (current := _working_folder(pid)) and any(map(current.is_relative_to, roots))
+    ]
+
+
+def _working_folder(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return None
+
+
+def started_at(process: Process, now: float) -> float:
+    """Return when a process started. `now` and the result are in seconds since the epoch."""
+    uptime_s = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+    return now - uptime_s + process.start_ticks / _TICKS_PER_S
+
+
 def boot_id() -> str:
     """An id that changes with every boot of the machine: pids of another boot mean nothing."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

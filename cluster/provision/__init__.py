@@ -9,9 +9,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
     from mesaform.common.progress import Report
+    from mesaform.provision.adoption import Findings, Remainder
     from mesaform.provision.cluster_context import ClusterContext
     from mesaform.provision.deployment import Caller
     from mesaform.provision.lock import HeldLock
@@ -35,9 +37,10 @@ def require_ownership(place: ClusterContext) -> Caller:
 
 
 async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Preview:
-    """Check ownership, remove what an interrupted run left, and plan changes of running machines.
+    """Check ownership, take over what an interrupted run left, and plan changes of machines.
 
-    The plan is made only where Terraform's state lists machines. Creates nothing.
+    Resources of the interrupted run that the stacks declare are adopted into Terraform's state, so
+    that no living machine is replaced. The plan is made only where the state lists machines.
 
     Args:
         place: the cluster.
@@ -47,21 +50,27 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     Raises:
         NotOwned: as for `require_ownership`.
         MissingPrerequisite: no image of this recipe, or a program is missing.
-        CloudError: the cloud did not answer.
+        BadInput: the change cannot be made while masters run.
+        CloudError: the cloud did not answer, or Terraform cannot plan a change of masters.
 
     """
     import asyncio
 
-    from mesaform.provision import cdktf_driver, image, orphans
-    from mesaform.provision.preview import Preview, preview_changes
+    from mesaform.provision import cdktf_driver, image, orphans, preview, rolling
+    from mesaform.provision.interrupted import take_over
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
     _, view, knowledge = await asyncio.to_thread(_look_at_account, place)
-    await orphans.clear_orphans(place, view, knowledge, report)
-    if not terraform_instance_ids(place):
-        return Preview()
+    is_interrupted = knowledge.interrupted_at is not None and knowledge.deployment is not None
+    if not is_interrupted and not terraform_instance_ids(place):
+        return preview.Preview()
     await cdktf_driver.synthesize(place, boot_image, report, held)
-    return await preview_changes(place, boot_image, report)
+    if is_interrupted:
+        await take_over(place, boot_image, report, held)
+        await orphans.clear_orphans(place, view, knowledge, report)
+    if not terraform_instance_ids(place):
+        return preview.Preview(is_synthesized=True)
+    return await rolling.preview_safely(place, boot_image, report, held)
 
 
 async def deploy(
@@ -72,7 +81,8 @@ async def deploy(
 ) -> Outputs:
     """Bring all stacks to what the spec says. Idempotent; carries on where an earlier run stopped.
 
-    The environment must point at the cloud (`Context.enter_cloud`).
+    The environment must point at the cloud (`Context.enter_cloud`). Masters that change must have
+    been replaced before (`replace_masters`).
 
     Args:
         place: the cluster.
@@ -98,18 +108,137 @@ async def deploy(
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
     with _terraform_turn(place, held) as turn:
-        caller, view, knowledge = await asyncio.to_thread(_look_at_account, place)
+        caller, _, knowledge = await asyncio.to_thread(_look_at_account, place)
         if preview is None:
-            await orphans.clear_orphans(place, view, knowledge, report)
+            preview = await prepare(place, report, turn)
+            await replace_masters(place, report, turn, preview)
         establish_deployment(place.cluster_dir, caller, place.spec.region)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
-        known = preview if preview and knowledge.deployment else Preview()
+        known = preview if knowledge.deployment else Preview()
         if not known.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
         wanted = [stack for stack in STACKS if stack not in known.unchanged]
         await StacksRun(place, boot_image, report, turn).run("apply", wanted)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()
+
+
+async def plan_adoption(place: ClusterContext, report: Report, held: HeldLock) -> Findings:
+    """What the account holds of this folder's deployment and Terraform's state does not list.
+
+    Synthesizes the stacks; changes nothing in the account. State files that cannot be read are set
+    aside first, because Terraform would refuse them.
+
+    Raises:
+        NotOwned: the folder has no deployment id, or the credentials are of another account.
+        CloudError: the cloud did not answer.
+
+    """
+    import asyncio
+
+    from mesaform.provision import adoption, cdktf_driver, image
+    from mesaform.provision.deployment import require_deployment
+    from mesaform.provision.terraform_state import set_unreadable_aside
+
+    await asyncio.to_thread(require_pinned_account, place)
+    deployment = require_deployment(place.cluster_dir)
+    boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
+    set_unreadable_aside(place.cluster_dir)
+    await cdktf_driver.synthesize(place, boot_image, report, held)
+    return await adoption.find_and_search(place, deployment.deployment_id, report)
+
+
+def restore_deployment(place: ClusterContext, deployment_id: str) -> None:
+    """Write the record of a deployment whose folder was lost, once the account proves it. Blocks.
+
+    Raises:
+        NotOwned: the folder has another deployment, or the account holds no VPC with this id and
+            the cluster's name.
+        CloudError: the cloud did not answer.
+
+    """
+    from mesaform.common.errors import NotOwned
+    from mesaform.provision import deployment, ownership
+
+    existing = deployment.read_deployment(place.cluster_dir)
+    if existing and existing.deployment_id != deployment_id:
+        raise NotOwned(
+            f"this folder's deployment is {existing.deployment_id}, not {deployment_id}",
+            where=str(place.cluster_dir),
+            fix="nothing was changed; leave --deployment out",
+        )
+    view = ownership.view_account(place.spec.name, place.spec.region)
+    ids = ownership.deployment_ids(view)
+    if deployment_id not in ids:
+        raise NotOwned(
+            f"the account holds no VPC of {place.spec.name} with the deployment id {deployment_id}",
+            where=place.spec.region,
+            fix=f"ids there: {', '.join(sorted(ids)) or 'none'}",
+        )
+    caller = deployment.identify_caller(place.spec.region)
+    deployment.establish_deployment(
+        place.cluster_dir, caller, place.spec.region, deployment_id=deployment_id
+    )
+
+
+async def adopt(
+    place: ClusterContext, findings: Findings, report: Report, held: HeldLock
+) -> tuple[Remainder, ...]:
+    """Import what `plan_adoption` found, and compare. Returns what `mesaform up` would change.
+
+    Idempotent; may be interrupted and repeated.
+
+    Raises:
+        CloudError: Terraform cannot import something.
+
+    """
+    import asyncio
+
+    from mesaform.provision import adoption, image
+    from mesaform.provision.terraform_run import open_runner
+
+    boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
+    runner = await open_runner(place, boot_image, held)
+    if findings.imports:
+        await adoption.adopt(place, findings.imports, runner, report)
+    return await adoption.settle(place, runner, report)
+
+
+async def replace_masters(
+    place: ClusterContext,
+    report: Report,
+    held: HeldLock,
+    preview: Preview,
+    wait_until_whole: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Replace masters that a preview changes, one at a time. Does nothing without such a change.
+
+    Args:
+        place: the cluster.
+        report: receives progress.
+        held: the lock of Terraform.
+        preview: the result of `prepare` under that lock.
+        wait_until_whole: returns when every master serves; without it no master is replaced.
+
+    Raises:
+        BadInput: masters change, and nobody waits for them.
+        CloudError: Terraform failed.
+
+    """
+    import asyncio
+
+    from mesaform.common.errors import BadInput
+    from mesaform.provision import image
+    from mesaform.provision.rolling import replace_one_by_one
+    from mesaform.provision.terraform_run import open_runner
+
+    if not preview.masters:
+        return
+    if wait_until_whole is None:
+        raise BadInput("masters are replaced by `mesaform up` only, one at a time")
+    boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
+    runner = await open_runner(place, boot_image, held)
+    await replace_one_by_one(place, preview.masters, runner, report, wait_until_whole)
 
 
 def _terraform_turn(

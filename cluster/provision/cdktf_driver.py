@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
@@ -48,7 +47,6 @@ async def synthesize(
     )
     with stage(report, STAGE, "the stacks as Terraform's JSON"):
         child = await start(command, held)
-        held.note(f"pid {child.pid}: cdktf synth, started by mesaform (pid {os.getpid()})")
         output_lines = await _lines_until_exit(child)
         if child.exit_code:
             raise _failure(output_lines, child.exit_code, command.log)

@@ -15,12 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesaform.provision.holders import LOOK_S, STOP_TIMEOUT_S, holder_of
 from mesaform.provision.lock import HeldLock
-
-LOOK_S = 0.2
-"""Seconds between two looks at the log."""
-STOP_TIMEOUT_S = 180.0
-"""Seconds until a stop kills: beyond the longest waits of the AWS provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +102,7 @@ async def start(command: Command, held: HeldLock) -> Child:
         )
     finally:
         os.close(descriptor)
+    work = f"{Path(command.arguments[0]).name} {command.arguments[1]}"
+    if holder := holder_of(process.pid, work):
+        held.note(holder)
     return Child(process, command.log, offset)

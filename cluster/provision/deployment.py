@@ -12,11 +12,13 @@ import secrets
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from mesaform.common.errors import BadInput, CloudError, MissingPrerequisite, NotOwned
-from mesaform.common.files import write_atomically
+from mesaform.common.record_files import peek_record, write_record
+from mesaform.common.records import Codec, Unreadable
 
 FILE_NAME = "deployment.json"
 ID_BYTES = 8
@@ -25,17 +27,19 @@ SECRET_BYTES = 32
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """The record of a deployment, as it is stored. `version` is that of the record's format.
+    """The record of a deployment, as it is stored.
 
     `secret` is the cluster's secret, 256 random bits. Records of older versions have none until the
     next `mesaform up`.
     """
 
-    deployment_id: str
-    account_id: str
-    region: str
-    version: int = 1
-    secret: str = ""
+    deployment_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+    account_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,20}$")]
+    region: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    secret: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]*$", max_length=128)] = ""
+
+
+CODEC = Codec("provision.deployment", Deployment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +59,48 @@ def read_deployment(folder: Path) -> Deployment | None:
 
     """
     path = folder / FILE_NAME
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Deployment)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError) as error:
+    record = peek_record(path, CODEC)
+    if isinstance(record, Unreadable):
         raise BadInput(
-            f"the deployment's record cannot be read: {error}",
+            f"the deployment's record cannot be read: {record}",
             where=str(path),
-            fix="restore it from a backup; the tag mesaform:deployment of any of the cluster's"
-            " resources is its deployment_id",
-        ) from None
+            fix="nothing was changed; restore the record from a backup, or move it away and name"
+            " the tag mesaform:deployment of the cluster's resources:"
+            " mesaform adopt --deployment <id>",
+        )
+    return record
 
 
-def establish_deployment(folder: Path, caller: Caller, region: str) -> Deployment:
+def require_deployment(folder: Path) -> Deployment:
+    """The folder's deployment.
+
+    Raises:
+        NotOwned: the folder has none.
+        BadInput: the record cannot be read.
+
+    """
+    if existing := read_deployment(folder):
+        return existing
+    raise NotOwned(
+        "this folder has no deployment id, so nothing in the account can be proven to be its own",
+        where=str(folder / FILE_NAME),
+        fix="name the id with --deployment; the tag mesaform:deployment of the cluster's resources"
+        " has it",
+    )
+
+
+def establish_deployment(
+    folder: Path, caller: Caller, region: str, *, deployment_id: str = ""
+) -> Deployment:
     """The folder's deployment; a new one, written durably, if there is none. Idempotent.
 
     A record without a secret gets one. The file is readable for its owner only.
+
+    Args:
+        folder: the cluster's state folder.
+        caller: whose credentials are in use.
+        region: the region of the cluster.
+        deployment_id: the id of a deployment whose record was lost; a new one if it is empty.
 
     Raises:
         BadInput: the record cannot be read.
@@ -81,14 +110,14 @@ def establish_deployment(folder: Path, caller: Caller, region: str) -> Deploymen
     if existing is not None and existing.secret:
         return existing
     secret = secrets.token_hex(SECRET_BYTES)
+    identity = deployment_id or secrets.token_hex(ID_BYTES)
     established = (
         msgspec.structs.replace(existing, secret=secret)
         if existing is not None
-        else Deployment(secrets.token_hex(ID_BYTES), caller.account_id, region, secret=secret)
+        else Deployment(identity, caller.account_id, region, secret)
     )
     folder.mkdir(parents=True, exist_ok=True)
-    content = msgspec.json.encode(established)
-    write_atomically(folder / FILE_NAME, content, mode=0o600, durable=True)
+    write_record(folder / FILE_NAME, CODEC, established, durable=True)
     return established
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from mesaform.common.errors import MissingPrerequisite
 from mesaform.provision import provider_mirror, terraform
 from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.holders import FOLDER_MARK
 from mesaform.provision.image import BootImage
 from mesaform.provision.tools import tools_folder
 
@@ -61,6 +62,7 @@ def prepare_environment(
         ),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
         terraform.BINARY_NAME: terraform_program.program,
+        FOLDER_MARK: str(folder.resolve()),
     }
     if providers.config_file is not None:
         environment["TF_CLI_CONFIG_FILE"] = str(providers.config_file)

@@ -2,10 +2,10 @@
 
 A request that was under way when Terraform was stopped may have been carried out: a launch template
 or a role of that name exists, an address is taken, and no state lists it. It would block the next
-run. It is removed only with proof: the last run from this folder did not end well, the resource
-carries this folder's deployment id, and Terraform's state does not list it. A machine must also
-have been launched after that run began, so a master that served is never removed. The caller holds
-the lock of Terraform (`lock.hold_terraform`).
+run. What the stacks declare is adopted first (`adoption`). The rest is removed only with proof: the
+last run from this folder did not end well, the resource carries this folder's deployment id, and
+Terraform's state does not list it. A machine must also have been launched after that run began. A
+master is never removed. The caller holds the lock of Terraform (`lock.hold_terraform`).
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ def is_orphan(
     if resource.tags.get(Tag.MANAGED_BY) in OTHER_OWNERS:
         return False
     if resource.tags.get(Tag.DEPLOYMENT) != deployment_id:
+        return False
+    if resource.kind == "instance" and resource.tags.get(Tag.ROLE) == "master":
         return False
     return resource.kind != "instance" or resource.id in leftover_machines
 

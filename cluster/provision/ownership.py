@@ -70,7 +70,8 @@ class FolderKnowledge:
         """Whether a machine comes from the interrupted run and never belonged to a whole cluster.
 
         It carries this folder's id, Terraform's state does not list it, and it was launched after
-        the interrupted run began. A machine that served before that run is never a leftover.
+        the interrupted run began. A machine that served before that run is never a leftover. Where
+        the state of the machine's stack lists nothing at all, the state is lost, not the machine.
         """
         return (
             self.interrupted_at is not None
@@ -78,7 +79,17 @@ class FolderKnowledge:
             and machine.tags.get(Tag.MANAGED_BY) == "terraform"
             and self.has_tagged(machine.tags)
             and machine.instance_id not in self.ids
+            and self._has_resources(stack_of(machine))
         )
+
+    def _has_resources(self, stack: str) -> bool:
+        state = self.states.get(stack)
+        return state is not None and bool(state.resources)
+
+
+def stack_of(machine: CloudMachine) -> str:
+    """The stack that declares a machine of Terraform."""
+    return "masters" if machine.tags.get(Tag.ROLE) == "master" else "agents"
 
 
 def view_account(cluster: str, region: str) -> AccountView:
@@ -111,6 +122,11 @@ def view_account(cluster: str, region: str) -> AccountView:
         for raw in page["Vpcs"]
     }
     return AccountView(machines, vpcs)
+
+
+def deployment_ids(view: AccountView) -> frozenset[str]:
+    """The deployment ids of the VPCs with the cluster's name."""
+    return frozenset(tags[Tag.DEPLOYMENT] for tags in view.vpcs.values() if Tag.DEPLOYMENT in tags)
 
 
 def find_foreign(view: AccountView, knowledge: FolderKnowledge) -> tuple[str, ...]:
@@ -178,21 +194,20 @@ def require_ownership(
             " .mesaform has the state), or choose another name in cluster.yaml, or remove that"
             " cluster: mesaform down, in its own folder",
         )
-    damaged = [state for state in knowledge.states.values() if state.condition == "unreadable"]
+    is_damaged = any(state.condition == "unreadable" for state in knowledge.states.values())
     lost = find_lost(view, knowledge)
-    if damaged or lost:
-        raise _damaged_state(damaged, lost, knowledge, cluster, folder)
+    if is_damaged or lost:
+        raise _damaged_state(lost, knowledge, cluster, folder)
 
 
 def _damaged_state(
-    damaged: Iterable[StackState],
-    lost: tuple[str, ...],
-    knowledge: FolderKnowledge,
-    cluster: str,
-    folder: Path,
+    lost: tuple[str, ...], knowledge: FolderKnowledge, cluster: str, folder: Path
 ) -> NotOwned:
-    absent = [state for state in knowledge.states.values() if state.condition == "absent"]
-    suspects = list(damaged) or absent
+    suspects = [
+        state
+        for state in knowledge.states.values()
+        if state.condition == "unreadable" or (lost and not state.resources)
+    ]
     files = ", ".join(state.path.name for state in suspects) or "the state"
     what = f"Terraform's state is damaged ({files})"
     if lost:
@@ -200,8 +215,8 @@ def _damaged_state(
     return NotOwned(
         what,
         where=str(folder),
-        fix=f"nothing was changed; {_restore_hint(suspects)}, or take the cluster down by its tags:"
-        " mesaform down",
+        fix=f"nothing was changed; {_restore_hint(suspects)}, or rebuild it from the account:"
+        " mesaform adopt, or take the cluster down by its tags: mesaform down",
     )
 
 

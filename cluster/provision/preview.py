@@ -8,42 +8,46 @@ than the cluster file; the caller holds the lock of Terraform.
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.common.progress import Report, stage
-from mesaform.provision import environment, terraform
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.image import BootImage
+from mesaform.provision.lock import HeldLock
 from mesaform.provision.stack_order import creation_order
 from mesaform.provision.state_folders import STACKS, stack_dir
+from mesaform.provision.terraform_run import (
+    NO_CHANGES,
+    Planned,
+    TerraformRunner,
+    forget_plan,
+    open_runner,
+)
 from mesaform.provision.terraform_state import managed_resources
 from mesaform.topology.names import Tag
 
 Action = Literal["replace", "destroy", "stop and start"]
-PLAN_FILE = "preview.tfplan"
 GROUND = frozenset({"aws_vpc", "aws_subnet"})
 """Resources below every machine: whoever replaces one replaces the machines."""
-NO_CHANGES: JsonObject = {}
-EXIT_NO_CHANGES, EXIT_CHANGES = 0, 2
-"""Exit codes of `terraform plan -detailed-exitcode`."""
 
 
 @dataclass(frozen=True, slots=True)
 class MachineChange:
-    """A running machine that the deployment would take out of service. `why` names attributes."""
+    """A running machine that the deployment would take out of service. `why` names attributes.
+
+    `address` is Terraform's address within the machine's stack.
+    """
 
     instance_id: str
     name: str
     role: str
     action: Action
     why: tuple[str, ...] = ()
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,53 +55,77 @@ class Preview:
     """What a deployment would do to machines.
 
     `unplanned` are stacks for which Terraform could not plan before others are deployed: their
-    machines may be replaced. `unchanged` are stacks that are as they should be, like all that they
-    depend on. `is_synthesized` says that the stacks need not be synthesized again.
+    machines may be replaced; `errors` are Terraform's reasons. `unchanged` are stacks that are as
+    they should be, like all that they depend on. `is_synthesized` says that the stacks need not be
+    synthesized again. `replaces_network` says that the VPC or a subnet goes.
     """
 
     changes: tuple[MachineChange, ...] = ()
     unplanned: tuple[str, ...] = ()
     unchanged: frozenset[str] = frozenset()
     is_synthesized: bool = False
+    replaces_network: bool = False
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def masters_known(self) -> bool:
+        """Whether Terraform could plan the masters."""
+        return "masters" not in self.errors
+
+    @property
+    def masters(self) -> tuple[MachineChange, ...]:
+        """The changes of masters."""
+        return tuple(change for change in self.changes if change.role == "master")
 
 
-async def preview_changes(place: ClusterContext, image: BootImage, report: Report) -> Preview:
+async def preview_changes(
+    place: ClusterContext, image: BootImage, report: Report, held: HeldLock
+) -> Preview:
     """Plan the synthesized stacks.
 
     Raises:
         MissingPrerequisite: terraform is missing.
 
     """
-    variables = await asyncio.to_thread(environment.prepare_environment, place, image)
+    runner = await open_runner(place, image, held)
     with stage(report, "Plan the changes") as under_way:
-        planned = await _plan_all(place.cluster_dir, variables)
-        known = [plan for plan in planned.values() if plan is not None]
+        folders = [stack_dir(place.cluster_dir, stack) for stack in STACKS]
+        plans = await asyncio.gather(*(_plan(runner, folder) for folder in folders))
+        planned = dict(zip(STACKS, plans, strict=True))
+        known = [plan.document for plan in plans if plan.document is not None]
         changes = tuple(read_changes(known))
-        if any(map(replaces_ground, known)):
+        replaces_network = any(map(replaces_ground, known))
+        if replaces_network:
             changes = _every_machine(place)
-        unplanned = tuple(stack for stack, plan in planned.items() if plan is None)
-        under_way.outcome = _summary(changes, unplanned)
-    unchanged = _unchanged(place.cluster_dir, planned)
-    return Preview(changes, unplanned, unchanged, is_synthesized=True)
+        errors = {stack: plan.error for stack, plan in planned.items() if plan.document is None}
+        under_way.outcome = _summary(changes, tuple(errors))
+    return Preview(
+        changes,
+        tuple(errors),
+        _unchanged(place.cluster_dir, planned),
+        is_synthesized=True,
+        replaces_network=replaces_network,
+        errors=errors,
+    )
 
 
-async def _plan_all(folder: Path, variables: Mapping[str, str]) -> dict[str, JsonObject | None]:
-    """The plan of each stack; None where Terraform cannot plan it yet."""
-    folders = [stack_dir(folder, stack) for stack in STACKS]
-    plans = await asyncio.gather(*(_plan(stack, variables) for stack in folders))
-    return dict(zip(STACKS, plans, strict=True))
+async def _plan(runner: TerraformRunner, folder: Path) -> Planned:
+    try:
+        return await runner.plan(folder)
+    finally:
+        forget_plan(folder)
 
 
-def _unchanged(folder: Path, planned: Mapping[str, JsonObject | None]) -> frozenset[str]:
+def _unchanged(folder: Path, planned: Mapping[str, Planned]) -> frozenset[str]:
     """The stacks that are as they should be, like all that they depend on."""
-    same = {stack for stack, plan in planned.items() if plan == NO_CHANGES}
+    same = {stack for stack, plan in planned.items() if plan.document == NO_CHANGES}
     order = creation_order(folder, STACKS)
     return frozenset(stack for stack in same if order[stack] <= same)
 
 
 def read_changes(plans: Iterable[JsonObject]) -> Iterator[MachineChange]:
     """Machines that plans (`terraform show -json`) replace, destroy, or stop and start."""
-    for change in _resource_changes(plans, {"aws_instance"}):
+    for address, change in _resource_changes(plans, {"aws_instance"}):
         before, after = as_object(change.get("before")), as_object(change.get("after"))
         if (action := _action(change, before, after)) is None:
             continue
@@ -108,21 +136,25 @@ def read_changes(plans: Iterable[JsonObject]) -> Iterator[MachineChange]:
             str(tags.get(Tag.ROLE, "")),
             action,
             tuple(_changed_attributes(change, before, after)) if action != "destroy" else (),
+            address,
         )
 
 
 def replaces_ground(plan: JsonObject) -> bool:
     """Whether a plan deletes or replaces the VPC or a subnet."""
     return any(
-        "delete" in as_list(change.get("actions")) for change in _resource_changes([plan], GROUND)
+        "delete" in as_list(change.get("actions"))
+        for _, change in _resource_changes([plan], GROUND)
     )
 
 
-def _resource_changes(plans: Iterable[JsonObject], kinds: Collection[str]) -> Iterator[JsonObject]:
+def _resource_changes(
+    plans: Iterable[JsonObject], kinds: Collection[str]
+) -> Iterator[tuple[str, JsonObject]]:
     for plan in plans:
         for resource in map(as_object, as_list(plan.get("resource_changes"))):
             if str(resource.get("type")) in kinds:
-                yield as_object(resource.get("change"))
+                yield str(resource.get("address", "")), as_object(resource.get("change"))
 
 
 def _action(change: JsonObject, before: JsonObject, after: JsonObject) -> Action | None:
@@ -168,44 +200,3 @@ def _summary(changes: tuple[MachineChange, ...], unplanned: tuple[str, ...]) -> 
     if unplanned:
         parts.append(f"not known yet for {', '.join(unplanned)}")
     return "; ".join(parts)
-
-
-async def _plan(folder: Path, variables: Mapping[str, str]) -> JsonObject | None:
-    """The plan of one stack; None where Terraform cannot plan it yet."""
-    program = variables[terraform.BINARY_NAME]
-    if not (folder / ".terraform").exists():
-        code, _ = await _run(folder, variables, program, "init", "-input=false", "-no-color")
-        if code:
-            return None
-    options = ("-input=false", "-no-color", "-detailed-exitcode", f"-out={PLAN_FILE}")
-    try:
-        code, _ = await _run(folder, variables, program, "plan", *options)
-        if code == EXIT_NO_CHANGES:
-            return NO_CHANGES
-        if code != EXIT_CHANGES:
-            return None
-        code, text = await _run(folder, variables, program, "show", "-json", PLAN_FILE)
-        return as_object(json.loads(text)) if code == 0 else None
-    finally:
-        (folder / PLAN_FILE).unlink(missing_ok=True)  # it holds attributes of the state
-
-
-async def _run(folder: Path, variables: Mapping[str, str], *command: str) -> tuple[int, bytes]:
-    """Run a program to its end; its exit code and standard output. Cancelling interrupts it."""
-    child = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env=dict(variables),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        output, _ = await child.communicate()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            child.send_signal(signal.SIGINT)
-        await asyncio.shield(child.wait())
-        raise
-    return child.returncode or 0, output

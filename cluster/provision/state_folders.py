@@ -25,3 +25,8 @@ def synth_dir(folder: Path) -> Path:
 def stack_dir(folder: Path, stack: str) -> Path:
     """Where Terraform runs for one stack."""
     return synth_dir(folder) / "stacks" / stack
+
+
+def adoption_dir(folder: Path) -> Path:
+    """Where Terraform runs while resources are adopted: a folder for each stack."""
+    return folder / "adoption"

@@ -8,7 +8,6 @@ its state (ADR 0002).
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -47,7 +46,6 @@ class StacksRun:
     report: Report
     held: HeldLock
     _variables: Mapping[str, str] = field(default_factory=dict)
-    _pids: dict[str, int] = field(default_factory=dict)
 
     async def run(self, verb: Verb, stacks: Collection[str]) -> None:
         """Apply or destroy the stacks in their order. Cancelling stops Terraform in order.
@@ -81,22 +79,18 @@ class StacksRun:
         with stage(self.report, f"{TITLES[verb]} {stack}") as under_way:
             stack_report = StackReport(under_way)
             for arguments in terraform_commands(verb):
-                child = await self._start(verb, stack, Command(arguments, folder, {}, log))
+                child = await self._start(Command(arguments, folder, {}, log))
                 await _read_until_exit(child, stack_report)
                 if child.exit_code:
                     raise stack_report.failure(stack, verb, child.exit_code, log)
             under_way.outcome = stack_report.summary
 
-    async def _start(self, verb: Verb, stack: str, command: Command) -> Child:
+    async def _start(self, command: Command) -> Child:
         program = self._variables[terraform.BINARY_NAME]
         arguments = (program, *command.arguments)
-        child = await start(
+        return await start(
             Command(arguments, command.folder, self._variables, command.log), self.held
         )
-        self._pids[stack] = child.pid
-        pids = ", ".join(map(str, self._pids.values()))
-        self.held.note(f"pid {pids}: terraform {verb}, started by mesaform (pid {os.getpid()})")
-        return child
 
 
 def terraform_commands(verb: Verb) -> tuple[tuple[str, ...], ...]:

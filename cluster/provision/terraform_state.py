@@ -28,6 +28,13 @@ class ManagedResource:
     stack: str
     kind: str
     attributes: JsonObject
+    name: str = ""
+    is_tainted: bool = False
+
+    @property
+    def address(self) -> str:
+        """Terraform's address within the stack, such as `aws_vpc.vpc`."""
+        return f"{self.kind}.{self.name}"
 
     @property
     def id(self) -> str:
@@ -142,6 +149,15 @@ def terraform_instance_ids(place: ClusterContext) -> set[str]:
     }
 
 
+def tainted_machines(folder: Path) -> tuple[ManagedResource, ...]:
+    """The EC2 instances that Terraform would replace because their creation was interrupted."""
+    return tuple(
+        resource
+        for resource in managed_resources(folder)
+        if resource.is_tainted and resource.kind == "aws_instance"
+    )
+
+
 def known_names(folder: Path) -> frozenset[str]:
     """Every id and name that Terraform knows."""
     return frozenset(
@@ -150,6 +166,11 @@ def known_names(folder: Path) -> frozenset[str]:
         for key in ("id", "name")
         if resource.attributes.get(key)
     )
+
+
+def known_addresses(folder: Path, stack: str) -> frozenset[str]:
+    """The addresses of the resources in the state of one stack."""
+    return frozenset(resource.address for resource in read_state(folder, stack).resources)
 
 
 def stack_ids(folder: Path) -> dict[str, frozenset[str]]:
@@ -168,13 +189,28 @@ def set_states_aside(folder: Path) -> None:
         path.replace(path.with_name(f"{path.name}.swept-{int(time.time())}"))
 
 
+def set_unreadable_aside(folder: Path) -> tuple[Path, ...]:
+    """Rename states that cannot be read; returns their new paths. The content is kept."""
+    kept = []
+    for state in read_states(folder).values():
+        if state.condition == "unreadable":
+            aside = state.path.with_name(f"{state.path.name}.unreadable-{int(time.time())}")
+            state.path.replace(aside)
+            kept.append(aside)
+    return tuple(kept)
+
+
 def _managed_resources(stack: str, document: JsonObject) -> Iterator[ManagedResource]:
     for entry in map(as_object, as_list(document.get("resources"))):
         if entry.get("mode") != "managed":
             continue
         for instance in map(as_object, as_list(entry.get("instances"))):
             yield ManagedResource(
-                stack, str(entry.get("type")), as_object(instance.get("attributes"))
+                stack,
+                str(entry.get("type")),
+                as_object(instance.get("attributes")),
+                str(entry.get("name", "")),
+                instance.get("status") == "tainted",
             )
 
 

@@ -13,6 +13,8 @@ from typing import TypeAlias
 import msgspec
 
 from mesaform.common.files import write_atomically
+from mesaform.common.record_files import peek_record, set_aside_file, write_record
+from mesaform.common.records import DOCUMENT_LIMIT_BYTES, Codec, Unreadable
 from mesaform.teardown.receipt import MachineUsage
 
 FILE = "teardown.json"
@@ -44,6 +46,9 @@ class Record(msgspec.Struct):
     steps: list[Entry] = []
 
 
+CODEC = Codec("teardown.journal", Record, limit_bytes=DOCUMENT_LIMIT_BYTES)
+
+
 class Journal:
     """One teardown's record, written whole and atomically at each change."""
 
@@ -53,11 +58,11 @@ class Journal:
         self._record.runs += 1
 
     def _load(self) -> Record | None:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Record)
-        except (OSError, msgspec.DecodeError):
-            # None, or cut short by a full disk: a new record does, because nothing depends on it.
+        record = peek_record(self._path, CODEC)
+        if isinstance(record, Unreadable):  # a new record does, because no step depends on it
+            set_aside_file(self._path)
             return None
+        return record
 
     @property
     def is_resumed(self) -> bool:
@@ -108,15 +113,14 @@ class Journal:
         """Write the receipt beside the record and remove the record; returns the receipt's path."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         path = self._path.with_name(f"receipt-{int(now)}.json")
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(receipt), indent=2))
+        text = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
+        write_atomically(path, text, mode=0o600)
         self._path.unlink(missing_ok=True)
         return path
 
     def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            self._path, msgspec.json.format(msgspec.json.encode(self._record), indent=1)
-        )
+        write_record(self._path, CODEC, self._record)
 
 
 def _usage(record: MachineRecord, now: float) -> MachineUsage:

@@ -146,22 +146,20 @@ async def test_the_first_up_of_a_folder_stops_before_it_writes_or_creates_anythi
     assert not list(place.cluster_dir.glob("*.tfstate"))
 
 
-async def test_what_an_interrupted_up_of_this_folder_left_is_removed(cloud, place):
+async def test_living_masters_without_a_state_are_never_cleared_after_an_interrupted_run(
+    cloud, place
+):
     record(place, OWNER)
     interrupt_run(place, time.time() - 30)
-    vpc, subnet = cloud.vpc(OWNER)
-    cloud.machine(OWNER, subnet)
-    cloud.iam_role(OWNER)
+    _, subnet = cloud.vpc(OWNER)
+    masters = {cloud.machine(OWNER, subnet) for _ in range(3)}
+    role = cloud.iam_role(OWNER)
 
-    with hold_terraform(place.cluster_dir, "test") as held:
-        preview = await provision.prepare(place, Silent(), held)
+    error = await refused(place)
 
-    assert preview.changes == ()
-    assert cloud.living() == set()
-    assert cloud.roles() == set()
-    assert all(item["VpcId"] != vpc for item in cloud.aws.client("ec2").describe_vpcs()["Vpcs"]), (
-        "a second VPC would confuse the autoscaler"
-    )
+    assert cloud.living() == masters
+    assert cloud.roles() == {role}
+    assert "mesaform adopt" in error.fix
 
 
 async def test_a_role_without_this_folders_id_is_not_removed(cloud, place):

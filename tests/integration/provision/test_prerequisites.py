@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mesaform.common.errors import Busy
 from mesaform.config.schema import ClusterSpec, Network
 from mesaform.provision import environment, prerequisites, provider_mirror, terraform
 from mesaform.provision.image import NOTHING_TO_BOOT
-from mesaform.provision.lock import hold
 from mesaform.provision.prerequisites import find_lacks
 
 LOCAL = ClusterSpec(name="a", network=Network(cidr="127.60.0.0/16"))
@@ -187,27 +184,3 @@ def test_settings_meant_for_other_projects_do_not_reach_terraform(place):
         "1",
         str(place.file),
     )
-
-
-def test_the_error_for_a_taken_lock_names_its_holder(tmp_path):
-    shown = f"held by pid {os.getpid()}: cdktf deploy"
-    with (
-        hold(tmp_path / "lock", "cdktf deploy"),
-        pytest.raises(Busy, match=shown),
-        hold(tmp_path / "lock", "cdktf destroy"),
-    ):
-        pass
-    with hold(tmp_path / "lock", "again"):
-        pass
-
-
-def test_a_child_that_was_handed_the_lock_holds_it_on(tmp_path):
-    with hold(tmp_path / "lock", "up") as held:
-        child = subprocess.Popen(["sleep", "60"], pass_fds=(held.descriptor,))
-        held.note(f"pid {child.pid}: cdktf")
-    with pytest.raises(Busy, match=f"pid {child.pid}: cdktf"), hold(tmp_path / "lock", "up"):
-        pass
-    child.kill()
-    child.wait()
-    with hold(tmp_path / "lock", "up"):
-        pass

@@ -97,7 +97,7 @@ async def assert_changes_are_previewed(aws, place) -> None:
         assert same == Preview((), (), frozenset(STACKS), is_synthesized=True)
         edit_synthesis(place, "masters", lambda master: master.update(ami=aws.bake()))
         edit_synthesis(place, "agents", lambda agent: agent.update(user_data="{}"))
-        preview = await preview_changes(place, NOTHING_TO_BOOT, Recorded())
+        preview = await preview_changes(place, NOTHING_TO_BOOT, Recorded(), held)
     assert sorted((change.role, change.action, change.why) for change in preview.changes) == [
         *[("agent", "replace", ("user_data",))] * 2,
         *[("master", "replace", ("ami",))] * 3,

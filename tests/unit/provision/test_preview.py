@@ -80,9 +80,9 @@ def test_masters_and_agents_with_tasks_need_confirmation(preview, tasks, expecte
     assert needs_confirmation(preview, tasks) is expected
 
 
-def test_the_question_names_machines_attributes_tasks_and_the_loss_of_several_masters():
+def test_the_question_names_machines_attributes_tasks_and_that_masters_change_one_at_a_time():
     changes = (change("master", "i-1"), change("master", "i-2"), change("agent", "i-3"))
     text = "\n".join(describe_changes(Preview(changes, ("agents",)), {"i-3": 2}))
     assert "replace agent agent-1 (i-3) because of user_data; 2 tasks run there" in text
-    assert "2 masters change in the same run" in text
+    assert "2 masters change, one at a time" in text
     assert "agents cannot be planned" in text

@@ -1,0 +1,157 @@
+"""Import of found resources into Terraform's state, without any replacement of resources.
+
+Terraform runs in a folder of its own for each stack: a copy of the stack's configuration, and an
+`import` block for each resource that was found. If its plan would replace or remove something,
+the copy lets every resource ignore all differences, so that the plan has imports only. A copy is
+used because a killed run must leave nothing in the folders from which cdktf deploys. The state and
+its lock are those of the stack.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesaform.common.errors import CloudError
+from mesaform.common.files import write_atomically
+from mesaform.common.json_types import JsonObject, as_object
+from mesaform.provision.adoption.declared import CONFIGURATION_FILE, Declared
+from mesaform.provision.preview import read_changes
+from mesaform.provision.state_folders import adoption_dir, stack_dir
+from mesaform.provision.terraform_run import OutlineChange, TerraformRunner, forget_plan
+
+IMPORTS_FILE = "imports.tf"
+PROVIDER_FILES = (".terraform", ".terraform.lock.hcl")
+NOT_CREATED = frozenset({"aws_instance", "aws_vpc", "aws_subnet"})
+"""Kinds that an adoption never creates, not even below a resource that it imports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A resource of the account that a stack declares, and the id with which it is imported."""
+
+    declared: Declared
+    import_id: str
+
+
+async def import_resources(
+    folder: Path, stack: str, imports: Sequence[Import], runner: TerraformRunner
+) -> None:
+    """Import resources into the state of one stack. Idempotent: known ones are left out.
+
+    Args:
+        folder: the cluster's state folder, with the synthesized stack.
+        stack: the stack.
+        imports: what was found of the stack.
+        runner: runs Terraform.
+
+    Raises:
+        CloudError: Terraform cannot import them, or it would do more than to import.
+
+    """
+    await runner.initialize(stack_dir(folder, stack))
+    targets = [f"-target={entry.declared.address}" for entry in imports]
+    for ignores_differences in (False, True):
+        place = prepare_folder(folder, stack, imports, ignores_differences=ignores_differences)
+        try:
+            if await _plan_import(place, stack, runner, targets, is_last=ignores_differences):
+                ended = await runner.apply(place)
+                if ended.code:
+                    raise _failed(stack, ended.first_error)
+                return
+        finally:
+            forget_plan(place)
+
+
+async def _plan_import(
+    place: Path, stack: str, runner: TerraformRunner, targets: Sequence[str], *, is_last: bool
+) -> bool:
+    """Plan the import; whether the plan may be applied.
+
+    Raises:
+        CloudError: there is no plan, or the last one would do more than to import.
+
+    """
+    outline = await runner.outline(place, *targets)
+    if outline.changes is None:
+        raise _failed(stack, outline.error)
+    excess = tuple(find_excess(outline.changes))
+    if excess and is_last:
+        raise _failed(stack, f"it would also {', '.join(excess)}")
+    return not excess and await is_harmless(place, outline.changes, runner)
+
+
+async def is_harmless(
+    place: Path, changes: Sequence[OutlineChange], runner: TerraformRunner
+) -> bool:
+    """Whether a plan without creations and removals takes no machine out of service."""
+    if not any(change.kind == "aws_instance" and change.action == "update" for change in changes):
+        return True
+    shown = await runner.show(place)
+    return shown.document is not None and not list(read_changes([shown.document]))
+
+
+def _failed(stack: str, error: str) -> CloudError:
+    return CloudError(
+        f"Terraform cannot adopt the resources: {error}",
+        where=stack,
+        fix="no resource was changed; run the same command again: it carries on",
+    )
+
+
+def prepare_folder(
+    folder: Path, stack: str, imports: Sequence[Import], *, ignores_differences: bool
+) -> Path:
+    """Write the folder in which Terraform imports the resources of a stack; returns it."""
+    place = adoption_dir(folder) / stack
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    origin = stack_dir(folder, stack)
+    for name in PROVIDER_FILES:
+        if (origin / name).exists():
+            (place / name).symlink_to((origin / name).resolve())
+    document = as_object(json.loads((origin / CONFIGURATION_FILE).read_text(encoding="utf-8")))
+    text = json.dumps(ignore_differences(document) if ignores_differences else document)
+    write_atomically(place / CONFIGURATION_FILE, text.encode(), mode=0o600)
+    write_atomically(place / IMPORTS_FILE, import_blocks(imports).encode(), mode=0o600)
+    return place
+
+
+def ignore_differences(document: JsonObject) -> JsonObject:
+    """A stack's configuration in which every resource ignores all differences."""
+    resources: JsonObject = {
+        kind: {
+            name: {**as_object(attributes), "lifecycle": {"ignore_changes": "all"}}
+            for name, attributes in as_object(declared).items()
+        }
+        for kind, declared in as_object(document.get("resource")).items()
+    }
+    return {**document, "resource": resources}
+
+
+def import_blocks(imports: Sequence[Import]) -> str:
+    """The import blocks in Terraform's language."""
+    return "\n".join(
+        f"import {{\n  to = {entry.declared.address}\n  id = {json.dumps(entry.import_id)}\n}}"
+        for entry in imports
+    )
+
+
+def find_excess(changes: Iterable[OutlineChange]) -> Iterator[str]:
+    """What a plan would do besides importing, settling and creating what holds no data."""
+    for change in changes:
+        is_creation = change.action == "create" and change.kind not in NOT_CREATED
+        if change.action not in {"import", "update"} and not is_creation:
+            yield f"{change.action} {change.address}"
+
+
+def by_stack(imports: Collection[Import]) -> Mapping[str, tuple[Import, ...]]:
+    """Group imports by their stack."""
+    stacks = {entry.declared.stack for entry in imports}
+    return {
+        stack: tuple(entry for entry in imports if entry.declared.stack == stack)
+        for stack in stacks
+    }

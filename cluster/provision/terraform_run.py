@@ -1,0 +1,222 @@
+"""Runs of Terraform in one folder: init, plan, show and apply, beside those that cdktf makes.
+
+Each run inherits the lock of Terraform, so that the next `mesaform` waits for it even if this one
+is killed. Depends on the environment of `environment.prepare_environment`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesaform.common.json_types import JsonObject, as_object
+from mesaform.provision import environment, terraform
+from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.holders import holder_of
+from mesaform.provision.image import BootImage
+from mesaform.provision.lock import HeldLock
+
+PLAN_FILE = "mesaform.tfplan"
+NO_CHANGE = frozenset({"noop", "read"})
+NO_CHANGES: JsonObject = {}
+EXIT_NO_CHANGES, EXIT_CHANGES = 0, 2
+"""Exit codes of `terraform plan -detailed-exitcode`."""
+QUIET = ("-input=false", "-no-color")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Exit code and outputs of a run."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def first_error(self) -> str:
+        """The first error's title; the last line where Terraform printed none."""
+        lines = [line.strip("│╷╵ ") for line in self.errors.splitlines()]
+        titles = [line.partition("Error: ")[2] for line in lines if line.startswith("Error: ")]
+        return next(iter(titles or [line for line in reversed(lines) if line]), "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan: as JSON (`terraform show -json`), or the error for which there is none.
+
+    A plan without changes is `NO_CHANGES`; it may be applied like any other.
+    """
+
+    document: JsonObject | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutlineChange:
+    """A planned change. `action` is Terraform's: create, update, replace, delete or import."""
+
+    address: str
+    kind: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The changes of a plan without their attributes; None with the error if there is no plan."""
+
+    changes: tuple[OutlineChange, ...] | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TerraformRunner:
+    """Runs Terraform with these variables while `held` is held."""
+
+    variables: Mapping[str, str]
+    held: HeldLock
+
+    async def run(self, folder: Path, *arguments: str) -> Ended:
+        """Run to the end. Cancelling interrupts it, and waits until it has written its state.
+
+        The output goes into files, not into pipes, so that Terraform goes on if `mesaform` dies.
+        """
+        with _output_file(folder, "output") as output, _output_file(folder, "errors") as errors:
+            child = await asyncio.create_subprocess_exec(
+                self.variables[terraform.BINARY_NAME],
+                *arguments,
+                cwd=folder,
+                env=dict(self.variables),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+                pass_fds=(self.held.descriptor,),
+            )
+            if holder := holder_of(child.pid, f"terraform {arguments[0]}"):
+                self.held.note(holder)
+            try:
+                await asyncio.shield(child.wait())
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    child.send_signal(signal.SIGINT)
+                await asyncio.shield(child.wait())
+                raise
+            return Ended(child.returncode or 0, _text(output), _text(errors))
+
+    async def initialize(self, folder: Path) -> Ended | None:
+        """Run `init` unless the folder is initialized; None if there was nothing to do."""
+        if (folder / ".terraform").exists():
+            return None
+        return await self.run(folder, "init", *QUIET)
+
+    async def plan(self, folder: Path, *options: str) -> Planned:
+        """Plan without changing anything. The plan stays in the folder until `apply` or `forget`.
+
+        It holds attributes of the state, so it must not stay longer than it is needed.
+        """
+        initialized = await self.initialize(folder)
+        if initialized is not None and initialized.code:
+            return Planned(None, initialized.first_error)
+        planned = ("plan", *QUIET, "-detailed-exitcode", f"-out={PLAN_FILE}", *options)
+        ended = await self.run(folder, *planned)
+        if ended.code == EXIT_NO_CHANGES:
+            return Planned(NO_CHANGES)
+        if ended.code != EXIT_CHANGES:
+            return Planned(None, ended.first_error)
+        (folder / PLAN_FILE).chmod(0o600)
+        return await self.show(folder)
+
+    async def show(self, folder: Path) -> Planned:
+        """The plan that is in the folder, with all attributes."""
+        shown = await self.run(folder, "show", "-json", PLAN_FILE)
+        if shown.code:
+            return Planned(None, shown.first_error)
+        return Planned(as_object(json.loads(shown.output)))
+
+    async def outline(self, folder: Path, *options: str) -> Outline:
+        """Plan as `plan` does, and return what changes without reading the plan again.
+
+        Reading a plan takes as long as a small plan itself: the provider starts once more.
+        """
+        initialized = await self.initialize(folder)
+        if initialized is not None and initialized.code:
+            return Outline(None, initialized.first_error)
+        planned = ("plan", "-json", "-input=false", f"-out={PLAN_FILE}", *options)
+        ended = await self.run(folder, *planned)
+        events = tuple(_events(ended.output))
+        if ended.code:
+            return Outline(None, _first_diagnostic(events) or ended.first_error)
+        (folder / PLAN_FILE).chmod(0o600)
+        return Outline(tuple(_planned_changes(events)))
+
+    async def apply(self, folder: Path) -> Ended:
+        """Apply the plan that `plan` left, and remove it."""
+        try:
+            return await self.run(folder, "apply", *QUIET, PLAN_FILE)
+        finally:
+            forget_plan(folder)
+
+
+@contextmanager
+def _output_file(folder: Path, name: str) -> Iterator[int]:
+    """A file without a name in the folder: what Terraform prints may hold attributes."""
+    path = folder / f".terraform-{name}-{os.getpid()}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        path.unlink()
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _text(descriptor: int) -> str:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(descriptor), encoding="utf-8", errors="replace") as reading:
+        return reading.read()
+
+
+def _events(output: str) -> Iterator[JsonObject]:
+    """Terraform's machine-readable messages (`-json`), one a line."""
+    for line in output.splitlines():
+        with suppress(ValueError):
+            yield as_object(json.loads(line))
+
+
+def _first_diagnostic(events: Iterable[JsonObject]) -> str:
+    diagnostics = (as_object(event.get("diagnostic")) for event in events)
+    errors = (item for item in diagnostics if item.get("severity") == "error")
+    return next((f"{item.get('summary')} {item.get('detail')}".strip() for item in errors), "")
+
+
+def _planned_changes(events: Iterable[JsonObject]) -> Iterator[OutlineChange]:
+    for event in events:
+        if event.get("type") == "planned_change":
+            change = as_object(event.get("change"))
+            resource = as_object(change.get("resource"))
+            action = str(change.get("action"))
+            if action not in NO_CHANGE:
+                yield OutlineChange(
+                    str(resource.get("addr")), str(resource.get("resource_type")), action
+                )
+
+
+def forget_plan(folder: Path) -> None:
+    """Remove a plan that is not applied."""
+    (folder / PLAN_FILE).unlink(missing_ok=True)
+
+
+async def open_runner(place: ClusterContext, image: BootImage, held: HeldLock) -> TerraformRunner:
+    """A runner for a cluster.
+
+    Raises:
+        MissingPrerequisite: terraform is missing.
+
+    """
+    variables = await asyncio.to_thread(environment.prepare_environment, place, image)
+    return TerraformRunner(variables, held)

@@ -1,0 +1,92 @@
+"""Adoption without Terraform: what the stacks declare, references, plans that may be applied."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mesaform.common.json_types import JsonObject
+from mesaform.provision.adoption.account import FINDERS
+from mesaform.provision.adoption.declared import Declared, resolve
+from mesaform.provision.adoption.importing import (
+    Import,
+    find_excess,
+    ignore_differences,
+    import_blocks,
+)
+from mesaform.provision.terraform_run import OutlineChange
+
+STACKS_FOLDER = Path(__file__).parents[3] / "stacks"
+
+
+def terraform_type(name: str) -> str:
+    """`VpcSecurityGroupEgressRule` as `aws_vpc_security_group_egress_rule`."""
+    words = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    return f"aws_{words}"
+
+
+def test_every_kind_of_resource_in_the_stacks_can_be_found():
+    texts = [path.read_text() for path in STACKS_FOLDER.glob("*.py")]
+    used = {
+        name for text in texts for name in re.findall(r"\baws\.([A-Z]\w+)\(\s*self|stack", text)
+    }
+    kinds = {terraform_type(name) for name in used if name}
+    kinds -= {"aws_aws_provider", "aws_data_aws_caller_identity"}
+    assert {"aws_vpc", "aws_sqs_queue"} <= kinds
+    assert kinds <= {kind.replace("ec2_subnet", "ec2_subnet") for kind in FINDERS}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("${aws_vpc.vpc.id}", "vpc-1"),
+        ("${aws_iam_role.role.name}", "mesaform-a-master"),
+        ("${aws_vpc.other.id}", ""),
+        ("plain", "plain"),
+        (None, ""),
+    ],
+)
+def test_a_reference_becomes_the_id_that_was_found(value, expected):
+    ids = {"aws_vpc.vpc": "vpc-1", "aws_iam_role.role": "mesaform-a-master"}
+    assert resolve(value, ids) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "is_excess"),
+    [
+        ("aws_instance", "import", False),
+        ("aws_instance", "update", False),
+        ("aws_iam_role_policy", "create", False),
+        ("aws_instance", "create", True),
+        ("aws_vpc", "create", True),
+        ("aws_instance", "replace", True),
+        ("aws_iam_role", "delete", True),
+    ],
+)
+def test_a_plan_of_an_adoption_may_not_replace_remove_or_create_machines(kind, action, is_excess):
+    change = OutlineChange(f"{kind}.x", kind, action)
+    assert bool(list(find_excess([change]))) is is_excess
+
+
+def test_ignored_differences_keep_every_attribute():
+    document: JsonObject = {
+        "resource": {"aws_vpc": {"vpc": {"cidr_block": "10.0.0.0/16"}}},
+        "terraform": {},
+    }
+    assert ignore_differences(document) == {
+        "resource": {
+            "aws_vpc": {
+                "vpc": {"cidr_block": "10.0.0.0/16", "lifecycle": {"ignore_changes": "all"}}
+            }
+        },
+        "terraform": {},
+    }
+
+
+def test_an_import_block_names_address_and_id():
+    declared = Declared("network", "aws_vpc", "vpc", {})
+    assert import_blocks([Import(declared, "vpc-1")]) == (
+        'import {\n  to = aws_vpc.vpc\n  id = "vpc-1"\n}'
+    )
