@@ -153,7 +153,7 @@ async def metrics(request: web.Request) -> web.Response:
 async def health(request: web.Request) -> web.Response:
     """GET /health: 200 while this server can do its work, 503 with the reasons otherwise."""
     scheduler = scheduler_of(request)
-    body = scheduler.outputs.health(is_leading=scheduler.is_leading)
+    body = scheduler.outputs.view(is_leading=scheduler.is_leading)
     return answer(body, 200 if body["able"] else 503)
 
 

@@ -70,9 +70,12 @@ class RecordNodes:
         self._clock = clock
 
     async def read(
-        self, kind: str, path: str, codec: Codec[Value]
+        self, kind: str, path: str, codec: Codec[Value], replacement: bytes | None = None
     ) -> Stored[Value] | Unreadable | None:
         """The record; None without a node; `Unreadable` after it was set aside.
+
+        `replacement` is written instead of an unreadable record, so that the versions of its node
+        continue; without one the node is deleted.
 
         Raises:
             ZooKeeperUnavailable: no answer.
@@ -84,8 +87,8 @@ class RecordNodes:
         value = codec.decode(node[0])
         if not isinstance(value, Unreadable):
             return Stored(value, node[1])
-        if not await self._move(kind, path, node, value):
-            return await self.read(kind, path, codec)  # another client wrote it meanwhile
+        if not await self._move(kind, path, node, value, replacement):
+            return await self.read(kind, path, codec, replacement)  # written meanwhile
         return value
 
     async def read_all(
@@ -110,10 +113,12 @@ class RecordNodes:
                 readable[name] = result.value
         return readable, unreadable
 
-    async def set_aside(self, kind: str, path: str, unreadable: Unreadable) -> None:
-        """Set a record aside that can be decoded and that its reader refuses."""
+    async def set_aside(
+        self, kind: str, path: str, unreadable: Unreadable, replacement: bytes | None = None
+    ) -> None:
+        """Set a record aside that can be decoded and that its reader refuses. See `read`."""
         while (node := await self._zk.get(path)) is not None:
-            if await self._move(kind, path, node, unreadable):
+            if await self._move(kind, path, node, unreadable, replacement):
                 return
 
     async def set_aside_part(
@@ -150,7 +155,12 @@ class RecordNodes:
         return {entry.place.rpartition("/")[2]: entry for entry in entries}
 
     async def _move(
-        self, kind: str, path: str, node: tuple[bytes, int], unreadable: Unreadable
+        self,
+        kind: str,
+        path: str,
+        node: tuple[bytes, int],
+        unreadable: Unreadable,
+        replacement: bytes | None = None,
     ) -> bool:
         """Set a record aside; False when another client wrote it meanwhile."""
         data, version = node
@@ -164,7 +174,13 @@ class RecordNodes:
             at=self._clock(),
         )
         try:
-            await self._entries.add(entry, data, version)
+            await self._entries.add_instead(
+                entry,
+                data,
+                DeleteNode(path, version)
+                if replacement is None
+                else WriteNode(path, replacement, version),
+            )
         except VersionConflict:
             return False
         self._log.report(kind, path, unreadable)

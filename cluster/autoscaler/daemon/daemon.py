@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import aiohttp
@@ -24,7 +25,9 @@ from yarl import URL
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.daemon.journal import Journal
+from mesaform.autoscaler.daemon.launch_check import problem_with
 from mesaform.autoscaler.daemon.lease import Leases, SelfTermination, endings, succession
+from mesaform.autoscaler.daemon.orders import Orders
 from mesaform.autoscaler.daemon.weekly_profile_store import Learner
 from mesaform.autoscaler.interruption import announcements, controller
 from mesaform.autoscaler.interruption.notice import ParsedNotice
@@ -45,11 +48,19 @@ from mesaform.aws.errors import translate_errors
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ledger import S3Ledger
 from mesaform.aws.notice_queue import SqsNotices
-from mesaform.aws.overrides import Override
-from mesaform.aws.ports import Control, Fleet
+from mesaform.aws.ports import Fleet
 from mesaform.aws.pricing.market import Market, aws_market
 from mesaform.aws.rate_limiter import RateLimiter
-from mesaform.common.errors import LeadershipLost, MesaformError, NotFound, Retryable
+from mesaform.common.conditions import Condition, Resigned
+from mesaform.common.errors import (
+    LeadershipLost,
+    MesaformError,
+    NotAuthenticated,
+    NotFound,
+    Retryable,
+)
+from mesaform.common.faults import Fault, contained
+from mesaform.common.leader_health import LeaderHealth
 from mesaform.config.schema import ClusterSpec
 from mesaform.http import HttpServer, HttpSettings, http_settings
 from mesaform.mesos.credential import Credential, credential_from
@@ -58,15 +69,16 @@ from mesaform.topology.names import spec_parameter_name
 from mesaform.topology.ports import Port
 from mesaform.topology.user_data import ShutdownReport
 from mesaform.zookeeper import access
+from mesaform.zookeeper.candidacy import Candidacy
 from mesaform.zookeeper.election import Candidate, watch_leader
-from mesaform.zookeeper.session import ZooKeeper, split_zk_url
+from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
 POLL_S = 0.5
 SPEC_EVERY_S = 15.0
 SPEC_FIRST_S = 2.0
-HEARTBEAT_EVERY_S = 5.0
 PRICES_EVERY_S = 10.0  # how often the age of prices is checked
 AFTER_FAILURE_S = 2.0
+AFTER_FAULT_S = 5.0
 STOP_S = 3.0
 
 log = structlog.get_logger()
@@ -159,7 +171,7 @@ class Term:
     actor: PlanExecutor
     journal: Journal
     leases: Leases
-    control: Control
+    orders: Orders
     specs: SpecSource
     telemetry: Telemetry
     probe: ProbeFramework
@@ -167,35 +179,73 @@ class Term:
     address: str
     clock: CloudClock
     inbox: Inbox
+    health: LeaderHealth
     planner_state: PlannerState = field(default_factory=PlannerState)
     intents: list[Intent] = field(default_factory=list)
-    freeze: str | None = None
-    orders: tuple[Override, ...] = ()
-    _heartbeat: tuple[float, bool] = (0.0, False)
     _waiting: int = 0
+    _defect: Exception | None = None
+    _has_passed: bool = False
 
     async def run(self) -> None:
-        """Run passes until deposed or cancelled."""
+        """Run passes until deposed or cancelled.
+
+        Raises:
+            LeadershipLost: another leader wrote the journal.
+            Resigned: the passes of this leader do not succeed.
+
+        """
         self.planner_state, self.intents = await self.journal.open()
         await self._succeed()
         while True:
-            interval_s = AFTER_FAILURE_S
+            interval_s = await self._try_pass()
             try:
-                interval_s = await self._pass()
-            except LeadershipLost:
+                self.health.conditions.check()
+            except Resigned:
+                await self._discard_state()
                 raise
-            except MesaformError as error:
-                self.telemetry.failed(error)
-                if isinstance(error, Retryable):  # a fault of AWS: the lease is renewed
-                    await self._alive()
-            except Exception as error:  # a defect must not end scaling: it is logged and counted
-                log.exception("pass failed")
-                self.telemetry.failed(error)
             await self._rest(interval_s)
+
+    async def _try_pass(self) -> float:
+        """Run a pass; return the time to the next one in seconds."""
+        try:
+            interval_s = await self._pass()
+        except LeadershipLost:
+            raise
+        except MesaformError as error:
+            self._failed(error)
+            if isinstance(error, Retryable):  # a fault of AWS: the lease is renewed
+                await self._alive()
+            return AFTER_FAILURE_S
+        except Exception as error:  # a defect must not end scaling: it is logged and counted
+            log.exception("pass failed")
+            self._failed(error)
+            self._defect = error
+            return AFTER_FAILURE_S
+        for condition in (Condition.CREDENTIALS, Condition.PASSES, Condition.ZOOKEEPER):
+            self.health.conditions.satisfied(condition)
+        self._has_passed = True
+        return interval_s
+
+    def _failed(self, error: Exception) -> None:
+        """Report a failed pass, and note which condition it shows not to hold."""
+        self.telemetry.failed(error)
+        self.health.conditions.failed(condition_of(error), str(error).partition("\n")[0])
+
+    async def _discard_state(self) -> None:
+        """Set the planner state aside if no pass of this term succeeded, because of defects.
+
+        The next leader would fail with it as well.
+        """
+        if self._has_passed or self._defect is None:
+            return
+        detail = f"no pass succeeded: {type(self._defect).__name__}: {self._defect}"[:300]
+        with contextlib.suppress(MesaformError):
+            await self.journal.set_state_aside(detail)
 
     async def _pass(self) -> float:
         """Run a pass and return the time to the next one in seconds."""
-        await self._read_control()
+        await self.orders.read(msgspec.to_builtins(self.planner_state))
+        freeze, overrides = self.orders.freeze_reason, self.orders.overrides
         spec = await self.specs.get()
         if spec is None:
             self.telemetry.status["errors"] = ["the cluster's spec is not there yet"]
@@ -209,14 +259,18 @@ class Term:
                 spec,
                 self.planner_state,
                 self.intents,
-                self.freeze,
-                self.orders,
+                freeze,
+                overrides,
                 noticed=bool(notices),
             )
-            snapshot = replace(snapshot, profile=self.learner.known)
-            if not self.freeze and not paused(self.orders, self.clock.now()):
+            snapshot = replace(
+                snapshot,
+                profile=self.learner.known,
+                launches_lost_at=self.journal.launches_lost_at,
+            )
+            if not freeze and not paused(overrides, self.clock.now()):
                 self.planner_state, self.intents = await self.actor.recover(
-                    self.planner_state, self.intents, snapshot.machines
+                    self.planner_state, await self._allowed(spec), snapshot.machines
                 )
                 snapshot = replace(snapshot, state=self.planner_state, intents=tuple(self.intents))
             snapshot = await self._absorb_notices(notices, snapshot)
@@ -302,31 +356,16 @@ class Term:
             self.telemetry.decided(termination.decision(usd))
             usd += termination.machine.usd_per_hour
 
-    async def _read_control(self) -> None:
-        """Read the freeze and the overrides, and confirm a change of the freeze at once.
-
-        The program that sets a freeze waits for the confirmation in the heartbeat.
-        """
-        try:
-            self.freeze, self.orders = await asyncio.gather(
-                asyncio.to_thread(self.control.frozen_reason),
-                asyncio.to_thread(self.control.overrides),
-            )
-            frozen = self.freeze is not None
-            now = self.clock.now()
-            if now - self._heartbeat[0] >= HEARTBEAT_EVERY_S or frozen != self._heartbeat[1]:
-                state = msgspec.to_builtins(self.planner_state)
-                await asyncio.to_thread(
-                    self.control.write_heartbeat,
-                    now,
-                    frozen=frozen,
-                    address=self.address,
-                    planner_state=state,
-                )
-                self._heartbeat = (now, frozen)
-        except MesaformError as error:  # the last known freeze and overrides stay in force
-            self.telemetry.troubled("s3")
-            log.warning("the freeze cannot be read", error=str(error), frozen=self.freeze)
+    async def _allowed(self, spec: ClusterSpec) -> list[Intent]:
+        """The unresolved launches that the spec allows; a launch that it does not is set aside."""
+        allowed = []
+        for intent in self.intents:
+            problem = problem_with(intent, spec, self.leases.term)
+            if problem:
+                await self.journal.refuse(intent, problem)
+            else:
+                allowed.append(intent)
+        return allowed
 
     async def _rest(self, interval_s: float) -> None:
         """Wait for the next pass; less when the queue grows or an announcement arrives."""
@@ -375,11 +414,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 zk, f"{settings.zk_path}/election", f"{settings.host}:{settings.port}".encode()
             )
 
-            async def lead(epoch: int) -> None:
-                await _lead(settings, zk, session, telemetry, endpoint, epoch)
-
+            candidacy = Candidacy(
+                lambda epoch: _lead(settings, zk, session, telemetry, endpoint, epoch),
+                telemetry.health.resignations,
+                time.monotonic,
+                secrets.SystemRandom().random,
+            )
             work = [
-                tasks.create_task(candidate.run(lead), name="candidate"),
+                tasks.create_task(candidate.run(candidacy.lead), name="candidate"),
                 tasks.create_task(telemetry.write_ledger(), name="ledger"),
                 tasks.create_task(leader.follow(zk, f"{settings.zk_path}/election"), name="leader"),
             ]
@@ -402,65 +444,173 @@ async def _lead(
     endpoint: NoticeEndpoint,
     epoch: int,
 ) -> None:
-    """Build the parts of a term and run it until it is deposed."""
+    """Build the parts of a term and run it until it is deposed.
+
+    Raises:
+        Resigned: AWS does not answer this process, or its passes do not succeed.
+
+    """
     log.info("leading", epoch=epoch)
-    bucket = await _bucket(settings.region)
-    ledger = await asyncio.to_thread(
-        S3Ledger, bucket, settings.cluster, settings.region, f"e{epoch}"
-    )
-    telemetry.begin(ledger)
+    telemetry.health.conditions.reset()
     clock = CloudClock()
-    clock.observe(client.client("ec2", settings.region))
-    pacer = RateLimiter(time.monotonic)
-    market = await asyncio.to_thread(
-        lambda: aws_market(
-            settings.region, bucket, settings.cluster, pacer, clock.now, reads_list=True
-        )
+    address = f"{settings.host}:{settings.port}"
+    leases = Leases(zk, settings.zk_path, epoch, address, clock=clock.now)
+    try:
+        parts = await _connected(settings, leases, clock, telemetry.health, epoch)
+        term = _term(settings, zk, session, telemetry, parts)
+        telemetry.begin(parts.ledger)
+        await _run_term(term, parts, endpoint)
+    finally:
+        telemetry.health.conditions.reset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Cloud:
+    """The adapters of one term."""
+
+    leases: Leases
+    clock: CloudClock
+    ledger: S3Ledger
+    market: Market
+    fleet: Fleet
+    notices: SqsNotices
+    control: S3Control
+    specs: SpecSource
+
+
+async def _connected(
+    settings: Settings, leases: Leases, clock: CloudClock, health: LeaderHealth, epoch: int
+) -> _Cloud:
+    """Build the adapters. The attempt is repeated, because credentials may arrive after the boot.
+
+    Raises:
+        Resigned: no attempt succeeds, and another leader may have better luck.
+
+    """
+    while True:
+        try:
+            cloud = await asyncio.to_thread(_adapters, settings, leases, clock, health, epoch)
+        except MesaformError as error:
+            log.warning("AWS does not answer who the caller is", error=str(error))
+            health.conditions.failed(condition_of(error), str(error).partition("\n")[0])
+            health.conditions.check()
+            with contextlib.suppress(MesaformError):
+                await leases.renew()
+            await asyncio.sleep(AFTER_FAILURE_S)
+        else:
+            health.conditions.satisfied(Condition.CREDENTIALS)
+            health.conditions.satisfied(Condition.PASSES)
+            return cloud
+
+
+def _adapters(
+    settings: Settings, leases: Leases, clock: CloudClock, health: LeaderHealth, epoch: int
+) -> _Cloud:
+    cluster, region = settings.cluster, settings.region
+    bucket = client.account_bucket(region)
+    clock.observe(client.client("ec2", region))
+    limiter = RateLimiter(time.monotonic)
+    market = aws_market(region, bucket, cluster, limiter, clock.now, reads_list=True)
+    return _Cloud(
+        leases=leases,
+        clock=clock,
+        ledger=S3Ledger(bucket, cluster, region, f"e{epoch}"),
+        market=market,
+        fleet=AwsFleet(region, market, limiter),
+        notices=SqsNotices(cluster, region),
+        control=S3Control(bucket, cluster, region, health.records),
+        specs=SpecSource(cluster, region),
     )
-    fleet: Fleet = await asyncio.to_thread(AwsFleet, settings.region, market, pacer)
+
+
+def _term(
+    settings: Settings,
+    zk: ZooKeeper,
+    session: aiohttp.ClientSession,
+    telemetry: Telemetry,
+    cloud: _Cloud,
+) -> Term:
+    """Compose a term."""
+    health, clock, epoch = telemetry.health, cloud.clock, cloud.leases.term
     operator = OperatorClient(settings.masters, session)
-    journal = Journal(zk, settings.zk_path, epoch)
-    inbox = Inbox(await asyncio.to_thread(SqsNotices, settings.cluster, settings.region), clock.now)
-    address, services = f"{settings.host}:{settings.port}", services_urls(settings.masters)
-    services_client = ServicesClient(services, session)
-    decided = telemetry.decided
-    term = Term(
-        observer=Observer(operator, services_client, fleet, failed=telemetry.troubled),
-        actor=PlanExecutor(settings.cluster, fleet, operator, journal, decided, clock.now),
+    journal = Journal(zk, settings.zk_path, epoch, settings.cluster, health.records, clock.now)
+    services = ServicesClient(services_urls(settings.masters), session)
+    address = f"{settings.host}:{settings.port}"
+    failed = telemetry.troubled
+    return Term(
+        observer=Observer(operator, services, cloud.fleet, failed=failed),
+        actor=PlanExecutor(
+            settings.cluster, cloud.fleet, operator, journal, telemetry.decided, clock.now
+        ),
         journal=journal,
-        leases=Leases(zk, settings.zk_path, epoch, address, clock=clock.now),
-        control=S3Control(bucket, settings.cluster, settings.region),
-        specs=SpecSource(settings.cluster, settings.region),
+        leases=cloud.leases,
+        orders=Orders(cloud.control, health.conditions, address, failed, clock.now),
+        specs=cloud.specs,
         telemetry=telemetry,
         probe=ProbeFramework(settings.masters, session, clock.now, settings.credential),
-        learner=Learner(S3Control(bucket, settings.cluster, settings.region)),
+        learner=Learner(cloud.control),
         address=address,
         clock=clock,
-        inbox=inbox,
+        inbox=Inbox(cloud.notices, clock.now),
+        health=health,
     )
-    await _run_term(term, ledger, market, endpoint)
 
 
-async def _run_term(term: Term, ledger: S3Ledger, market: Market, endpoint: NoticeEndpoint) -> None:
-    """Run the passes of a term beside its background tasks, until it is deposed."""
+async def _run_term(term: Term, cloud: _Cloud, endpoint: NoticeEndpoint) -> None:
+    """Run the passes of a term beside its background tasks, until it is deposed.
+
+    Raises:
+        Resigned: its passes do not succeed.
+
+    """
+    resigned: Resigned | None = None
+    works: dict[str, Callable[[], Awaitable[None]]] = {
+        "the ledger's past": lambda: term.telemetry.remember(cloud.ledger),
+        "probe framework": term.probe.run,
+        "prices": lambda: keep_prices(cloud.market, term.specs),
+        "notices": term.inbox.listen,
+        "schedule": term.inbox.watch_schedule,
+    }
     async with asyncio.TaskGroup() as tasks:
         background = [
-            tasks.create_task(term.telemetry.remember(ledger), name="the ledger's past"),
-            tasks.create_task(term.probe.run(), name="probe framework"),
-            tasks.create_task(keep_prices(market, term.specs), name="prices"),
-            tasks.create_task(term.inbox.listen(), name="notices"),
-            tasks.create_task(term.inbox.watch_schedule(), name="schedule"),
+            tasks.create_task(_kept(name, work, term.health), name=name)
+            for name, work in works.items()
         ]
         endpoint.inbox = term.inbox
         try:
             await term.run()
         except LeadershipLost as error:
             log.warning("deposed", error=str(error))
+        except Resigned as error:
+            resigned = error
         finally:
             endpoint.inbox = None
             for task in background:
                 task.cancel()
             term.telemetry.end(term.clock.now())
+    if resigned is not None:
+        if resigned.condition is Condition.CREDENTIALS:
+            client.discard_clients()
+        raise resigned
+
+
+async def _kept(name: str, work: Callable[[], Awaitable[None]], health: LeaderHealth) -> None:
+    """Do background work, again after an unexpected exception: it must not end the term."""
+    while True:
+        faults: list[Fault] = []
+        with contained("background", name, faults):
+            await work()
+        if not faults:
+            return
+        health.faults.report(faults)
+        await asyncio.sleep(AFTER_FAULT_S)
+
+
+def condition_of(error: Exception) -> Condition:
+    """The condition that does not hold when a pass fails with an error."""
+    if isinstance(error, NotAuthenticated):
+        return Condition.CREDENTIALS
+    return Condition.ZOOKEEPER if isinstance(error, ZooKeeperUnavailable) else Condition.PASSES
 
 
 async def keep_prices(market: Market, specs: SpecSource) -> None:
@@ -473,19 +623,6 @@ async def keep_prices(market: Market, specs: SpecSource) -> None:
         except Exception:  # a defect must not end scaling: the last prices stay in use
             log.exception("prices")
         await asyncio.sleep(PRICES_EVERY_S)
-
-
-async def _bucket(region: str) -> str:
-    """Return the account's bucket.
-
-    The call is repeated until AWS answers, because credentials may arrive after the boot.
-    """
-    while True:
-        try:
-            return await asyncio.to_thread(client.account_bucket, region)
-        except MesaformError as error:
-            log.warning("AWS does not answer who the caller is", error=str(error))
-            await asyncio.sleep(AFTER_FAILURE_S)
 
 
 async def main() -> None:

@@ -32,7 +32,7 @@ from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.planner import Plan, apply_command
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Fleet, LaunchResult, Machine
-from mesaform.common.errors import MesaformError, NotFound, Permanent, Retryable
+from mesaform.common.errors import MesaformError, NotAuthenticated, NotFound, Permanent, Retryable
 from mesaform.topology.names import Tag
 
 ABANDON_AFTER_S = 900.0
@@ -239,6 +239,8 @@ class PlanExecutor:
             return planner_state, None
         try:
             result = await asyncio.to_thread(self._fleet.launch, intent.request)
+        except NotAuthenticated:  # the call was not made
+            return planner_state, intent
         except Permanent:
             await self._journal.resolve(intent.request.token)
             return launch_backoff.state_after_refusal(

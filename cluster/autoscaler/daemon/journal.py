@@ -1,30 +1,65 @@
 """Journal of the autoscaler in ZooKeeper: planner state and launches. Deposed leaders cannot write.
 
-`<path>/state` holds the planner state (compressed JSON). It is written with the version last read,
-so that a leader that does not know of its deposition gets a conflict before any other action.
+`<path>/state` holds the planner state (compressed). It is written with the version last read, so
+that a leader that does not know of its deposition gets a conflict before any other action.
 `<path>/launches/<token>` holds one launch, written before CreateFleet. Idle timers are part of the
-planner state and survive a change of leader. Depends on `zookeeper` and `autoscaler.model`.
+planner state and survive a change of leader.
+
+Records that cannot be read are set aside below `<path>/set-aside` (docs/adr/0023):
+
+- The planner state: the term begins with an empty one. Timers begin anew; machines are known from
+  EC2 and the master.
+- A launch: it is not repeated. Its machines have the cluster's tags; purchases wait until EC2 must
+  list them (`launches_lost_at`). The same holds for a launch that no leader wrote: one with another
+  token or cluster than its node's, or one that the state does not announce.
+
+Depends on `zookeeper` and `autoscaler.model`.
 """
 
 from __future__ import annotations
 
-import zlib
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-
-import msgspec
 
 from mesaform.autoscaler.model import old_vocabulary
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.common.errors import LeadershipLost
-from mesaform.common.json_types import as_object
+from mesaform.common.json_types import Json, as_object
+from mesaform.common.records import Codec, Problem, Unreadable
+from mesaform.common.set_aside import SetAsideLog
 from mesaform.zookeeper.session import VersionConflict, ZooKeeper
+from mesaform.zookeeper.set_aside import RecordNodes, Stored
+
+STATE_KIND, LAUNCH_KIND = "planner-state", "launches"
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class JournalState:
+    """The document of `<path>/state`.
+
+    `launches` are the tokens of the launches that this journal's leaders wrote and that may be
+    unresolved; None in a document from before schemas.
+    """
+
     epoch: int
     planner_state: PlannerState
+    launches: tuple[str, ...] | None = None
+
+
+def _upgraded_state(document: Json) -> Json:
+    return old_vocabulary.translate_journal_state(as_object(document))
+
+
+def _upgraded_intent(document: Json) -> Json:
+    return old_vocabulary.translate_intent(as_object(document))
+
+
+STATE = Codec(
+    "autoscaler.state", JournalState, upgrades={0: _upgraded_state}, compress_above_bytes=0
+)
+LAUNCH = Codec("autoscaler.launch", Intent, upgrades={0: _upgraded_intent})
 
 
 class Journal:
@@ -34,15 +69,33 @@ class Journal:
         zk: a started session.
         path: the autoscaler's folder in ZooKeeper.
         epoch: this term's number; each later term's is greater.
+        cluster: the cluster's name; launches of another cluster are set aside.
+        log: counts the records that are set aside.
+        clock: seconds since the epoch.
+
+    Attributes:
+        launches_lost_at: when the last record of a launch was set aside; None: never.
 
     """
 
-    def __init__(self, zk: ZooKeeper, path: str, epoch: int) -> None:
+    def __init__(
+        self,
+        zk: ZooKeeper,
+        path: str,
+        epoch: int,
+        cluster: str,
+        log: SetAsideLog,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._zk = zk
         self._path = path.rstrip("/")
         self._epoch = epoch
+        self._cluster = cluster
+        self._records = RecordNodes(zk, self._path, log, clock)
         self._version = -1
         self._planner_state = PlannerState()
+        self._tokens: set[str] | None = set()
+        self.launches_lost_at: float | None = None
 
     async def open(self) -> tuple[PlannerState, list[Intent]]:
         """Take the journal over; return the planner state and the unresolved launches.
@@ -51,43 +104,72 @@ class Journal:
             LeadershipLost: a later term has taken it already.
 
         """
-        path = self._state_path
-        stored = await self._zk.get(path)
-        if stored is None:
-            await self._zk.put(path, _encode(_State(self._epoch, PlannerState())))
-            stored = await self._zk.get(path)
-        if stored is None:
-            raise LeadershipLost("the journal vanished", where=path)
-        state, self._version = _decode(stored[0]), stored[1]
+        state, self._version = await self._stored_state()
         if state.epoch > self._epoch:
-            raise LeadershipLost(f"term {state.epoch} leads, this is {self._epoch}", where=path)
+            raise LeadershipLost(
+                f"term {state.epoch} leads, this is {self._epoch}", where=self._state_path
+            )
+        self._tokens = None if state.launches is None else set(state.launches)
+        await self._note_lost_launches()
         await self.save(state.planner_state)
-        return state.planner_state, await self.intents()
+        intents = await self.intents()
+        self._tokens = {intent.request.token for intent in intents}
+        return state.planner_state, intents
+
+    async def _stored_state(self) -> tuple[JournalState, int]:
+        """The state and its version; an empty one is written instead of a missing or lost one.
+
+        Which launches a lost state announced is not known.
+        """
+        nothing = JournalState(self._epoch, PlannerState(), ())
+        unknown = STATE.encode(replace(nothing, launches=None))
+        stored = await self._records.read(STATE_KIND, self._state_path, STATE, unknown)
+        if stored is None:
+            await self._zk.put(self._state_path, STATE.encode(nothing))
+        if not isinstance(stored, Stored):
+            stored = await self._records.read(STATE_KIND, self._state_path, STATE, unknown)
+        if not isinstance(stored, Stored):
+            raise LeadershipLost("the journal vanished", where=self._state_path)
+        return stored.value, stored.version
 
     async def intents(self) -> list[Intent]:
         """Return the unresolved launches, oldest first."""
         folder = f"{self._path}/launches"
+        readable, unreadable = await self._records.read_all(LAUNCH_KIND, folder, LAUNCH)
         intents = []
-        for token in await self._zk.children(folder):
-            node = await self._zk.get(f"{folder}/{token}")
-            if node is not None:
-                intents.append(decode_intent(node[0]))
+        for name, intent in readable.items():
+            problem = self._problem_with(name, intent)
+            if problem:
+                refused = Unreadable(LAUNCH.schema, Problem.UNREADABLE, problem)
+                await self._records.set_aside(LAUNCH_KIND, f"{folder}/{name}", refused)
+                unreadable[name] = refused
+            else:
+                intents.append(intent)
+        if unreadable:
+            await self._note_lost_launches()
         return sorted(intents, key=lambda intent: intent.at)
+
+    async def refuse(self, intent: Intent, problem: str) -> None:
+        """Set a launch aside that must not be carried out."""
+        path = f"{self._path}/launches/{intent.request.token}"
+        refused = Unreadable(LAUNCH.schema, Problem.UNREADABLE, problem)
+        await self._records.set_aside(LAUNCH_KIND, path, refused)
+        await self._note_lost_launches()
 
     async def save(self, planner_state: PlannerState) -> None:
         """Write the planner state.
 
         Raises:
             LeadershipLost: another leader wrote since.
+            RecordRefused: it is too large for ZooKeeper.
 
         """
+        state = JournalState(self._epoch, planner_state, self._announced())
         try:
-            self._version = await self._zk.put(
-                self._state_path, _encode(_State(self._epoch, planner_state)), self._version
-            )
+            self._version = await self._zk.put(self._state_path, STATE.encode(state), self._version)
         except VersionConflict as error:
             stored = await self._zk.get(self._state_path)
-            if stored is not None and _decode(stored[0]) == _State(self._epoch, planner_state):
+            if stored is not None and STATE.decode(stored[0]) == state:
                 self._version = stored[1]  # this term wrote it; only the answer was lost
             else:
                 raise LeadershipLost(
@@ -100,6 +182,12 @@ class Journal:
         if planner_state != self._planner_state:
             await self.save(planner_state)
 
+    async def set_state_aside(self, detail: str) -> None:
+        """Set the planner state aside: it can be read, and no pass succeeds with it."""
+        empty = STATE.encode(JournalState(self._epoch, PlannerState(), self._announced()))
+        problem = Unreadable(STATE.schema, Problem.UNREADABLE, detail)
+        await self._records.set_aside(STATE_KIND, self._state_path, problem, empty)
+
     async def record(self, intent: Intent) -> None:
         """Write a launch or its result, before the executor acts on it.
 
@@ -107,10 +195,11 @@ class Journal:
             LeadershipLost: another leader wrote since.
 
         """
+        data = LAUNCH.encode(replace(intent, epoch=self._epoch))
+        if self._tokens is not None:
+            self._tokens.add(intent.request.token)
         await self.save(self._planner_state)
-        await self._zk.put(
-            f"{self._path}/launches/{intent.request.token}", msgspec.json.encode(intent)
-        )
+        await self._zk.put(f"{self._path}/launches/{intent.request.token}", data)
 
     async def bought(self, intent: Intent, instance_ids: tuple[str, ...]) -> Intent:
         """Write which machines a launch bought."""
@@ -122,29 +211,29 @@ class Journal:
         """Delete a launch: all its machines registered or are gone, or it bought none."""
         await self.save(self._planner_state)
         await self._zk.delete(f"{self._path}/launches/{token}")
+        if self._tokens is not None:
+            self._tokens.discard(token)
+
+    def _problem_with(self, name: str, intent: Intent) -> str:
+        """Why no leader of this cluster can have written a launch; empty if one can."""
+        token, cluster = intent.request.token, intent.request.cluster
+        if token != name:
+            return f"the record has the token {token[:100]!r}"
+        if cluster != self._cluster:
+            return f"the launch is of the cluster {cluster[:100]!r}"
+        if self._tokens is not None and token not in self._tokens:
+            return "no leader announced this launch in the journal"
+        return ""
+
+    def _announced(self) -> tuple[str, ...] | None:
+        return None if self._tokens is None else tuple(sorted(self._tokens))
+
+    async def _note_lost_launches(self) -> None:
+        entries: Collection[float] = [
+            entry.at for entry in (await self._records.names(LAUNCH_KIND)).values()
+        ]
+        self.launches_lost_at = max(entries, default=None)
 
     @property
     def _state_path(self) -> str:
         return f"{self._path}/state"
-
-
-def decode_state(data: bytes) -> tuple[int, PlannerState]:
-    """Return epoch and planner state of a `state` document, in today's or an earlier vocabulary."""
-    state = _decode(data)
-    return state.epoch, state.planner_state
-
-
-def _encode(state: _State) -> bytes:
-    return zlib.compress(msgspec.json.encode(state), 1)
-
-
-def _decode(data: bytes) -> _State:
-    """Return the stored state, in today's or an earlier vocabulary."""
-    document = as_object(msgspec.json.decode(zlib.decompress(data)))
-    return msgspec.convert(old_vocabulary.translate_journal_state(document), _State)
-
-
-def decode_intent(data: bytes) -> Intent:
-    """Return the journaled launch, in today's or an earlier vocabulary."""
-    document = as_object(msgspec.json.decode(data))
-    return msgspec.convert(old_vocabulary.translate_intent(document), Intent)

@@ -86,6 +86,7 @@ class ReasonCode(StrEnum):
     # What keeps the autoscaler from acting.
     NO_MASTER = "no_master"
     AGENTS_EXPECTED = "agents_expected", "count"
+    LAUNCH_SET_ASIDE = "launch_set_aside", "wait_s"
     AGENTS_MISSING = "agents_missing", "missing known"
     QUEUE_UNREADABLE = "queue_unreadable"
     FROZEN = "frozen", "note"

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
 
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Constraint, QueueEntry
 from mesaform.autoscaler.model.planner_state import PlannerState
@@ -16,18 +19,23 @@ from mesaform.aws.overrides import Override
 from mesaform.aws.ports import LaunchRequest, Machine, Offering, Template
 from mesaform.config.schema import ClusterSpec
 
+MAX_EPOCH_S = 253_402_300_799.0
+"""The last second that a timestamp can show: the end of the year 9999."""
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
     """A launch in the journal. `instance_ids` is None until CreateFleet's answer is known.
 
-    `at` is when it was journaled (epoch seconds), `reason` the first reason of its decision.
+    `at` is when it was journaled (epoch seconds), `reason` the first reason of its decision,
+    `epoch` the term of the leader that decided it (0: from before terms were recorded).
     """
 
     request: LaunchRequest
-    at: float
+    at: Annotated[float, Meta(ge=0, le=MAX_EPOCH_S)]
     instance_ids: tuple[str, ...] | None = None
     reason: Reason | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,8 @@ class Snapshot:
     `templates` the launch templates by pool, as far as they could be read. `freeze_reason` is the
     note of the freeze in force. `read_errors` name what could not be read. `overrides` include
     those that have run out. `profile` is None when past weeks were not read. `app_constraints` are
-    the constraints of every app; while they are None, no task is moved.
+    the constraints of every app; while they are None, no task is moved. `launches_lost_at` is when
+    the record of a launch was last set aside: what it bought may not be listed yet.
     """
 
     spec: ClusterSpec
@@ -55,6 +64,7 @@ class Snapshot:
     overrides: tuple[Override, ...] = ()
     profile: Profile | None = None
     app_constraints: Mapping[str, tuple[Constraint, ...]] | None = None
+    launches_lost_at: float | None = None
 
     @property
     def agents_by_instance(self) -> dict[str, Agent]:

@@ -11,7 +11,7 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.removal import Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import LIVE, Supply
+from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE, Supply
 from mesaform.autoscaler.model.supply_builder import build_supply
 from mesaform.autoscaler.planner import advertised_capacity, overrides
 from mesaform.autoscaler.planner.pass_context import Holds, Prepared
@@ -88,7 +88,15 @@ def _waiting(snapshot: Snapshot, now: float) -> Reason | None:
         return Reason.of(ReasonCode.NO_MASTER)
     if view.recovered and now - (snapshot.state.leader_since or now) < LEADER_SETTLE_S:
         return Reason.of(ReasonCode.AGENTS_EXPECTED, count=view.recovered)
-    return None
+    return _lost_launch(snapshot, now)
+
+
+def _lost_launch(snapshot: Snapshot, now: float) -> Reason | None:
+    """Why nothing is bought after the record of a launch was set aside."""
+    lost_at = snapshot.launches_lost_at
+    if lost_at is None or not 0 <= now - lost_at < LISTING_LAG_S:
+        return None
+    return Reason.of(ReasonCode.LAUNCH_SET_ASIDE, wait_s=round(LISTING_LAG_S - (now - lost_at)))
 
 
 def _removals_blocked(snapshot: Snapshot, supply: Supply) -> Reason | None:

@@ -69,7 +69,7 @@ class Page:
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(
             body=generate_latest(self._telemetry.measures.registry)
-            + UNHANDLED.prometheus().encode(),
+            + (UNHANDLED.prometheus() + self._telemetry.health.metrics()).encode(),
             content_type="text/plain",
             charset="utf-8",
         )
@@ -83,7 +83,12 @@ class Page:
         )
 
     async def _health(self, _: web.Request) -> web.Response:
-        return _json({**self._telemetry.status, "leader": self._leader()})
+        """200 while this process can do its work, 503 with the reasons otherwise."""
+        telemetry = self._telemetry
+        health = telemetry.health.view(is_leading=bool(telemetry.status["leading"]))
+        answer = _json({**telemetry.status, **health, "leader": self._leader()})
+        answer.set_status(200 if health["able"] else 503)
+        return answer
 
     async def _page(self, request: web.Request) -> web.Response:
         return self._elsewhere(request) or self._file("")

@@ -280,6 +280,9 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
     ),
     ReasonCode.NO_MASTER: "no master is elected",
     ReasonCode.AGENTS_EXPECTED: "{count} agents are expected back after a change of leader",
+    ReasonCode.LAUNCH_SET_ASIDE: (
+        "the record of a launch was set aside; EC2 may need {wait_s:.0f} s to list its machines"
+    ),
     ReasonCode.AGENTS_MISSING: "{missing} of {known} agents are missing",
     ReasonCode.QUEUE_UNREADABLE: "the services' queue cannot be read, so demand is not known",
     ReasonCode.FROZEN: "{note}",

@@ -37,7 +37,9 @@ from mesaform.autoscaler.reporting.reason_text import render_optional
 from mesaform.aws.overrides import describe
 from mesaform.aws.ports import Ledger
 from mesaform.aws.ports.ledger import Row
+from mesaform.common.conditions import Condition, Limit
 from mesaform.common.json_types import as_object
+from mesaform.common.leader_health import LeaderHealth
 from mesaform.topology.names import Tag
 
 RECENT = 500
@@ -45,6 +47,13 @@ LEDGER_PATIENCE_S = 2.0
 TIDY_EVERY_S = 600.0
 EARLIER_S = 900.0
 """A new leader records tasks that ended so shortly before its term (s), as nobody else may have."""
+
+LIMITS = {
+    Condition.CREDENTIALS: Limit(failures=5, seconds=20.0),
+    Condition.PASSES: Limit(failures=10, seconds=60.0),
+    Condition.ZOOKEEPER: Limit(failures=3, seconds=10.0),
+}
+"""When a leader resigns. Another one does not help while EC2 is away, so passes may fail longer."""
 
 REMEMBERED_S = 86_400.0
 """How far back the page is filled from the ledger when a term begins (s)."""
@@ -60,6 +69,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.measures = Measures()
+        self.health = LeaderHealth(tuple(Condition), time.monotonic, LIMITS)
         self.outbox = Outbox(lambda: self.troubled("s3"))
         self.recent: deque[Row] = deque(maxlen=RECENT)
         self.ring = api_views.Ring()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
+
+from msgspec import Meta
 
 from mesaform.common.resources import Resources
+
+MAX_MACHINES = 10_000
+"""In one request."""
 
 Capacity = Literal["on-demand", "spot"]
 MachineState = Literal["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]
@@ -39,7 +44,7 @@ class Offering:
     instance_type: str
     zone: str
     capacity: Capacity
-    usd_per_hour: float
+    usd_per_hour: Annotated[float, Meta(ge=0, le=1e6)]
     resources: Resources
 
     @property
@@ -58,9 +63,9 @@ class LaunchRequest:
 
     cluster: str
     pool: str
-    count: int
-    offerings: tuple[Offering, ...]
-    token: str
+    count: Annotated[int, Meta(ge=1, le=MAX_MACHINES)]
+    offerings: Annotated[tuple[Offering, ...], Meta(min_length=1)]
+    token: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
     tags: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.daemon.journal import decode_state
+from mesaform.autoscaler.daemon.journal import STATE, JournalState
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.launch_backoff import (
@@ -241,7 +241,9 @@ def test_an_old_error_is_forgotten() -> None:
 def test_a_journal_of_before_launch_budgets_is_still_read() -> None:
     old = msgspec.to_builtins(PlannerState(backoffs={A.key: Backoff(NOW + 30, 2)}))
     del old["backoffs"][A.key]["window"]
-    _, state = decode_state(zlib.compress(msgspec.json.encode({"epoch": 4, "memory": old})))
+    stored = STATE.decode(zlib.compress(msgspec.json.encode({"epoch": 4, "memory": old})))
+    assert isinstance(stored, JournalState)
+    state = stored.planner_state
     assert state.backoffs == {A.key: Backoff(NOW + 30, 2, 1)}
     assert asks(state.backoffs, NOW + 31) == [(1, [A.key])]
 

@@ -19,6 +19,7 @@ from mesaform.autoscaler.daemon.lease import (
     endings,
     succession,
 )
+from mesaform.autoscaler.daemon.orders import Orders
 from mesaform.autoscaler.model.decision import from_record
 from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
@@ -268,19 +269,21 @@ async def test_a_daemon_that_the_cloud_keeps_waiting_renews_and_one_that_cannot_
 ):
     it, telemetry = Troubled(error), Telemetry()
     stand_in: Any = it
+    health, clock = telemetry.health, CloudClock()
     term = Term(
         observer=stand_in,
         actor=stand_in,
         journal=stand_in,
         leases=stand_in,
-        control=FakeControl(),
+        orders=Orders(FakeControl(), health.conditions, "a:1", telemetry.troubled, clock.now),
         specs=stand_in,
         telemetry=telemetry,
         probe=stand_in,
         learner=stand_in,
         address="127.0.0.1:9550",
-        clock=CloudClock(),
+        clock=clock,
         inbox=stand_in,
+        health=health,
     )
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):

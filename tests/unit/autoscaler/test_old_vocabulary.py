@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from mesaform.autoscaler.daemon.journal import decode_intent, decode_state
+from mesaform.autoscaler.daemon.journal import LAUNCH, STATE, JournalState
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.model.old_vocabulary import translate_journal_state
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Probe
 from mesaform.autoscaler.model.removal import Removal, Replacement
+from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.reporting.reason_text import render
 from tests.unit.autoscaler.builders import a_reason
 
@@ -25,9 +26,10 @@ def recorded(name: str) -> bytes:
 
 
 def state_of_5698494() -> PlannerState:
-    epoch, state = decode_state(zlib.compress(recorded("journal_state_5698494.json")))
-    assert epoch == 3
-    return state
+    state = STATE.decode(zlib.compress(recorded("journal_state_5698494.json")))
+    assert isinstance(state, JournalState)
+    assert state.epoch == 3
+    return state.planner_state
 
 
 def test_no_field_of_a_recorded_state_is_lost():
@@ -88,7 +90,8 @@ def test_todays_documents_are_unchanged_by_the_translation():
 
 
 def test_a_recorded_launch_is_readable():
-    intent = decode_intent(recorded("journal_launch_5698494.json"))
+    intent = LAUNCH.decode(recorded("journal_launch_5698494.json"))
+    assert isinstance(intent, Intent)
     assert intent.instance_ids == ("i-0b1", "i-0b2")
     assert intent.request.token == "ms-1"
     assert intent.request.offerings[0].key == "m5.large/us-east-1a/spot"
