@@ -51,6 +51,7 @@ mutants: ## apply each fault of tests/mutants.toml: the tests it names must fail
 
 fuzz: ## an hour of generated inputs for every port, record and link; FUZZ_SECONDS, FUZZ_SEED
 	@scripts/setup --tests
+	-$(RUN)/python -m pip install -q --require-hashes --no-deps -r tests/fuzz/requirements.lock
 	$(RUN)/python -m tests.fuzz
 
 bench: setup ## measure what the limits are about

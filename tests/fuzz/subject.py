@@ -107,6 +107,10 @@ class Subject:
         self.cloud.client("ssm").put_parameter(
             Name=spec_parameter_name("toy"), Value=spec.model_dump_json(), Type="String"
         )
+        self._run_autoscaler()
+        self.cluster.until(self._autoscaler_leads)
+
+    def _run_autoscaler(self) -> None:
         host, port = self.addresses["9550"]
         environment = {
             "MESAFORM_CLUSTER": "toy",
@@ -119,7 +123,6 @@ class Subject:
             "AWS_SECRET_ACCESS_KEY": "local",
         }
         self.cluster._start("autoscaler", ["mesaform.autoscaler"], environment)
-        self.cluster.until(self._autoscaler_leads)
 
     def _autoscaler_leads(self) -> bool:
         host, port = self.addresses["9550"]
@@ -129,6 +132,25 @@ class Subject:
         except (OSError, ValueError):
             return False
         return bool(health["leading"] and health["last_pass_at"])
+
+    def restart_all(self) -> None:
+        """Kill master, services, agent and autoscaler, and start them again on what they stored.
+
+        Raises:
+            TimeoutError: they do not serve again in time.
+
+        """
+        for process in self.cluster.processes.values():
+            process.kill()
+            process.wait()
+        self.cluster.start_master(self.master)
+        self.cluster.start_services(self.master)
+        self.cluster.start_agent(1)
+        self._run_autoscaler()
+        info = f"http://{self.master}:8080/v2/info"
+        self.cluster.until(lambda: self.cluster.answers(info) == 200)
+        self.cluster.until(self._autoscaler_leads)
+        self._pids = self.pids()
 
     # --- what fuzzed calls may name
 

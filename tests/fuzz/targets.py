@@ -6,6 +6,7 @@ import contextlib
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tests.fuzz import (
@@ -15,6 +16,7 @@ from tests.fuzz import (
     ports,
     raw_inputs,
     record_target,
+    stored_target,
 )
 from tests.fuzz.campaign import Target
 from tests.fuzz.exchange import Answer, Exchange, Request
@@ -48,6 +50,12 @@ def on_ports(subject: Subject) -> list[Target]:
             for port in RAW_PORTS
         ),
     ]
+
+
+def on_records(subject: Subject) -> Target:
+    """The target on the stored records of a cluster; an input takes seconds."""
+    perform = partial(stored_target.perform, subject)
+    return Target("stored", stored_target.contents(), perform)
 
 
 class Placeholders:
@@ -150,5 +158,7 @@ def _link(subject: Subject) -> Callable[[Messages], Answer]:
 
 def by_name(subject: Subject | None) -> dict[str, Callable[[Any], Answer]]:
     """What each target does with an input."""
-    targets = [*in_process(), *(on_ports(subject) if subject is not None else [])]
+    targets = in_process()
+    if subject is not None:
+        targets += [*on_ports(subject), on_records(subject)]
     return {target.name: target.perform for target in targets}

@@ -1,0 +1,79 @@
+"""Stored records of a running cluster: any bytes in each of them, and then a change of leaders.
+
+The records are every persistent node in ZooKeeper that holds data, and the agent's checkpoints.
+After each input the processes are killed and started again: the cluster must go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hypothesis import strategies as st
+from kazoo.client import KazooClient
+from kazoo.exceptions import NoNodeError
+
+from tests.fuzz import record_target
+from tests.fuzz.exchange import Answer
+from tests.fuzz.inputs import Stored
+from tests.fuzz.subject import Subject
+
+ROOTS = ("/mesos", "/marathon", "/mesaform")
+FILES = ("agent-1/meta/*.msgpack", "agent-1/meta/tasks/*.msgpack")
+
+
+def contents() -> st.SearchStrategy[Stored]:
+    """Records of any schema, damaged or not, and plain bytes."""
+    usual = record_target.records().map(lambda record: record.data)
+    odd = st.sampled_from([b"", b"{", b"null", b"[]", b"{}", b"\x00" * 100, b"x\x9c\x00", b"\xff"])
+    return st.one_of(odd, odd, usual, st.binary(max_size=60)).map(
+        lambda data: Stored("everywhere", data)
+    )
+
+
+def perform(subject: Subject, stored: Stored) -> Answer:
+    """Write the bytes into every record, restart every process, and run a task.
+
+    Raises:
+        AssertionError: the cluster does not go on.
+
+    """
+    nodes = _write_nodes(subject.cluster.zookeeper.hosts, stored.data)
+    files = _write_files(subject.folder, stored.data)
+    assert nodes, "no record in ZooKeeper, so this proves nothing"
+    assert files, "no checkpoint of the agent, so this proves nothing"
+    subject.restart_all()
+    subject.recover()
+    return Answer(200)
+
+
+def _write_nodes(hosts: str, data: bytes) -> list[str]:
+    client = KazooClient(hosts)
+    client.start(timeout=15)
+    try:
+        paths = [path for root in ROOTS for path in _records(client, root)]
+        for path in paths:
+            client.set(path, data)
+    finally:
+        client.stop()
+        client.close()
+    return paths
+
+
+def _records(client: KazooClient, path: str) -> Iterator[str]:
+    try:
+        data, stat = client.get(path)
+        children = client.get_children(path)
+    except NoNodeError:
+        return
+    if data and not stat.ephemeralOwner and "set-aside" not in path:
+        yield path
+    for name in children:
+        yield from _records(client, f"{path}/{name}")
+
+
+def _write_files(folder: Path, data: bytes) -> list[Path]:
+    paths = [path for pattern in FILES for path in folder.glob(pattern)]
+    for path in paths:
+        path.write_bytes(data)
+    return paths
