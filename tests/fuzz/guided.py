@@ -47,7 +47,9 @@ def main(name: str, seconds: str, seed: str, corpus: str) -> None:
     Path(corpus).mkdir(parents=True, exist_ok=True)
     options = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=8192", "-len_control=0"]
     quiet = ["-print_final_stats=1", "-verbosity=0", "-rss_limit_mb=2048"]
-    atheris.Setup([sys.argv[0], *options, *quiet, corpus], attempt.hypothesis.fuzz_one_input)
+    hypothesis_test: Any = attempt
+    run_once = hypothesis_test.hypothesis.fuzz_one_input
+    atheris.Setup([sys.argv[0], *options, *quiet, corpus], run_once)
     atheris.Fuzz()
 
 
