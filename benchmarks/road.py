@@ -15,6 +15,8 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.table import Result, show
+from mesaform.cli.context import local_environment
+from mesaform.localcloud.layout import Layout
 from mesaform.mesos.messages import FrameworkInfo
 from mesaform.mesos.scheduler import SchedulerClient
 from mesaform.mesos.scheduler_api import Event
@@ -45,11 +47,8 @@ def synth(road: ClusterHarness) -> Result:
         "MESAFORM_CLUSTER_FILE": str(road.folder / "cluster.yaml"),
         "CDKTF_OUTDIR": str(road.folder / "bench.out"),
     }
-    local |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{road.port}",
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-    }
+    layout = Layout(road.folder / ".mesaform" / "local")
+    local |= local_environment(layout, f"http://127.0.0.1:{road.port}", "us-east-1")
     environment = {
         **road.environment,
         **local,

@@ -6,18 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from mesaform.common.errors import MissingPrerequisite
 from mesaform.config.parser import load
 from mesaform.config.schema import ClusterSpec
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """The running local cloud, as it writes itself to `<state>/local/endpoint.json`."""
-
-    url: str
-    pid: int
+from mesaform.localcloud.endpoint_file import read_endpoint
+from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.operator_credentials import read_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +45,36 @@ class Context:
         os.environ.setdefault("AWS_DEFAULT_REGION", self.spec.region)
         if self.spec.target != "local":
             return
-        path = self.local_dir / "endpoint.json"
-        if not path.exists():
+        layout = Layout(self.local_dir)
+        endpoint = read_endpoint(layout)
+        if endpoint is None:
             raise MissingPrerequisite(
                 "the local cloud is not running, so there is no cluster to ask",
-                where=str(path),
+                where=str(layout.endpoint),
                 fix="bring it back with all that ran on it: mesaform up",
             )
-        endpoint = msgspec.json.decode(path.read_bytes(), type=Endpoint)
-        os.environ.update(local_environment(endpoint.url, self.spec.region))
+        os.environ.update(local_environment(layout, endpoint.url, self.spec.region))
 
 
-def local_environment(url: str, region: str) -> dict[str, str]:
-    """Variables that point AWS clients at the local cloud; the credentials work nowhere else."""
+def local_environment(layout: Layout, url: str, region: str) -> dict[str, str]:
+    """Variables that point AWS clients at the local cloud; the credentials work nowhere else.
+
+    Raises:
+        MissingPrerequisite: its credentials cannot be read.
+
+    """
+    credentials = read_credentials(layout)
+    return endpoint_environment(
+        url, region, credentials.access_key_id, credentials.secret_access_key
+    )
+
+
+def endpoint_environment(url: str, region: str, key_id: str, secret: str) -> dict[str, str]:
+    """Variables that point AWS clients at an endpoint, with this access key."""
     return {
         "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_ACCESS_KEY_ID": key_id,
+        "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -17,6 +17,7 @@ from mesaform.cli.context import local_environment
 from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.common.errors import BadInput
 from mesaform.common.json_types import JsonObject, as_list, as_object
+from mesaform.localcloud.layout import Layout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,8 +151,9 @@ def _print_status(current: Status) -> None:
 
 def _warnings(current: Status) -> list[str]:
     warnings = [] if current["hypervisor"] else ["the hypervisor does not answer; see its log"]
-    if current["set_aside"]:
-        warnings.append(current["set_aside"])
+    if current["storage_error"]:
+        warnings.append(f"the account cannot be saved: {current['storage_error']}")
+    warnings += current["set_aside"]
     unsaved = current["not_saved"].items()
     return [*warnings, *(f"{name}: a crash loses its state: {reason}" for name, reason in unsaved)]
 
@@ -187,7 +189,8 @@ def env(root: Path, region: str = REGION_OPTION, as_json: JsonOption = False) ->
     """Print `export` lines for AWS CLI, cdktf and Terraform: eval "$(mesaform local env)"."""
     from mesaform.localcloud import daemon
 
-    variables = local_environment(daemon.require(root).url, region)
+    running = daemon.require(root)
+    variables = local_environment(Layout(root.resolve()), running.url, region)
     if as_json:
         _print_json(variables)
     else:
@@ -200,9 +203,9 @@ def _add(root: Path, kind: str, **fields: object) -> None:
     """Add a fault and print its id. Fields that are None are left out."""
     from mesaform.localcloud import daemon
 
-    running = daemon.require(root)
+    daemon.require(root)
     body = {"kind": kind, **{name: value for name, value in fields.items() if value is not None}}
-    answer = daemon.ask(running.url, "faults", method="POST", body=body)
+    answer = daemon.ask(root, "faults", method="POST", body=body)
     sys.stdout.write(f"{answer['id'] if answer else 'no answer'}\n")
 
 
@@ -338,7 +341,8 @@ def list_faults(root: Path, as_json: JsonOption = False) -> None:
     """Show the faults in force."""
     from mesaform.localcloud import daemon
 
-    answer = daemon.ask(daemon.require(root).url, "faults") or {}
+    daemon.require(root)
+    answer = daemon.ask(root, "faults") or {}
     items = [as_object(item) for item in as_list(answer.get("faults"))]
     if as_json:
         _print_json(items)
@@ -353,5 +357,6 @@ def clear(root: Path, fault_id: str = typer.Argument("", help="One fault; defaul
     from mesaform.localcloud import daemon
 
     path = f"faults/{fault_id}".rstrip("/")
-    answer = daemon.ask(daemon.require(root).url, path, method="DELETE")
+    daemon.require(root)
+    answer = daemon.ask(root, path, method="DELETE")
     sys.stdout.write(f"cleared {answer['cleared'] if answer else 0}\n")

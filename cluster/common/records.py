@@ -103,6 +103,7 @@ class Codec(Generic[Value]):
         self.schema = schema
         self.version = version
         self.limit_bytes = limit_bytes
+        self._plain_limit_bytes = max(limit_bytes, DOCUMENT_LIMIT_BYTES)
         self._type = type_
         self._is_object = _is_object(type_)
         self._upgrades = dict(upgrades or {})
@@ -121,7 +122,7 @@ class Codec(Generic[Value]):
         data = plain
         if self._compress_above_bytes is not None and len(plain) > self._compress_above_bytes:
             data = zlib.compress(plain, 1)
-        if len(data) > self.limit_bytes or len(plain) > DOCUMENT_LIMIT_BYTES:
+        if len(data) > self.limit_bytes or len(plain) > self._plain_limit_bytes:
             raise RecordRefused(
                 f"{len(data)} bytes are more than {self.limit_bytes}", where=self.schema
             )
@@ -142,10 +143,10 @@ class Codec(Generic[Value]):
                 plain = _decompressed(data)
             except zlib.error as error:
                 return self._unreadable(Problem.UNREADABLE, str(error))
-        if len(plain) > DOCUMENT_LIMIT_BYTES:
+        if len(plain) > self._plain_limit_bytes:
             return self._unreadable(
                 Problem.TOO_LARGE,
-                f"more than {DOCUMENT_LIMIT_BYTES} bytes after decompression",
+                f"more than {self._plain_limit_bytes} bytes after decompression",
             )
         return self._decode_plain(plain)
 

@@ -33,12 +33,15 @@ def limits_of(request: web.BaseRequest) -> Limits:
     return port.limits if port is not None else _DEFAULT_LIMITS
 
 
-async def read_body(request: web.Request, *, max_bytes: int | None = None) -> bytes:
+async def read_body(
+    request: web.Request, *, max_bytes: int | None = None, decompresses: bool = True
+) -> bytes:
     """The whole body, decompressed. A second call gives the same bytes.
 
     Args:
         request: the request.
         max_bytes: a limit in place of the port's.
+        decompresses: false gives the body as it was sent, such as an object of S3.
 
     Raises:
         BadRequest: 413 for a body that is too large as sent or decompressed, 408 for one that
@@ -48,7 +51,8 @@ async def read_body(request: web.Request, *, max_bytes: int | None = None) -> by
     if _BODY in request:
         return request[_BODY]
     limits = limits_of(request)
-    decoder = _decoder(request, max_bytes or limits.body_bytes)
+    max_body_bytes = max_bytes or limits.body_bytes
+    decoder = _decoder(request, max_body_bytes) if decompresses else _Plain(max_body_bytes)
     connection = request.protocol
     if isinstance(connection, Connection):
         connection.is_receiving = True

@@ -19,10 +19,10 @@ def _supervise(root: str, socket_fd: str, lock_fd: str, host: str, port: str) ->
     supervise(Layout(Path(root)), Listener(int(socket_fd), host, int(port)), int(lock_fd))
 
 
-def _serve(root: str, socket_fd: str, host: str, port: str) -> None:
+def _serve(root: str, socket_fd: str) -> None:
     from mesaform.localcloud.endpoint import serve
 
-    serve(Layout(Path(root)), int(socket_fd), host, int(port))
+    serve(Layout(Path(root)), int(socket_fd))
 
 
 def _run_hypervisor(root: str, url: str) -> None:

@@ -40,6 +40,7 @@ class Bus:
     def __init__(self, events_backends: Mapping[str, Mapping[str, EventsBackend]]) -> None:
         self._backends = events_backends
         self._states: dict[str, str] | None = None
+        self._previous: dict[str, str] | None = None
         self.copies = 1
 
     def interruption(self, backend: Ec2Backend, instance_id: str, notice: Notice) -> None:
@@ -66,7 +67,8 @@ class Bus:
 
     def announce_changes(self, states: States) -> bool:
         """Announce the instances whose state differs from the last call; whether any does."""
-        known, self._states = self._states, {name: state for name, (_, state) in states.items()}
+        known = self._previous = self._states
+        self._states = {name: state for name, (_, state) in states.items()}
         if known is None:
             return False
         changed = [name for name, state in self._states.items() if known.get(name) != state]
@@ -75,6 +77,10 @@ class Bus:
             detail = {"instance-id": name, "state": state}
             self._put(backend, name, "aws.ec2", STATE, detail)
         return bool(changed)
+
+    def take_back(self) -> None:
+        """Undo the last `announce_changes`, because its messages could not be stored."""
+        self._states = self._previous
 
     def _put(
         self,

@@ -1,26 +1,35 @@
-"""The endpoint's own routes below `/_mesaform/`: health, faults, and EC2 for the hypervisor."""
+"""The endpoint's own routes below `/_mesaform/`: health, faults, and EC2 for the hypervisor.
+
+Every request carries the token of `credentials.json` (`Authorization: Bearer ...`), which only the
+owner of the local cloud can read: no web page, no task and no other user can inject a fault.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hmac
+import math
 import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from urllib.parse import parse_qs
-from wsgiref.types import WSGIEnvironment
 
 import msgspec
 import structlog
+from aiohttp import web
 
 from mesaform.common.errors import BadInput
-from mesaform.common.files import write_atomically
+from mesaform.common.record_files import write_record
+from mesaform.http import UNHANDLED, read_body
 from mesaform.localcloud import faults, machines
+from mesaform.localcloud.aws_request import AwsRequest
+from mesaform.localcloud.changes import ChangeSignal
 from mesaform.localcloud.error_responses import Answer, as_json
 from mesaform.localcloud.history import History
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.protocol import PREFIX, StateReport
-from mesaform.localcloud.state_store import AccountStore
+from mesaform.localcloud.state_store import AccountStore, NotStoredError
 
 log = structlog.get_logger(__name__)
 MAX_WAIT_S = 30.0
@@ -28,6 +37,7 @@ MAX_WAIT_S = 30.0
 POLL_GRACE_S = 5.0
 """How much later than `MAX_WAIT_S` the hypervisor may poll again and still count as running."""
 TICK_S = 0.25
+MAX_BODY_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +49,39 @@ class Request:
     body: bytes
 
 
-class Control:
-    """Answers the local cloud's own routes and does what happens by itself in EC2."""
+class ImageReport(msgspec.Struct, frozen=True):
+    """The hypervisor's report that an image is `available` or `failed`."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        account: AccountStore,
-        registry: faults.FaultRegistry,
-        ec2: machines.Ec2,
-        history: History,
-        lock: threading.RLock,
-    ) -> None:
-        self._layout = layout
-        self._account = account
-        self._faults = registry
-        self._ec2 = ec2
-        self._history = history
-        self._lock = lock
-        self._change = threading.Condition(lock)
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the own routes work on."""
+
+    layout: Layout
+    account: AccountStore
+    faults: faults.FaultRegistry
+    ec2: machines.Ec2
+    history: History
+    changes: ChangeSignal
+
+
+class Control:
+    """Answers the local cloud's own routes and does what happens by itself in EC2.
+
+    Except `answer` and `run_clock` its methods run in the thread that calls moto.
+    """
+
+    def __init__(self, parts: Parts, token: str, executor: Executor) -> None:
+        self._layout = parts.layout
+        self._account = parts.account
+        self._faults = parts.faults
+        self._ec2 = parts.ec2
+        self._history = parts.history
+        self._changes = parts.changes
+        self._token = token
+        self._executor = executor
         # A version of an earlier process must never equal one of this process.
         self._session = secrets.token_hex(4)
         self._sequence = 0
@@ -67,59 +91,71 @@ class Control:
             ("GET", "faults"): self._list_faults,
             ("POST", "faults"): self._add_fault,
             ("DELETE", "faults"): self._clear_faults,
-            ("GET", "machines"): self._machines,
             ("POST", "machines"): self._machine,
             ("POST", "images"): self._image,
         }
 
-    def answer(self, environ: WSGIEnvironment, body: bytes) -> Answer:
+    async def answer(self, http: web.Request, head: AwsRequest) -> Answer:
         """The answer to a request below `/_mesaform/`."""
-        method = str(environ["REQUEST_METHOD"])
-        path = str(environ["PATH_INFO"]).removeprefix(PREFIX + "/")
-        name, _, rest = path.partition("/")
-        route = self._routes.get((method, name))
+        given = head.header("Authorization").encode()
+        if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+            return _json({"error": "the token of the local cloud is missing or wrong"}, 403)
+        name, _, rest = head.path.removeprefix(PREFIX + "/").partition("/")
+        body = await read_body(http, max_bytes=MAX_BODY_BYTES)
+        request = Request(rest, dict(head.query), body)
+        if (head.method, name) == ("GET", "machines"):
+            return await self._machines(request)
+        route = self._routes.get((head.method, name))
         if route is None:
-            return _json({"error": f"no such route: {method} {PREFIX}/{path}"}, "404 Not Found")
-        fields = parse_qs(str(environ.get("QUERY_STRING", "")))
-        query = {field: values[0] for field, values in fields.items()}
-        try:
-            return route(Request(rest, query, body))
-        except (BadInput, msgspec.DecodeError) as error:
-            return _json({"error": str(error)}, "400 Bad Request")
-        except LookupError as error:
-            return _json({"error": str(error)}, "404 Not Found")
+            return _json({"error": f"no such route: {head.method} {head.path[:200]}"}, 404)
+        return await self._run(_guarded, route, request)
+
+    async def _run(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: function(*arguments))
 
     def changed(self) -> None:
-        """Wake the polls, because machines may have changed. The caller holds the lock."""
+        """Wake the polls, because machines may have changed."""
         self._sequence += 1
         self._ec2.bus.copies = self._faults.copies(time.time())
         if self._ec2.bus.announce_changes(self._ec2.states()):
-            self._account.save()
-        self._change.notify_all()
+            try:
+                self._account.save()
+            except NotStoredError:
+                self._ec2.bus.take_back()
+        self._changes.notify()
 
     def tick(self, now: float) -> None:
-        """Do what is due: interruptions, zone outages, removal of instances that ended long ago."""
-        with self._lock:
-            has_changed = False
-            self._ec2.bus.copies = self._faults.copies(now)
-            for announcement in self._faults.announced(now):
-                has_changed |= self._ec2.announce(announcement)
-            has_changed |= self._ec2.kill_zones(self._faults.zones_out(now))
-            has_changed |= self._ec2.forget_ended(now)
-            if has_changed:
-                self._commit()
+        """Do what is due: interruptions, zone outages, removal of instances that ended long ago.
 
-    def run_clock(self, stopped: threading.Event) -> None:
-        """Tick until `stopped` is set; runs in a thread of its own."""
-        while not stopped.wait(TICK_S):
+        Nothing is due while the account cannot be saved.
+        """
+        self._account.retry()
+        if self._account.storage_error:
+            return
+        before = self._faults.dump()
+        self._ec2.bus.copies = self._faults.copies(now)
+        has_changed = False
+        for announcement in self._faults.announced(now):
+            has_changed |= self._ec2.announce(announcement)
+        has_changed |= self._ec2.kill_zones(self._faults.zones_out(now))
+        has_changed |= self._ec2.forget_ended(now)
+        if has_changed:
             try:
-                self.tick(time.time())
+                self._commit()
+            except NotStoredError:
+                self._faults.reset(before)
+
+    async def run_clock(self) -> None:
+        """Tick for ever."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await asyncio.get_running_loop().run_in_executor(
+                    self._executor, lambda: self.tick(time.time())
+                )
             except Exception:  # one failed tick must not end the clock
                 log.exception("clock.tick")
-
-    def wait_for_change(self, max_s: float) -> None:
-        """Release the lock until machines may have changed. The caller holds the lock once."""
-        self._change.wait(max_s)
 
     def _commit(self) -> None:
         self._account.save("ec2")
@@ -127,62 +163,83 @@ class Control:
         self.changed()
 
     def _health(self, _request: Request) -> Answer:
-        with self._lock:
-            account = self._account
-            is_polling = time.time() - self._polled_at < MAX_WAIT_S + POLL_GRACE_S
-            return _json(
-                {
-                    "ok": True,
-                    "hypervisor": is_polling,
-                    "not_saved": account.failures,
-                    "set_aside": account.set_aside,
-                    "last_save_ms": round(account.last_save_s * 1000, 2),
-                    "slowest_save_ms": round(account.slowest_save_s * 1000, 2),
-                }
-            )
+        account = self._account
+        is_polling = time.time() - self._polled_at < MAX_WAIT_S + POLL_GRACE_S
+        return _json(
+            {
+                "ok": not account.storage_error,
+                "storage_error": account.storage_error,
+                "hypervisor": is_polling,
+                "not_saved": account.failures,
+                "lost": account.lost,
+                "last_save_ms": round(account.last_save_s * 1000, 2),
+                "slowest_save_ms": round(account.slowest_save_s * 1000, 2),
+                "unhandled_errors": UNHANDLED.by_port(),
+            }
+        )
 
     def _list_faults(self, _request: Request) -> Answer:
-        with self._lock:
-            return _json({"faults": self._faults.listing(time.time())})
+        return _json({"faults": self._faults.listing(time.time())})
 
     def _add_fault(self, request: Request) -> Answer:
         fault = faults.parse(request.body)
-        with self._lock:
-            if isinstance(fault, faults.SpotInterruption):
-                self._ec2.require_spot(fault.instance_id)
-            if isinstance(fault, faults.Lag):
-                self._history.begin()
-            name = self._faults.add(fault, time.time())
-            self._faults_changed()
+        if isinstance(fault, faults.SpotInterruption):
+            self._ec2.require_spot(fault.instance_id)
+        before = self._faults.dump()
+        name = self._faults.add(fault, time.time())
+        self._write_faults(before)
+        if isinstance(fault, faults.Lag):
+            self._history.begin()
         self.tick(time.time())
-        return _json({"id": name}, "201 Created")
+        return _json({"id": name}, 201)
 
     def _clear_faults(self, request: Request) -> Answer:
-        with self._lock:
-            count = self._faults.clear(request.rest or None)
-            self._faults_changed()
+        before = self._faults.dump()
+        count = self._faults.clear(request.rest or None)
+        self._write_faults(before)
         if request.rest and not count:
-            raise LookupError(f"no fault {request.rest}")
+            raise LookupError(f"no fault {request.rest[:100]}")
         return _json({"cleared": count})
 
-    def _faults_changed(self) -> None:
-        write_atomically(self._layout.faults, self._faults.dump())
+    def _write_faults(self, before: bytes) -> None:
+        """Store the faults in force.
+
+        Raises:
+            NotStoredError: they cannot be stored, and are again those `before`.
+
+        """
+        try:
+            write_record(self._layout.faults, faults.REGISTRY, self._faults.state())
+        except OSError as error:
+            self._faults.reset(before)
+            raise NotStoredError(error.strerror or str(error)) from error
         self.changed()
 
     @property
     def _version(self) -> str:
         return f"{self._session}-{self._sequence}"
 
-    def _machines(self, request: Request) -> Answer:
+    async def _machines(self, request: Request) -> Answer:
         """The world; with `after=<version>` it waits up to `wait_s` for another version."""
-        until = time.monotonic() + min(float(request.query.get("wait_s", 0)), MAX_WAIT_S)
+        wait_s = _wait_s(request.query.get("wait_s", "0"))
+        if wait_s is None:
+            return _json({"error": f"wait_s is not a number from 0 to {MAX_WAIT_S:g}"}, 400)
         after = request.query.get("after")
-        with self._lock:
-            self._note_poll(after)
-            while after == self._version and (remaining_s := until - time.monotonic()) > 0:
-                self._change.wait(remaining_s)
-            self._note_poll(after)
-            world = self._ec2.world(self._version, self._faults.boot_delay_s(time.time()))
+        until = time.monotonic() + wait_s
+        self._note_poll(after)
+        ticket = self._changes.ticket()
+        while after == self._version and (remaining_s := until - time.monotonic()) > 0:
+            await self._changes.wait(ticket, remaining_s)
+            ticket = self._changes.ticket()
+        self._note_poll(after)
+        return await self._run(self._world)
+
+    def _world(self) -> Answer:
+        world = self._ec2.world(
+            self._version,
+            self._faults.boot_delay_s(time.time()),
+            is_complete=self._account.is_complete("ec2"),
+        )
         return as_json(msgspec.json.encode(world))
 
     def _note_poll(self, after: str | None) -> None:
@@ -196,32 +253,50 @@ class Control:
         if subject == "credentials":
             return self._credentials(instance_id)
         report = msgspec.json.decode(request.body, type=StateReport)
-        with self._lock:
-            if self._ec2.apply_report(instance_id, report):
-                self._commit()
-                log.info(
-                    "machine",
-                    instance=instance_id,
-                    state=report.state,
-                    code=report.code,
-                    message=report.message,
-                )
+        if self._ec2.apply_report(instance_id, report):
+            self._commit()
+            log.info(
+                "machine",
+                instance=instance_id,
+                state=report.state,
+                code=report.code,
+                message=report.message,
+            )
         return _json({})
 
     def _credentials(self, instance_id: str) -> Answer:
-        with self._lock:
-            credentials = self._ec2.credentials(instance_id)
-            self._account.save()
+        credentials = self._ec2.credentials(instance_id)
+        self._account.save()
         return as_json(msgspec.json.encode(credentials))
 
     def _image(self, request: Request) -> Answer:
         """`images/<id>`: the copy is complete (`available`) or failed."""
-        report = msgspec.json.decode(request.body, type=dict[str, str])
-        with self._lock:
-            if self._ec2.apply_image_report(request.rest, report["state"]):
-                self._commit()
+        report = msgspec.json.decode(request.body, type=ImageReport)
+        if self._ec2.apply_image_report(request.rest, report.state):
+            self._commit()
         return _json({})
 
 
-def _json(document: object, status: str = "200 OK") -> Answer:
+def _guarded(route: Callable[[Request], Answer], request: Request) -> Answer:
+    """The answer of a route, or the error that it raised."""
+    try:
+        return route(request)
+    except (BadInput, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _json({"error": str(error)}, 400)
+    except LookupError as error:
+        return _json({"error": str(error)}, 404)
+    except NotStoredError as error:
+        return _json({"error": f"the local account cannot be saved: {error}"}, 507)
+
+
+def _wait_s(text: str) -> float | None:
+    """A wait in seconds; None for a text that is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and 0 <= value <= MAX_WAIT_S else None
+
+
+def _json(document: object, status: int = 200) -> Answer:
     return as_json(msgspec.json.encode(document), status)

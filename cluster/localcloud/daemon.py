@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TypedDict
 
@@ -26,8 +27,13 @@ from mesaform.common import proc
 from mesaform.common.errors import Busy, MesaformError, MissingPrerequisite
 from mesaform.common.files import write_atomically
 from mesaform.common.json_types import JsonObject, as_list, as_object
+from mesaform.common.record_files import files_set_aside
+from mesaform.common.set_aside import COMMAND, SetAside
 from mesaform.localcloud import boot, processes
+from mesaform.localcloud.endpoint_file import SHARED_FILE_MODE, read_endpoint
 from mesaform.localcloud.layout import DEFAULT_HOST, DEFAULT_PORTS, Layout
+from mesaform.localcloud.log_files import open_log
+from mesaform.localcloud.operator_credentials import ensure_credentials, read_credentials
 from mesaform.localcloud.protocol import PREFIX, Machine, World
 
 START_TIMEOUT_S = 60.0
@@ -50,13 +56,6 @@ class Running:
     started: bool = False
 
 
-class Endpoint(msgspec.Struct, frozen=True):
-    """The content of `endpoint.json`."""
-
-    url: str
-    pid: int
-
-
 def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> Running:
     """Run a daemon with its state in `root`; returns when it answers. Idempotent.
 
@@ -71,17 +70,18 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
     """
     layout = Layout(root.resolve())
     layout.create()
-    lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o640)
     try:
         if not _try_lock(lock):
             return _join(layout, port, host)
         _require_records(layout)
+        ensure_credentials(layout)
         # The lock is free, so the process that wrote these files is gone.
         for stale in (layout.pid, layout.endpoint):
             stale.unlink(missing_ok=True)
         with _listen(layout, host, port) as listening:
             chosen = int(listening.getsockname()[1])
-            write_atomically(layout.port, f"{chosen}\n".encode())
+            write_atomically(layout.port, f"{chosen}\n".encode(), mode=SHARED_FILE_MODE)
             pid = _spawn(layout, listening, lock, host)
     finally:
         os.close(lock)
@@ -90,7 +90,7 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
     except BaseException:  # Ctrl-C too: a daemon that nobody waits for must not stay
         stop(layout.root)
         raise
-    _require_account(running)
+    _require_account(running, layout)
     return running
 
 
@@ -106,17 +106,27 @@ def _require_records(layout: Layout) -> None:
     )
 
 
-def _require_account(running: Running) -> None:
-    """Fail once when the account could not be read; the daemon goes on with an empty account."""
-    health = ask(running.url, "health") or {}
-    if reason := health.get("set_aside"):
-        raise MesaformError(
-            f"the local account {reason}. The local cloud runs now with an empty account",
-            where=running.url,
-            fix="to go on with the empty account, run the same command again; to use the file, "
-            "stop (mesaform local stop), rename it to account.json and start the version that "
-            "wrote it",
-        )
+def _require_account(running: Running, layout: Layout) -> None:
+    """Fail once when the machines' record could not be read; the daemon goes on without it."""
+    health = ask(layout.root, "health") or {}
+    lost = [str(name) for name in as_list(health.get("lost"))]
+    if not {"account", "ec2"} & set(lost):
+        return
+    kept = "; ".join(item.detail for item in records_set_aside(layout))
+    raise MesaformError(
+        f"the local account cannot be read and was set aside ({', '.join(lost)}): {kept}. "
+        "The local cloud runs now without it; processes and folders of machines stay",
+        where=running.url,
+        fix=f"to use the record again, stop (mesaform local stop), put it back ({COMMAND} restore) "
+        f"and start the version that wrote it; to give it up, remove it ({COMMAND} remove); "
+        "to go on without it, run the same command again",
+    )
+
+
+def records_set_aside(layout: Layout) -> list[SetAside]:
+    """The records of this local cloud that were set aside, and that nobody removed or put back."""
+    folders = ((layout.account, "local-account"), (layout.root, "local"))
+    return [item for folder, kind in folders for item in files_set_aside(folder, kind)]
 
 
 def _last_port(layout: Layout) -> int | None:
@@ -220,7 +230,7 @@ def _spawn(layout: Layout, listening: socket.socket, lock: int, host: str) -> in
     """Start the daemon's process in a session of its own; its pid."""
     fd, port = listening.fileno(), listening.getsockname()[1]
     arguments = [str(layout.root), str(fd), str(lock), host, str(port)]
-    with (layout.log / "daemon.log").open("ab") as output:
+    with open_log(layout.log / "daemon.log") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "mesaform.localcloud", "supervise", *arguments],
             stdin=subprocess.DEVNULL,
@@ -251,7 +261,7 @@ def _clean_environment() -> dict[str, str]:
 def _wait_ready(layout: Layout, running: Running) -> Running:
     until = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < until:
-        health = ask(running.url, "health", timeout_s=HEALTH_TIMEOUT_S)
+        health = ask(layout.root, "health", timeout_s=HEALTH_TIMEOUT_S)
         if health and health["hypervisor"]:
             return running
         process = proc.read_process(running.pid)
@@ -276,11 +286,8 @@ def find(root: Path) -> Running | None:
     layout = Layout(root.resolve())
     if not _is_locked(layout):
         return None
-    try:
-        endpoint = msgspec.json.decode(layout.endpoint.read_bytes(), type=Endpoint)
-    except (OSError, msgspec.DecodeError):
-        return None
-    return Running(endpoint.url, endpoint.pid)
+    endpoint = read_endpoint(layout)
+    return Running(endpoint.url, endpoint.pid) if endpoint else None
 
 
 def _is_locked(layout: Layout) -> bool:
@@ -294,16 +301,25 @@ def _is_locked(layout: Layout) -> bool:
 
 
 def ask(
-    url: str, path: str, *, method: str = "GET", body: object = None, timeout_s: float = 10.0
+    root: Path, path: str, *, method: str = "GET", body: object = None, timeout_s: float = 10.0
 ) -> JsonObject | None:
-    """Call one of the daemon's own routes; None if nothing answers.
+    """Call one of the own routes of the daemon of this folder; None if nothing answers.
 
     Raises:
         MesaformError: the daemon refuses the request.
 
     """
+    layout = Layout(root.resolve())
+    if (running := find(layout.root)) is None:
+        return None
     data = None if body is None else msgspec.json.encode(body)
-    request = urllib.request.Request(f"{url}{PREFIX}/{path}", data=data, method=method)  # noqa: S310 - http
+    token = read_credentials(layout).control_token
+    request = urllib.request.Request(  # noqa: S310 - http
+        f"{running.url}{PREFIX}/{path}",
+        data=data,
+        method=method,
+        headers={"Authorization": f"Bearer {token}"},
+    )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=timeout_s) as answer:
@@ -311,7 +327,7 @@ def ask(
     except urllib.error.HTTPError as error:
         text = error.read().decode(errors="replace")
         raise MesaformError(f"the local cloud refused: {text}", where=f"{PREFIX}/{path}") from None
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, HTTPException):
         return None
 
 
@@ -383,8 +399,9 @@ class Status(TypedDict):
 
     Attributes:
         hypervisor: whether the hypervisor asks the endpoint for work.
+        storage_error: why the account cannot be saved now; empty if it can.
         not_saved: services whose state a crash would lose, with the reason.
-        set_aside: what happened to an account that could not be read; empty if none.
+        set_aside: the records that could not be read, where they are kept, and what to do.
 
     """
 
@@ -392,8 +409,9 @@ class Status(TypedDict):
     url: str | None
     pid: int | None
     hypervisor: bool
+    storage_error: str
     not_saved: JsonObject
-    set_aside: str
+    set_aside: list[str]
     instances: list[Instance]
     faults: list[JsonObject]
 
@@ -403,36 +421,46 @@ def status(root: Path) -> Status:
     layout = Layout(root.resolve())
     running = find(layout.root)
     if running is None:
-        return _not_running(None)
-    answers = [ask(running.url, path) for path in ("health", "machines", "faults")]
+        return _not_running(layout, None)
+    answers = [ask(layout.root, path) for path in ("health", "machines", "faults")]
     health, machines, listed = (answer or {} for answer in answers)
     if not all(answers):  # it may end between two answers
-        return _not_running(running)
+        return _not_running(layout, running)
     world = msgspec.convert(machines, World)
     return {
         "running": True,
         "url": running.url,
         "pid": running.pid,
         "hypervisor": bool(health["hypervisor"]),
+        "storage_error": str(health["storage_error"]),
         "not_saved": as_object(health["not_saved"]),
-        "set_aside": str(health["set_aside"]),
+        "set_aside": _sentences(layout),
         "instances": [_instance(layout, machine) for machine in world.machines],
         "faults": [as_object(item) for item in as_list(listed["faults"])],
     }
 
 
-def _not_running(silent: Running | None) -> Status:
+def _not_running(layout: Layout, silent: Running | None) -> Status:
     """The status without a daemon, or with one that does not answer."""
     return {
         "running": False,
         "url": silent.url if silent else None,
         "pid": silent.pid if silent else None,
         "hypervisor": False,
+        "storage_error": "",
         "not_saved": {},
-        "set_aside": "",
+        "set_aside": _sentences(layout),
         "instances": [],
         "faults": [],
     }
+
+
+def _sentences(layout: Layout) -> list[str]:
+    return [
+        f"a record of {item.place} could not be read and is {item.detail} "
+        f"({COMMAND} list, show, restore, remove)"
+        for item in records_set_aside(layout)
+    ]
 
 
 def _instance(layout: Layout, machine: Machine) -> Instance:

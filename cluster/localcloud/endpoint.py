@@ -6,79 +6,112 @@ being refused. This is the only process that imports moto.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-import threading
+import socket
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from mesaform.common.record_files import read_record
+from mesaform.common.set_aside import SetAsideLog
 from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.operator_credentials import OperatorCredentials, read_credentials
 
 if TYPE_CHECKING:
+    from mesaform.localcloud.aws_api import Parts as ApiParts
     from mesaform.localcloud.control import Control
+    from mesaform.localcloud.control import Parts as ControlParts
     from mesaform.localcloud.faults import FaultRegistry
     from mesaform.localcloud.gateway import Gateway
     from mesaform.localcloud.state_store import AccountStore
 
 log = structlog.get_logger(__name__)
+FAULTS_KIND = "local-faults"
 
 
-def serve(layout: Layout, fd: int, host: str, port: int) -> None:
+def serve(layout: Layout, fd: int) -> None:
     """Answer on the listening socket `fd` until SIGTERM."""
-    began = time.perf_counter()
     from mesaform.localcloud.moto_patches import catalogue
 
     catalogue.prepare()
-    gateway, control = _compose(layout)
-    from werkzeug.serving import WSGIRequestHandler, make_server
+    asyncio.run(_serve(layout, fd))
 
-    class Handler(WSGIRequestHandler):  # type: ignore[misc] # werkzeug is not followed
-        # A header and a body are two writes: with Nagle's algorithm each answer waits 40 ms.
-        disable_nagle_algorithm = True
-        protocol_version = "HTTP/1.1"
 
-        def log_request(self, code: object = "-", size: object = "-") -> None:
-            """Log nothing: the gateway logs the calls that change something."""
+async def _serve(layout: Layout, fd: int) -> None:
+    began = time.perf_counter()
+    from mesaform.http import HttpServer
+    from mesaform.localcloud.gateway import PORT
 
-    server = make_server(host, port, gateway, threaded=True, request_handler=Handler, fd=fd)
-    server.daemon_threads = True
-    stopped = threading.Event()
-    threading.Thread(target=control.run_clock, args=(stopped,), daemon=True, name="clock").start()
+    loop = asyncio.get_running_loop()
     # Every change is on disk before its answer, so there is nothing to finish.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    loop.add_signal_handler(signal.SIGTERM, lambda: os._exit(0))
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aws")
+    gateway, control = _compose(layout, read_credentials(layout), executor)
+    server = HttpServer(gateway.application(), PORT)
+    await server.listen_on(socket.socket(fileno=fd))
     log.info("endpoint.ready", pid=os.getpid(), seconds=round(time.perf_counter() - began, 2))
-    server.serve_forever()
+    await control.run_clock()
 
 
-def _compose(layout: Layout) -> tuple[Gateway, Control]:
+def _compose(
+    layout: Layout, credentials: OperatorCredentials, executor: Executor
+) -> tuple[Gateway, Control]:
     """Build the endpoint's objects and connect them."""
     from moto.ec2.models import ec2_backends
     from moto.events.models import events_backends
     from moto.iam.models import iam_backends
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from moto.sts.models import sts_backends
 
     from mesaform.localcloud import moto_patches
     from mesaform.localcloud.announcing import Bus
-    from mesaform.localcloud.control import Control
+    from mesaform.localcloud.aws_api import AwsApi
+    from mesaform.localcloud.changes import ChangeSignal
+    from mesaform.localcloud.control import Control, Parts
     from mesaform.localcloud.gateway import Gateway
     from mesaform.localcloud.history import History
     from mesaform.localcloud.machines import Ec2
 
-    faults = _load_faults(layout.faults)
+    faults = _load_faults(layout)
     moto_patches.apply(partial(_create_image_folder, layout))
     account = _restore_account(layout)
     _connect_patches(layout, faults)
-    lock = threading.RLock()
+    changes = ChangeSignal()
     ec2 = Ec2(ec2_backends, iam_backends, sts_backends, Bus(events_backends))
     history = History(ec2_backends, account.codec, lambda: faults.lag_s(time.time()))
-    control = Control(layout, account, faults, ec2, history, lock)
-    app = DomainDispatcherApplication(create_backend_app)
-    return Gateway(app, account, faults, history, control, lock), control
+    parts = Parts(layout, account, faults, ec2, history, changes)
+    control = Control(parts, credentials.control_token, executor)
+    api = AwsApi(_api_parts(parts, credentials, control.changed))
+    return Gateway(api, control, changes, executor), control
+
+
+def _api_parts(
+    own: ControlParts, credentials: OperatorCredentials, changed: Callable[[], None]
+) -> ApiParts:
+    from moto.iam.models import iam_backends
+    from moto.sts.models import sts_backends
+
+    from mesaform.http import UNHANDLED
+    from mesaform.localcloud.access_keys import AccessKeys
+    from mesaform.localcloud.aws_api import Parts
+    from mesaform.localcloud.gateway import PORT
+    from mesaform.localcloud.moto_app import MotoApp
+
+    operator = (credentials.access_key_id, credentials.secret_access_key)
+    return Parts(
+        moto=MotoApp(),
+        account=own.account,
+        faults=own.faults,
+        history=own.history,
+        keys=AccessKeys(operator, iam_backends, sts_backends),
+        changed=changed,
+        count_error=partial(UNHANDLED.add, PORT.name),
+    )
 
 
 def _create_image_folder(layout: Layout, image_id: str) -> None:
@@ -95,15 +128,22 @@ def _restore_account(layout: Layout) -> AccountStore:
     from mesaform.localcloud.moto_patches import network
     from mesaform.localcloud.moto_patches.used_services import UsedServices
     from mesaform.localcloud.network_claims import NetworkClaims
-    from mesaform.localcloud.state_store import AccountStore
+    from mesaform.localcloud.state_store import AccountStore, NotStoredError
+
+    def match_networks(service: str) -> None:
+        if service == "ec2":
+            network.match_claims(ec2_backends)
 
     used = UsedServices()
     used.watch()
-    account = AccountStore(layout.account, used)
+    account = AccountStore(layout.account, used, match_networks)
     network.Claims.own = NetworkClaims(layout.root)
     services = account.restore(get_backend)
     if network.claim_again(ec2_backends):
-        account.save("ec2")
+        try:
+            account.save("ec2")
+        except NotStoredError as error:
+            log.warning("account.not_stored", reason=str(error))
     log.info("account.restored", services=services)
     return account
 
@@ -117,7 +157,12 @@ def _connect_patches(layout: Layout, faults: FaultRegistry) -> None:
     requests.Consoles.machines = layout.machines
 
 
-def _load_faults(path: Path) -> FaultRegistry:
-    from mesaform.localcloud.faults import FaultRegistry
+def _load_faults(layout: Layout) -> FaultRegistry:
+    """The faults in force; none if their record was set aside."""
+    from mesaform.common.records import Unreadable
+    from mesaform.localcloud.faults import REGISTRY, FaultRegistry
 
-    return FaultRegistry.load(path.read_bytes()) if path.exists() else FaultRegistry()
+    state = read_record(layout.faults, REGISTRY, FAULTS_KIND, SetAsideLog())
+    if state is None or isinstance(state, Unreadable):
+        return FaultRegistry()
+    return FaultRegistry.of(state)

@@ -11,7 +11,8 @@ from typing import Generic, Literal, TypeVar, cast
 import msgspec
 
 from mesaform.common.errors import BadInput
-from mesaform.common.json_types import JsonObject
+from mesaform.common.json_types import JsonObject, as_list
+from mesaform.common.records import Codec
 
 Via = Literal["both", "queue", "metadata"]
 """The ways of an announcement: EventBridge's queue, the instance's metadata, or both."""
@@ -181,6 +182,21 @@ def parse(body: bytes) -> Fault:
         ) from None
 
 
+class RegistryState(msgspec.Struct, frozen=True):
+    """The number of the last fault, and the faults in force."""
+
+    sequence: int
+    active: list[Active[Fault]]
+
+
+REGISTRY = Codec(
+    "localcloud.faults",
+    RegistryState,
+    upgrades={0: lambda pair: {"sequence": as_list(pair)[0], "active": as_list(pair)[1]}},
+)
+"""Version 0 was the pair `[sequence, active]`."""
+
+
 class FaultRegistry:
     """The faults in force. Every question takes `now` in seconds since the epoch."""
 
@@ -188,15 +204,23 @@ class FaultRegistry:
         self._active = active or []
         self._sequence = sequence
 
+    def state(self) -> RegistryState:
+        """The registry as a record."""
+        return RegistryState(self._sequence, self._active)
+
     @classmethod
-    def load(cls, data: bytes) -> FaultRegistry:
-        """The registry that `dump` wrote."""
-        sequence, active = msgspec.json.decode(data, type=tuple[int, list[Active[Fault]]])
-        return cls(active, sequence)
+    def of(cls, state: RegistryState) -> FaultRegistry:
+        """The registry of a record."""
+        return cls(state.active, state.sequence)
 
     def dump(self) -> bytes:
-        """The registry as JSON."""
-        return msgspec.json.encode((self._sequence, self._active))
+        """The registry as it is, for `reset`."""
+        return msgspec.json.encode(self.state())
+
+    def reset(self, dump: bytes) -> None:
+        """Go back to what `dump` gave."""
+        state = msgspec.json.decode(dump, type=RegistryState)
+        self._sequence, self._active = state.sequence, state.active
 
     def add(self, fault: Fault, now: float) -> str:
         """Put a fault in force; its id."""

@@ -1,172 +1,156 @@
-"""HTTP entry point of the AWS emulation: serialises calls, injects faults, delegates to moto.
+"""HTTP entry point of the endpoint: the local cloud's own routes, and AWS for everything else.
 
-moto is not made for several threads, and a saved account must be of one moment, so calls run one at
-a time. A call takes milliseconds; its body is read before the lock is taken. After a call that may
-have changed something the account is saved before the response is sent.
+A request is read whole within the port's limits before anything happens. Calls are executed by one
+thread; what waits, waits here: long polls and delayed responses hold no thread. Depends on aiohttp.
 """
 
 from __future__ import annotations
 
-import io
-import threading
+import asyncio
 import time
-from collections.abc import Iterable
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import TypeVar
 
 import structlog
-from werkzeug.test import run_wsgi_app
+from aiohttp import web
+from multidict import CIMultiDict
 
-from mesaform.localcloud import calls, error_responses, pricing
+from mesaform.http import BadRequest, HttpPort, Limits, read_body
+from mesaform.http.errors import ErrorBody
+from mesaform.localcloud import calls, error_responses
+from mesaform.localcloud.aws_api import AwsApi
+from mesaform.localcloud.aws_request import AwsRequest
+from mesaform.localcloud.calls import Call
+from mesaform.localcloud.changes import ChangeSignal
 from mesaform.localcloud.control import Control
-from mesaform.localcloud.error_responses import Answer
-from mesaform.localcloud.faults import FaultRegistry
-from mesaform.localcloud.history import History
+from mesaform.localcloud.error_responses import Answer, ErrorForm, Fault
 from mesaform.localcloud.protocol import PREFIX
-from mesaform.localcloud.state_store import AccountStore
+from mesaform.localcloud.signatures import Signature, parse_signature
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 RECEIVE_INTERVAL_S = 0.5
 """How often a waiting ReceiveMessage looks for messages when nothing else wakes it."""
-FORM_TYPE = "application/x-www-form-urlencoded"
-_HOP_HEADERS = frozenset({"content-length", "connection", "transfer-encoding"})
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""The largest object that one request uploads; SDKs split above 8 MiB."""
+_DROPPED = frozenset(
+    {"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"}
+)
+"""Headers that the server sets itself."""
+
+
+def render_error(status: int, message: str) -> ErrorBody:
+    """An error of the HTTP boundary, which knows no AWS service, in S3's form."""
+    codes = {413: "EntityTooLarge", 408: "RequestTimeout", 421: "PermanentRedirect"}
+    code = codes.get(status, "AccessDenied" if status == 403 else "InvalidRequest")
+    if status >= 500:
+        code = "InternalError"
+    answer = error_responses.error(ErrorForm.S3, Fault(status, code, message))
+    return ErrorBody(answer.body, error_responses.XML_TYPE)
+
+
+PORT = HttpPort(
+    name="local",
+    limits=Limits(body_bytes=MAX_BODY_BYTES, idle_s=120.0),
+    render_error=render_error,
+)
 
 
 class Gateway:
-    """A WSGI application: the local cloud's own routes, and AWS for everything else."""
+    """Answers the requests of the endpoint's port."""
 
     def __init__(
-        self,
-        moto_app: WSGIApplication,
-        account: AccountStore,
-        faults: FaultRegistry,
-        history: History,
-        control: Control,
-        lock: threading.RLock,
+        self, api: AwsApi, control: Control, changes: ChangeSignal, executor: Executor
     ) -> None:
-        self._moto = moto_app
-        self._account = account
-        self._faults = faults
-        self._history = history
+        self._api = api
         self._control = control
-        self._lock = lock
+        self._changes = changes
+        self._executor = executor
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body = _read_body(environ)
-        is_own = str(environ["PATH_INFO"]).startswith(PREFIX + "/")
-        answer = self._control.answer(environ, body) if is_own else self._aws(environ, body)
-        headers = [
-            (name, value) for name, value in answer.headers if name.lower() not in _HOP_HEADERS
-        ]
-        start_response(answer.status, [*headers, ("Content-Length", _length(environ, answer))])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+    def application(self) -> web.Application:
+        """The application of the port."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        return app
 
-    def _aws(self, environ: WSGIEnvironment, body: bytes) -> Answer:
-        """The answer to an AWS call. A delayed one waits without the lock."""
-        call = calls.classify(environ, body)
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if not request.raw_path.startswith("/"):
+            raise BadRequest("The request target must begin with '/'")
+        headers = tuple((name, value) for name, value in request.headers.items())
+        head = AwsRequest(request.method, request.raw_path, headers)
+        if head.path.startswith(PREFIX + "/"):
+            return _response(await self._control.answer(request, head))
+        return _response(await self._aws(request, head))
+
+    async def _aws(self, request: web.Request, head: AwsRequest) -> Answer:
+        """The answer to an AWS call; the body of a caller without a key is not read."""
+        signature = parse_signature(head)
+        call = calls.classify(head, signature)
+        form = error_responses.form_of(call.service if signature else "", head)
+        if (refusal := await self._run(self._api.refuse_caller, signature, form)) is not None:
+            return refusal
+        body = await read_body(request, decompresses=False)
+        whole = replace(head, body=body)
+        call = calls.classify(whole, signature)
         if call.service == "sqs" and call.action == "ReceiveMessage":
-            return self._receive(environ, body)
-        answer = self._execute(call, environ, body)
-        with self._lock:
-            delay_s = self._faults.response_delay_s(call.action, time.time())
+            return await self._receive(request, call, whole, signature)
+        answer, delay_s = await self._run(self._api.execute, call, whole, signature)
         if delay_s:
             log.info("call.response_delayed", action=call.action, seconds=delay_s)
-            time.sleep(delay_s)
+            await asyncio.sleep(delay_s)
         return answer
 
-    def _receive(self, environ: WSGIEnvironment, body: bytes) -> Answer:
-        """ReceiveMessage: moto would wait with the lock held, so it is asked again and again."""
-        wait_s, request = calls.without_wait(body)
+    async def _receive(
+        self, request: web.Request, call: Call, whole: AwsRequest, signature: Signature | None
+    ) -> Answer:
+        """ReceiveMessage: moto would wait in the thread of all calls, so it is asked repeatedly."""
+        form = error_responses.form_of(call.service, whole)
+        refusal = await self._run(self._api.refuse_request, whole, signature, form)
+        if refusal is not None:
+            return refusal
+        try:
+            wait_s, body = calls.without_wait(whole)
+        except calls.InvalidWait as error:
+            return error_responses.error(form, Fault(400, "InvalidParameterValue", str(error)))
+        asked = replace(whole, body=body)
         until = time.monotonic() + wait_s
         while True:
-            with self._lock:
-                answer = self._ask_moto(environ, request)
-                if b'"Messages"' in answer.body:
-                    self._account.save()
-                    return answer
-                self._account.forget_reads()
-                remaining_s = until - time.monotonic()
-                if remaining_s <= 0 or not answer.status.startswith("2"):
-                    return answer
-                self._control.wait_for_change(min(remaining_s, RECEIVE_INTERVAL_S))
-
-    def _execute(self, call: calls.Call, environ: WSGIEnvironment, body: bytes) -> Answer:
-        with self._lock:
-            now = time.time()
-            if (answer := self._answer_by_fault(call, body, now)) is not None:
+            ticket = self._changes.ticket()
+            answer, is_final = await self._run(self._api.receive, call, asked)
+            remaining_s = until - time.monotonic()
+            if is_final or remaining_s <= 0 or _is_gone(request):
                 return answer
-            if call.service == "pricing":
-                return pricing.answer(call.action, body)
-            if call.mutating:
-                answer = self._ask_moto(environ, body)
-                self._after_change(call, answer)
-                return answer
-            return self._read(call, environ, body, now)
+            await self._changes.wait(ticket, min(remaining_s, RECEIVE_INTERVAL_S))
 
-    def _answer_by_fault(self, call: calls.Call, body: bytes, now: float) -> Answer | None:
-        """The answer of a fault that keeps the call from moto; None if there is none."""
-        if self._is_throttled(call, now):
-            log.info("call.throttled", action=call.action)
-            return error_responses.throttled(call.service, call.action)
-        if call.action == "TerminateInstances" and self._faults.ignores_termination(now):
-            log.info("call.ignored", action=call.action)
-            return error_responses.terminating(body)
-        return None
-
-    def _is_throttled(self, call: calls.Call, now: float) -> bool:
-        """Other services than EC2 are throttled only where a fault names the call."""
-        if call.service != "ec2" and not self._faults.names(call.action, now):
-            return False
-        return self._faults.throttles(call.action, now)
-
-    def _read(self, call: calls.Call, environ: WSGIEnvironment, body: bytes, now: float) -> Answer:
-        """The answer to a call that changes nothing, from an old state while EC2 lags."""
-        is_describe = call.service == "ec2" and call.action.startswith("Describe")
-        lag_s = self._faults.lag_s(now) if is_describe else 0.0
-        try:
-            if not lag_s:
-                return self._ask_moto(environ, body)
-            with self._history.as_of(now - lag_s):
-                return self._ask_moto(environ, body)
-        finally:
-            self._account.forget_reads()
-
-    def _after_change(self, call: calls.Call, answer: Answer) -> None:
-        self._account.save()
-        if call.service == "ec2":
-            self._history.note()
-            self._control.changed()
-        if call.service != "s3" or not answer.status.startswith("2"):
-            log.info(
-                "call",
-                service=call.service,
-                action=call.action,
-                status=answer.status[:3],
-                save_ms=round(self._account.last_save_s * 1000, 1),
-            )
-
-    def _ask_moto(self, environ: WSGIEnvironment, body: bytes) -> Answer:
-        request = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-        request.pop("HTTP_TRANSFER_ENCODING", None)
-        request.pop("wsgi.input_terminated", None)
-        content_type = str(request.get("CONTENT_TYPE", ""))
-        if request["REQUEST_METHOD"] == "PUT" and content_type.startswith(FORM_TYPE):
-            # curl and urllib give every upload this type; moto would read it as a form.
-            request["CONTENT_TYPE"] = "binary/octet-stream"
-        chunks, status, headers = run_wsgi_app(self._moto, request, buffered=True)
-        return Answer(status, list(headers), b"".join(chunks))
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a function in the thread that calls moto."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: function(*arguments))
 
 
-def _read_body(environ: WSGIEnvironment) -> bytes:
-    if environ.get("wsgi.input_terminated"):
-        return bytes(environ["wsgi.input"].read())
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    return bytes(environ["wsgi.input"].read(length)) if length else b""
+def _is_gone(request: web.Request) -> bool:
+    """Whether the client has closed the connection."""
+    return request.transport is None or request.transport.is_closing()
 
 
-def _length(environ: WSGIEnvironment, answer: Answer) -> str:
-    """The body's length; for HEAD the one that moto states, which is the object's size."""
-    if environ["REQUEST_METHOD"] == "HEAD":
-        return next(
-            (value for name, value in answer.headers if name.lower() == "content-length"), "0"
-        )
-    return str(len(answer.body))
+def _response(answer: Answer) -> web.Response:
+    headers: CIMultiDict[str] = CIMultiDict()
+    for name, value in answer.headers:
+        is_header_of_browsers = name.lower().startswith("access-control-")
+        if name.lower() not in _DROPPED and not is_header_of_browsers:
+            headers.add(_one_line(name), _one_line(value))
+    if not answer.body and (length := _stated_length(answer)):
+        headers["Content-Length"] = length
+    return web.Response(status=answer.status, headers=headers, body=answer.body)
+
+
+def _stated_length(answer: Answer) -> str:
+    """The length that moto states for HEAD: the object's size."""
+    return next((value for name, value in answer.headers if name.lower() == "content-length"), "")
+
+
+def _one_line(text: str) -> str:
+    """The text without control characters, which could begin another header."""
+    return "".join(item if item.isprintable() else " " for item in text)

@@ -54,7 +54,7 @@ class History:
             return
         present = {account: dict(regions.items()) for account, regions in self._backends.items()}
         try:
-            put_backends(self._backends, self._codec.decode(state, same_moto=True))
+            put_backends(self._backends, self._codec.decode(state))
             yield
         finally:
             put_backends(self._backends, present)

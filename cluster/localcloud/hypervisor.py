@@ -18,12 +18,13 @@ import aiohttp
 import msgspec
 import structlog
 
-from mesaform.common import proc
+from mesaform.common import errors, proc
 from mesaform.localcloud import storage
 from mesaform.localcloud.instance_identity import IdentityService
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.machine_processes import MachineProcesses
 from mesaform.localcloud.metadata import Metadata
+from mesaform.localcloud.operator_credentials import read_credentials
 from mesaform.localcloud.protocol import (
     PREFIX,
     Credentials,
@@ -175,6 +176,8 @@ class Hypervisor:
             if machine is not None:
                 self._metadata.update(machine)
             observed = self._observe(instance_id)
+            if machine is None and not world.is_complete:
+                continue  # it may be in the record that was set aside
             step = next_step(machine, observed, now, world.boot_delay_s)
             if step != "nothing":
                 self._begin(group, instance_id, self._take(instance_id, machine, step))
@@ -207,7 +210,7 @@ class Hypervisor:
     async def _guarded(self, key: str, work: Work) -> None:
         try:
             await work
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, errors.Busy, OSError, TimeoutError) as error:
             log.warning("step.failed", subject=key, error=repr(error))
             await asyncio.sleep(FAILED_CALL_PAUSE_S)
         except Exception:  # an error of one machine must not end the others
@@ -245,13 +248,16 @@ class Hypervisor:
         self._accept(await self._ec2.world())
 
     def _begin_cleaning(self, group: asyncio.TaskGroup, world: World) -> None:
+        if not world.is_complete:
+            return
         if garbage := storage.garbage(self._layout, world, self._processes.known()):
             self._begin(group, "cleaning", asyncio.to_thread(storage.remove, garbage))
 
 
 async def _main(layout: Layout, url: str) -> None:
     timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    headers = {"Authorization": f"Bearer {read_credentials(layout).control_token}"}
+    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
         await Hypervisor(layout, url, session).run()
 
 

@@ -10,6 +10,7 @@ DEFAULT_PORTS = range(5566, 5666)
 """Ports that a local cloud without a port tries in order; usually it gets the first."""
 METADATA_PORT = 1338
 """The port of the metadata service on each machine's address; 80 needs root."""
+PRIVATE_FOLDER_MODE = 0o700
 PRIVATE_FILE_MODE = 0o600
 """The account has private keys and credentials, so only its owner may read it."""
 
@@ -24,6 +25,11 @@ class Layout:
     def endpoint(self) -> Path:
         """`{"url", "pid"}` of the running daemon; absent when it does not run."""
         return self.root / "endpoint.json"
+
+    @property
+    def credentials(self) -> Path:
+        """The secrets of the local cloud's owner (`operator_credentials`)."""
+        return self.root / "credentials.json"
 
     @property
     def pid(self) -> Path:
@@ -105,6 +111,15 @@ class Layout:
         return sorted(self.account.glob("*.pickle"))
 
     def create(self) -> None:
-        """Create the folders. Idempotent."""
-        for folder in (self.log, self.account, self.machines, self.images):
+        """Create the folders. Idempotent.
+
+        Tasks of machines run as other users and pass through `machines` to their sandboxes.
+        """
+        for folder, mode in (
+            (self.log, PRIVATE_FOLDER_MODE),
+            (self.account, PRIVATE_FOLDER_MODE),
+            (self.machines, 0o755),
+            (self.images, 0o755),
+        ):
             folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(mode)

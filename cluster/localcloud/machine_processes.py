@@ -13,8 +13,10 @@ from typing import BinaryIO
 import structlog
 
 from mesaform.common import proc
+from mesaform.common.errors import Busy
 from mesaform.localcloud import boot, processes
 from mesaform.localcloud.layout import METADATA_PORT, Layout
+from mesaform.localcloud.log_files import CONSOLE_MODE, open_log
 from mesaform.localcloud.metadata import Metadata
 from mesaform.localcloud.protocol import Machine
 from mesaform.localcloud.reconcile import Down, Failed, Observation, Up
@@ -132,7 +134,7 @@ class MachineProcesses:
         instance_id = machine.instance_id
         await self._kill_members(instance_id)
         self._layout.machine(instance_id).mkdir(parents=True, exist_ok=True)
-        with self._layout.console(instance_id).open("ab") as console:
+        with open_log(self._layout.console(instance_id), CONSOLE_MODE) as console:
             try:
                 command = boot.command(self._layout, machine)
                 await self._open_metadata(machine)
@@ -146,10 +148,10 @@ class MachineProcesses:
     async def _open_metadata(self, machine: Machine) -> None:
         try:
             await self._metadata.open(machine)
-        except OSError as error:
+        except Busy as error:
             raise boot.CannotBootError(
                 f"its metadata service cannot listen on {machine.address}:{METADATA_PORT}: "
-                f"{error.strerror or error}; "
+                f"{error.what}; "
                 "addresses must be in 127.0.0.0/8 and not used by another local cloud"
             ) from None
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from mesaform.common.errors import BadInput
+from mesaform.localcloud import timestamps
 from mesaform.localcloud.announcing import Bus
 from mesaform.localcloud.faults import Due, Rebalance, Scheduled, SpotInterruption
 from mesaform.localcloud.moto_patches import states
@@ -70,7 +71,7 @@ class Ec2:
                 return backend, instance
         raise LookupError(f"no instance {instance_id}")
 
-    def world(self, version: str, boot_delay_s: float) -> World:
+    def world(self, version: str, boot_delay_s: float, *, is_complete: bool) -> World:
         """Everything that the hypervisor makes true."""
         listed = list(self._instances())
         return World(
@@ -86,6 +87,7 @@ class Ec2:
                 image_id for backend in self._backends() for image_id in backend.deleted_amis
             ),
             boot_delay_s=boot_delay_s,
+            is_complete=is_complete,
         )
 
     def _pending_images(self) -> tuple[PendingImage, ...]:
@@ -143,7 +145,7 @@ class Ec2:
             access_key_id=session.access_key_id,
             secret_access_key=session.secret_access_key,
             session_token=session.session_token,
-            expires_at=session.expiration.timestamp(),
+            expires_at=timestamps.seconds(session.expiration),
             role_name=role.name,
         )
 
@@ -257,7 +259,7 @@ def _machine(backend: Ec2Backend, instance: PatchedInstance) -> Machine:
         state=instance.state,
         boots=states.boots(instance),
         hard=bool(getattr(instance, "hard", False)),
-        launched_at=instance.launch_time.timestamp(),
+        launched_at=timestamps.seconds(instance.launch_time),
         vcpus=vcpus,
         mem_mib=mem_mib,
         user_data=instance.user_data.as_bytes().decode() if instance.user_data else "",

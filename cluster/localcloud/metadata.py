@@ -8,17 +8,25 @@ metadata".
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
+import os
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+import aiohttp
 import msgspec
 import structlog
 from aiohttp import web
 
+from mesaform.http import HttpPort, HttpServer, Limits
 from mesaform.localcloud import instance_identity
 from mesaform.localcloud.instance_identity import IdentityService
 from mesaform.localcloud.layout import METADATA_PORT
+from mesaform.localcloud.peer_users import peer_user
 from mesaform.localcloud.protocol import Credentials, Event, Machine
 from mesaform.localcloud.timestamps import http_date, iso
 
@@ -38,8 +46,28 @@ LISTINGS = {
 """What folders below `meta-data` list."""
 
 
+PORT = HttpPort(
+    name="imds",
+    limits=Limits(body_bytes=1024, header_s=5.0, idle_s=30.0, peer_connections=200),
+)
+_SECONDS = re.compile(r"[0-9]{1,5}")
+_TOKEN = re.compile(r"([0-9]{1,12})-([0-9a-f]{32})-([0-9a-f]{64})")
+
+
+@dataclass(slots=True)
+class _Served:
+    """A machine that is served; the key makes its tokens and ends with the service."""
+
+    machine: Machine
+    key: bytes
+
+
 class Metadata:
     """Answers for every machine given to `open`.
+
+    Only root and the user of the local cloud are answered: the tasks of a machine, which run as
+    other users, obtain neither the credentials nor the identity of their machine. On AWS a rule of
+    the packet filter does the same (docs/security.md).
 
     `credentials` asks the endpoint for the credentials of an instance's role and raises LookupError
     if it has none.
@@ -54,110 +82,104 @@ class Metadata:
         self._ask_credentials = credentials
         self._identity = identity
         self._port = port
-        self._machines: dict[str, Machine] = {}  # by address
-        self._sites: dict[str, web.TCPSite] = {}
-        self._tokens: dict[str, tuple[str, float]] = {}  # token -> address, end
+        self._served: dict[str, _Served] = {}  # by address
         self._credentials: dict[str, Credentials] = {}  # by instance
+        self._users = {0, os.geteuid()}
         app = web.Application()
         app.router.add_put("/latest/api/token", self._token)
         app.router.add_get("/{path:.*}", self._get)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._server = HttpServer(app, PORT)
 
     async def start(self) -> None:
         """Prepare the server. It listens only where `open` says."""
-        await self._runner.setup()
+        await self._server.start()
 
     async def stop(self) -> None:
         """Stop listening everywhere."""
-        await self._runner.cleanup()
+        await self._server.stop()
 
     async def open(self, machine: Machine) -> None:
         """Listen on the machine's address. Idempotent.
 
         Raises:
-            OSError: the address cannot be bound.
+            Busy: the address cannot be bound.
 
         """
-        self._machines[machine.address] = machine
-        if machine.address not in self._sites:
-            site = web.TCPSite(self._runner, machine.address, self._port)
-            await site.start()
-            self._sites[machine.address] = site
+        served = self._served.get(machine.address)
+        if served is None:
+            await self._server.listen(machine.address, self._port)
+        if served is None or served.machine.instance_id != machine.instance_id:
+            self._served[machine.address] = _Served(machine, secrets.token_bytes(32))
 
     def listens_for(self, machine: Machine) -> bool:
         """Whether the service listens for this machine; not so after a hypervisor's restart."""
-        known = self._machines.get(machine.address)
-        return (
-            known is not None
-            and known.instance_id == machine.instance_id
-            and machine.address in self._sites
-        )
+        served = self._served.get(machine.address)
+        return served is not None and served.machine.instance_id == machine.instance_id
 
     def update(self, machine: Machine) -> None:
         """Take changed facts of a machine: tags, an interruption notice."""
-        if (
-            machine.address in self._machines
-            and self._machines[machine.address].instance_id == machine.instance_id
-        ):
-            self._machines[machine.address] = machine
+        if self.listens_for(machine):
+            self._served[machine.address].machine = machine
 
     async def close(self, instance_id: str) -> None:
         """Stop listening for the machine; its tokens become invalid."""
         self._credentials.pop(instance_id, None)
         addresses = [
             address
-            for address, machine in self._machines.items()
-            if machine.instance_id == instance_id
+            for address, served in self._served.items()
+            if served.machine.instance_id == instance_id
         ]
         for address in addresses:
-            del self._machines[address]
-            self._tokens = {
-                token: (owner, end)
-                for token, (owner, end) in self._tokens.items()
-                if owner != address
-            }
-            if site := self._sites.pop(address, None):
-                await site.stop()
+            del self._served[address]
+            await self._server.stop_listening(address, self._port)
 
-    def _machine_of(self, request: web.Request) -> Machine:
-        name = request.transport.get_extra_info("sockname") if request.transport else None
-        machine = self._machines.get(name[0]) if name else None
-        if machine is None:
+    def _served_to(self, request: web.Request) -> _Served:
+        """The machine at whose address the request arrived.
+
+        Raises:
+            web.HTTPException: there is none, or the caller is not allowed.
+
+        """
+        transport = request.transport
+        own = transport.get_extra_info("sockname") if transport else None
+        peer = transport.get_extra_info("peername") if transport else None
+        served = self._served.get(own[0]) if own else None
+        if served is None or own is None or peer is None:
             raise web.HTTPNotFound
-        return machine
+        if peer_user(own, peer) not in self._users:
+            raise web.HTTPForbidden(text="the metadata service is closed to this user")
+        return served
 
     async def _token(self, request: web.Request) -> web.Response:
-        machine = self._machine_of(request)
+        served = self._served_to(request)
         if "X-Forwarded-For" in request.headers:
             raise web.HTTPForbidden
         given = request.headers.get(TTL_HEADER, "")
-        if not given.isdigit() or not 1 <= int(given) <= MAX_TOKEN_S:
+        if not _SECONDS.fullmatch(given) or not 1 <= int(given) <= MAX_TOKEN_S:
             raise web.HTTPBadRequest
-        now = time.monotonic()
-        self._tokens = {
-            token: (owner, end) for token, (owner, end) in self._tokens.items() if end > now
-        }
-        token = base64.b64encode(secrets.token_bytes(40)).decode()
-        self._tokens[token] = (machine.address, now + int(given))
-        return web.Response(text=token, headers={TTL_HEADER: given})
+        end_ms = str(round((time.monotonic() + int(given)) * 1000))
+        nonce = secrets.token_hex(16)
+        token = f"{end_ms}-{nonce}-{_seal(served.key, end_ms, nonce)}"
+        text = base64.b64encode(token.encode()).decode()
+        return web.Response(text=text, headers={TTL_HEADER: given})
 
-    def _require_token(self, request: web.Request, machine: Machine) -> None:
-        token = request.headers.get(TOKEN_HEADER)
-        if token is None and not machine.tokens_required:
+    def _require_token(self, request: web.Request, served: _Served) -> None:
+        given = request.headers.getall(TOKEN_HEADER, [])
+        if not given and not served.machine.tokens_required:
             return
-        owner, end = self._tokens.get(token or "", ("", 0.0))
-        if owner != machine.address or end <= time.monotonic():
+        if len(given) != 1 or not _is_valid_token(given[0], served.key):
             raise web.HTTPUnauthorized
 
     async def _get(self, request: web.Request) -> web.Response:
-        machine = self._machine_of(request)
-        self._require_token(request, machine)
+        served = self._served_to(request)
+        self._require_token(request, served)
+        machine = served.machine
         version, _, path = request.match_info["path"].partition("/")
         if version not in VERSIONS:
             raise web.HTTPNotFound
         path = path.rstrip("/")
         if path == "user-data" and machine.user_data:
-            content = base64.b64decode(machine.user_data)
+            content = _user_data(machine)
             return web.Response(body=content, content_type="application/octet-stream")
         if path.startswith("dynamic/"):
             return web.Response(text=self._signed_identity(machine, path))
@@ -223,14 +245,44 @@ class Metadata:
         )
 
     async def _credentials_of(self, machine: Machine) -> Credentials:
-        credentials = self._credentials.get(machine.instance_id)
-        if credentials is None or credentials.expires_at - RENEW_BEFORE_S < time.time():
-            try:
-                credentials = await self._ask_credentials(machine.instance_id)
-            except LookupError:
-                raise web.HTTPNotFound from None
-            self._credentials[machine.instance_id] = credentials
+        """Credentials that last; those known, while the endpoint does not give new ones."""
+        known, now = self._credentials.get(machine.instance_id), time.time()
+        if known is not None and known.expires_at - RENEW_BEFORE_S >= now:
+            return known
+        try:
+            credentials = await self._ask_credentials(machine.instance_id)
+        except LookupError:
+            raise web.HTTPNotFound from None
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+            if known is not None and known.expires_at > now:
+                return known
+            log.warning("credentials.unavailable", instance=machine.instance_id, error=repr(error))
+            raise web.HTTPServiceUnavailable from None
+        self._credentials[machine.instance_id] = credentials
         return credentials
+
+
+def _seal(key: bytes, end_ms: str, nonce: str) -> str:
+    return hmac.new(key, f"{end_ms}-{nonce}".encode(), hashlib.sha256).hexdigest()
+
+
+def _is_valid_token(text: str, key: bytes) -> bool:
+    """Whether this key made the token, and its time has not ended."""
+    try:
+        match = _TOKEN.fullmatch(base64.b64decode(text, validate=True).decode("ascii"))
+    except ValueError:
+        return False
+    if match is None or not hmac.compare_digest(match[3], _seal(key, match[1], match[2])):
+        return False
+    return int(match[1]) > time.monotonic() * 1000
+
+
+def _user_data(machine: Machine) -> bytes:
+    """The user data, decoded; as it is where a launch gave something else than base64."""
+    try:
+        return base64.b64decode(machine.user_data, validate=True)
+    except ValueError:
+        return machine.user_data.encode(errors="replace")
 
 
 def _facts(machine: Machine) -> dict[str, str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import socket
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -116,6 +117,16 @@ class NetworkClaims:
         held = self._held.get(network, [])
         if held:
             held.pop().close()
+
+    def match(self, networks: Iterable[IPv4Network]) -> None:
+        """Hold the claims of exactly these networks; one of another local cloud is skipped."""
+        wanted = Counter(network for network in networks if network.subnet_of(LOOPBACK))
+        for network, held in self._held.items():
+            while len(held) > wanted[network]:
+                self.release(network)
+        for network, count in wanted.items():
+            for _ in range(count - len(self._held.get(network, ()))):
+                self.take(network)
 
 
 def _bound(network: IPv4Network, root: Path) -> socket.socket:

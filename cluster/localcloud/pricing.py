@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from mesaform.aws.pricing import price_book
 from mesaform.common.json_types import JsonObject
-from mesaform.localcloud.error_responses import Answer
+from mesaform.localcloud.error_responses import (
+    Answer,
+    ErrorForm,
+    invalid_request,
+    unknown_operation,
+)
 
 JSON_TYPE = [("Content-Type", "application/x-amz-json-1.1")]
 TERM, RATE = "JRTCKXETXF", "6YS6EN2CT7"
 """Codes of an on-demand term and of its hourly rate, the same for all products."""
 
 
+class Filter(msgspec.Struct, frozen=True, rename="pascal"):
+    """A field of products and its value."""
+
+    field: str
+    value: str
+
+
+class GetProducts(msgspec.Struct, frozen=True, rename="pascal"):
+    """A request of GetProducts; what it does not name is ignored."""
+
+    filters: tuple[Filter, ...] = ()
+
+
 def answer(action: str, body: bytes) -> Answer:
     """The answer to GetProducts; every other action is an error."""
     if action != "GetProducts":
-        return Answer(
-            "400 Bad Request",
-            JSON_TYPE,
-            json.dumps({"__type": "InvalidParameterException", "message": action}).encode(),
-        )
-    request = json.loads(body or b"{}")
-    asked = {item["Field"]: item["Value"] for item in request.get("Filters", [])}
+        return unknown_operation(ErrorForm.JSON, f"The operation {action[:100]!r} is not supported")
+    try:
+        request = msgspec.json.decode(body or b"{}", type=GetProducts)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        return invalid_request(ErrorForm.JSON, str(error)[:200])
+    asked = {item.field: item.value for item in request.filters}
     document = {
         "FormatVersion": "aws_v1",
         "PriceList": [json.dumps(product) for product in _products(asked)],
     }
-    return Answer("200 OK", JSON_TYPE, json.dumps(document).encode())
+    return Answer(200, JSON_TYPE, json.dumps(document).encode())
 
 
 def _products(asked: dict[str, str]) -> list[JsonObject]:

@@ -85,6 +85,8 @@ class World(msgspec.Struct, frozen=True):
         known: the ids of all listed instances, terminated ones included.
         images: images to be copied.
         deregistered: ids of images whose folders may be removed.
+        is_complete: false while EC2's record is set aside: then what EC2 does not list may be in
+            that record, and neither its processes nor its folders are removed.
 
     """
 
@@ -94,6 +96,7 @@ class World(msgspec.Struct, frozen=True):
     images: tuple[PendingImage, ...]
     deregistered: tuple[str, ...]
     boot_delay_s: float
+    is_complete: bool = True
 
     def is_older_than(self, other: World) -> bool:
         """Whether the same endpoint process sent `other` later."""

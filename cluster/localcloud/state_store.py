@@ -1,15 +1,16 @@
 """The account on disk: moto's backends are saved after each mutating call and loaded at a start.
 
-The format is in docs/adr/0021-local-account-records.md: one JSON file with the records of all
-services, replaced atomically, so that a crash leaves the account before or after a call. Contents
-of S3 objects are files of their own (`object_files`).
+The format is in docs/adr/0021-local-account-records.md: one record with those of all services,
+replaced atomically, so that a crash leaves the account before or after a call. Contents of S3
+objects are files of their own (`object_files`). A service whose record cannot be read is set aside,
+and the account starts with the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import moto
@@ -19,66 +20,93 @@ from moto.core.base_backend import BackendDict
 from moto.core.model_instances import model_data
 from moto.s3.models import FakeKey
 
+from mesaform.common.errors import MesaformError
 from mesaform.common.files import write_atomically
+from mesaform.common.record_files import (
+    SUFFIX,
+    files_set_aside,
+    peek_bytes,
+    set_aside_file,
+)
+from mesaform.common.records import Problem, Unreadable
+from mesaform.common.set_aside import SetAside, SetAsideLog
+from mesaform.localcloud.account_record import ACCOUNT, ACCOUNT_LIMIT_BYTES, Account, decode_account
 from mesaform.localcloud.layout import PRIVATE_FILE_MODE
 from mesaform.localcloud.moto_patches.used_services import UsedServices
 from mesaform.localcloud.object_files import ObjectFiles
 from mesaform.localcloud.records.classes import RecordError
-from mesaform.localcloud.service_records import Backends, ServiceCodec
+from mesaform.localcloud.service_records import SERVICE_SCHEMA, Backends, ServiceCodec
 
 log = structlog.get_logger(__name__)
 
-FORMAT = "mesaform local account"
-SCHEMA = 1
-SET_ASIDE_PREFIX = "account-unreadable-"
+ACCOUNT_NAME = "account.json"
+SERVICE_SUFFIX = ".service.json"
+"""The end of the name of a service's record that was set aside, or put back by an operator."""
+KIND = "local-account"
+"""The kind of records that this store sets aside."""
 NOT_SAVED = frozenset({"moto_api"})
 """moto's control of itself, which the product does not use."""
 
-
-class Header(msgspec.Struct, frozen=True):
-    """What every schema of the account file has."""
-
-    format: str
-    schema: int
+BackendsOf = Callable[[str], Mapping[str, dict[str, object]]]
 
 
-class AccountFile(msgspec.Struct, frozen=True):
-    """The account file of schema 1. `moto` is the version whose classes the records name."""
-
-    format: str
-    schema: int
-    moto: str
-    services: dict[str, msgspec.Raw]
+class NotStoredError(Exception):
+    """The account cannot be saved; what the call changed was taken back."""
 
 
 class AccountStore:
-    """Saves and restores everything that moto knows. The caller holds the endpoint's lock.
+    """Saves and restores everything that moto knows. Used in the thread that calls moto.
+
+    `on_put_back` is called with the name of each service that went back to its record.
 
     Attributes:
         failures: why a service could not be saved, by service.
-        set_aside: what happened to an account file that could not be read; empty if none.
+        storage_error: why the last save failed; empty if it succeeded.
+        lost: the services that this process could not read; `account` stands for all of them.
         last_save_s, slowest_save_s: how long saving took, in seconds.
 
     """
 
-    def __init__(self, folder: Path, used: UsedServices) -> None:
-        self._file = folder / "account.json"
+    def __init__(
+        self,
+        folder: Path,
+        used: UsedServices,
+        on_put_back: Callable[[str], None] = lambda _service: None,
+    ) -> None:
+        self._folder = folder
+        self._on_put_back = on_put_back
+        self._file = folder / ACCOUNT_NAME
         self._used = used
         self._objects = ObjectFiles(folder / "objects")
         self.codec = ServiceCodec({FakeKey: self._objects})
         self._documents: dict[str, bytes] = {}
         self._digests: dict[str, bytes] = {}
+        self._log = SetAsideLog()
         self.failures: dict[str, str] = {}
-        self.set_aside = ""
+        self.storage_error = ""
+        self.lost: list[str] = []
         self.last_save_s = 0.0
         self.slowest_save_s = 0.0
 
     def save(self, *changed: str) -> None:
-        """Save the services that were used since the last save, and those named."""
+        """Save the services that were used since the last save, and those named.
+
+        Raises:
+            NotStoredError: the file system refuses; the services are as they were before.
+
+        """
         started = time.perf_counter()
-        names = self._used.take() | set(changed)
-        if self._encode(names - NOT_SAVED):
-            self._write()
+        names = (self._used.take() | set(changed)) - NOT_SAVED
+        try:
+            documents = self._encode(names)
+            if documents:
+                self._write({**self._documents, **documents})
+        except (OSError, MesaformError) as error:
+            self._note_storage_error(error)
+            self._put_back(names)
+            raise NotStoredError(_reason(error)) from error
+        self._documents.update(documents)
+        self._digests.update((name, _digest(document)) for name, document in documents.items())
         for models in model_data.values():  # moto lists every object ever made, for its own tests
             for model in models.values():
                 model.instances_tracked.clear()
@@ -89,32 +117,104 @@ class AccountStore:
         """Declare that the services used since the last save were only read."""
         self._used.forget()
 
-    def restore(self, backends_of: Callable[[str], Mapping[str, dict[str, object]]]) -> list[str]:
+    def revert(self) -> None:
+        """Put the services used since the last save back to their records."""
+        self._put_back(self._used.take() - NOT_SAVED)
+
+    def retry(self) -> None:
+        """After a failed save: try whether the file system takes the account again."""
+        if self.storage_error:
+            self._write_restored()
+
+    def restore(self, backends_of: BackendsOf) -> list[str]:
         """Load the account file into moto; the names of its services.
 
-        A file that cannot be read is renamed, `set_aside` says so, and the account is empty.
+        What cannot be read is set aside. `lost` names it, and the account lacks it.
+
+        Raises:
+            OSError: the file system fails.
+
         """
-        try:
-            data = self._file.read_bytes()
-        except FileNotFoundError:
-            return []
-        try:
-            services = self._decode(data)
-        except (RecordError, OSError) as error:
-            self._set_aside(str(error))
-            return []
-        for service, accounts in services.items():
+        services = self._read_account()
+        for name, record in self._records_put_back():
+            if name in services:
+                set_aside_file(self._folder / f"{name}{SERVICE_SUFFIX}")
+            else:
+                services[name] = record
+        for service, accounts in self._decoded(services):
             put_backends(backends_of(service), accounts)
-        if not any(self._file.parent.glob(f"{SET_ASIDE_PREFIX}*")):  # those need their contents
+        self._write_restored()
+        if not self.records_set_aside():  # those need the contents of their objects
             self._objects.remove_unread()
         self._used.take()
-        return sorted(services)
+        return sorted(self._documents)
 
-    def _encode(self, names: Iterable[str]) -> bool:
-        """Encode services; whether any document changed."""
-        has_changed = False
-        services = BackendDict._instances  # noqa: SLF001 - moto's list of all services
-        by_name = {backends.service_name: backends for backends in services}
+    def _write_restored(self) -> None:
+        """Write what was restored; only then are records that were put back part of the account."""
+        if not self._documents:
+            return
+        try:
+            self._write(self._documents)
+        except (OSError, MesaformError) as error:  # a full disk: `retry` writes it later
+            self._note_storage_error(error)
+            return
+        for name in self._documents:
+            (self._folder / f"{name}{SERVICE_SUFFIX}").unlink(missing_ok=True)
+
+    def records_set_aside(self) -> list[SetAside]:
+        """The records of this account that an operator has not removed or put back."""
+        return list(files_set_aside(self._folder, KIND))
+
+    def is_complete(self, service: str) -> bool:
+        """Whether no record that may have this service's resources is set aside."""
+        prefixes = (f"{ACCOUNT_NAME}{SUFFIX}", f"{service}{SERVICE_SUFFIX}{SUFFIX}")
+        return not any(item.name.startswith(prefixes) for item in self.records_set_aside())
+
+    def _read_account(self) -> dict[str, bytes]:
+        """The record of each service in the account file, not yet decoded."""
+        data = peek_bytes(self._file, ACCOUNT_LIMIT_BYTES)
+        if data is None:
+            return {}
+        account = decode_account(data)
+        if isinstance(account, Unreadable):
+            set_aside_file(self._file)
+            self._log.report(KIND, str(self._file), account)
+            self.lost.append("account")
+            return {}
+        if account.moto != moto.__version__:
+            log.info("account.other_moto", recorded=account.moto, installed=moto.__version__)
+        return {name: bytes(record) for name, record in account.services.items()}
+
+    def _records_put_back(self) -> Iterator[tuple[str, bytes]]:
+        for path in sorted(self._folder.glob(f"*{SERVICE_SUFFIX}")):
+            data = peek_bytes(path, ACCOUNT_LIMIT_BYTES)
+            if data is not None:
+                yield path.name.removesuffix(SERVICE_SUFFIX), data
+
+    def _decoded(self, services: Mapping[str, bytes]) -> Iterator[tuple[str, Backends]]:
+        """The services that can be read; the others are set aside."""
+        for name, record in services.items():
+            try:
+                accounts = self.codec.decode(record)
+            except RecordError as error:
+                self._set_aside(name, record, error)
+                continue
+            self._documents[name] = record
+            yield name, accounts
+
+    def _set_aside(self, name: str, record: bytes, error: RecordError) -> None:
+        """Keep a service's record in a file of its own, from where it can be put back."""
+        path = self._folder / f"{name}{SERVICE_SUFFIX}"
+        write_atomically(path, record, mode=PRIVATE_FILE_MODE)
+        place = set_aside_file(path)
+        problem = Problem.NEWER if error.is_newer else Problem.UNREADABLE
+        self._log.report(KIND, str(place), Unreadable(SERVICE_SCHEMA, problem, str(error)))
+        self.lost.append(name)
+
+    def _encode(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The documents of those services that differ from the saved ones."""
+        by_name = _services()
+        documents = {}
         for name in names:
             try:
                 document = self.codec.encode(by_name[name])
@@ -124,59 +224,46 @@ class AccountStore:
                 self.failures[name] = str(error)
                 continue
             self.failures.pop(name, None)
-            digest = hashlib.blake2b(document, digest_size=16).digest()
-            if self._digests.get(name) != digest:
-                self._digests[name] = digest
-                self._documents[name] = document
-                has_changed = True
-        return has_changed
+            if self._digests.get(name) != _digest(document):
+                documents[name] = document
+        return documents
 
-    def _write(self) -> None:
-        services = {name: msgspec.Raw(document) for name, document in self._documents.items()}
-        account = AccountFile(FORMAT, SCHEMA, moto.__version__, services)
-        write_atomically(self._file, msgspec.json.encode(account), mode=PRIVATE_FILE_MODE)
+    def _write(self, documents: Mapping[str, bytes]) -> None:
+        services = {name: msgspec.Raw(document) for name, document in documents.items()}
+        data = ACCOUNT.encode(Account(moto=moto.__version__, services=services))
+        write_atomically(self._file, data, mode=PRIVATE_FILE_MODE)
+        if self.storage_error:
+            log.info("account.saved_again")
+        self.storage_error = ""
 
-    def _decode(self, data: bytes) -> dict[str, Backends]:
-        account = read_account_file(data)
-        same_moto = account.moto == moto.__version__
-        if not same_moto:
-            log.info("account.other_moto", recorded=account.moto, installed=moto.__version__)
-        services = {}
-        for name, raw in account.services.items():
-            try:
-                services[name] = self.codec.decode(bytes(raw), same_moto=same_moto)
-            except RecordError as error:
-                raise RecordError(
-                    f"service {name}, recorded with moto {account.moto}: {error}"
-                ) from error
-            self._documents[name] = bytes(raw)
-        return services
+    def _note_storage_error(self, error: Exception) -> None:
+        reason = _reason(error)
+        if reason != self.storage_error:
+            log.error("account.not_stored", reason=reason)
+        self.storage_error = reason
 
-    def _set_aside(self, reason: str) -> None:
-        """Rename the account file; the contents of S3 objects stay for it."""
-        self._documents.clear()
-        target = self._file.with_name(f"{SET_ASIDE_PREFIX}{time.strftime('%Y%m%dT%H%M%S')}.json")
-        self._file.replace(target)
-        self.set_aside = f"{self._file} cannot be read: {reason}. It is now {target.name}"
-        log.error("account.set_aside", file=str(target), reason=reason)
+    def _put_back(self, names: Iterable[str]) -> None:
+        by_name = _services()
+        for name in names:
+            document = self._documents.get(name)
+            if name in by_name and name not in self.failures:
+                accounts = self.codec.decode(document) if document is not None else {}
+                replace_backends(by_name[name], accounts)
+                self._on_put_back(name)
+        self._used.take()
 
 
-def read_account_file(data: bytes) -> AccountFile:
-    """Read an account file of any schema that this version knows.
+def _services() -> dict[str, Mapping[str, dict[str, object]]]:
+    """The services of moto by name."""
+    return {backends.service_name: backends for backends in BackendDict._instances}  # noqa: SLF001
 
-    Raises:
-        RecordError: the file is damaged, of another format, or of a newer schema.
 
-    """
-    try:
-        header = msgspec.json.decode(data, type=Header)
-        if header.format != FORMAT:
-            raise RecordError(f"its format is {header.format!r}, not {FORMAT!r}")
-        if header.schema != SCHEMA:
-            raise RecordError(f"its schema is {header.schema}; this version reads schema {SCHEMA}")
-        return msgspec.json.decode(data, type=AccountFile)
-    except msgspec.MsgspecError as error:
-        raise RecordError(str(error)) from error
+def _digest(document: bytes) -> bytes:
+    return hashlib.blake2b(document, digest_size=16).digest()
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
 def put_backends(target: Mapping[str, dict[str, object]], accounts: Backends) -> None:
@@ -184,3 +271,11 @@ def put_backends(target: Mapping[str, dict[str, object]], accounts: Backends) ->
     for account, regions in accounts.items():
         for region, backend in regions.items():
             dict.__setitem__(target[account], region, backend)
+
+
+def replace_backends(target: Mapping[str, dict[str, object]], accounts: Backends) -> None:
+    """As `put_backends`, and drop the backends that `accounts` lacks."""
+    for account, regions in target.items():
+        for region in set(regions.keys()) - set(accounts.get(account, ())):
+            dict.pop(regions, region)
+    put_backends(target, accounts)

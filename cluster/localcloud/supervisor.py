@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from mesaform.common import proc
 from mesaform.common.backoff import Backoff, Delay
-from mesaform.common.files import write_atomically
 from mesaform.localcloud import processes
+from mesaform.localcloud.endpoint_file import Endpoint, write_endpoint
 from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.log_files import open_log
 
 log = structlog.get_logger(__name__)
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
@@ -75,7 +75,7 @@ class Child:
         return IDLE_S if self._due_at is None else self._due_at - now
 
     def _start(self) -> None:
-        with self._logfile.open("ab") as output:
+        with open_log(self._logfile) as output:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -116,8 +116,7 @@ def supervise(layout: Layout, listener: Listener, lock_fd: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     proc.become_subreaper()
     pid = os.getpid()
-    write_atomically(layout.pid, f"{pid}\n".encode())
-    write_atomically(layout.endpoint, msgspec.json.encode({"url": listener.url, "pid": pid}))
+    write_endpoint(layout, Endpoint(listener.url, pid))
     endpoint, hypervisor = _children(layout, listener)
     try:
         _watch((endpoint, hypervisor))
@@ -134,7 +133,7 @@ def _children(layout: Layout, listener: Listener) -> tuple[Child, Child]:
     root, fd = str(layout.root), str(listener.socket_fd)
     endpoint = Child(
         "endpoint",
-        [*program, "endpoint", root, fd, listener.host, str(listener.port)],
+        [*program, "endpoint", root, fd],
         layout.log / "endpoint.log",
         (listener.socket_fd,),
     )

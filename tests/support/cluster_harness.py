@@ -237,12 +237,16 @@ class ClusterHarness:
         return set()
 
     def boto(self, service: Any) -> Any:
+        from mesaform.localcloud.layout import Layout
+        from mesaform.localcloud.operator_credentials import read_credentials
+
+        credentials = read_credentials(Layout(self.folder / ".mesaform" / "local"))
         return boto3.client(
             service,
             endpoint_url=f"http://127.0.0.1:{self.port}",
             region_name="us-east-1",
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
+            aws_access_key_id=credentials.access_key_id,
+            aws_secret_access_key=credentials.secret_access_key,
         )
 
     def left_in_ec2(self) -> dict[str, list[str]]:

@@ -267,8 +267,23 @@ class Ec2Backend(Protocol):
     describe_spot_price_history: Callable[..., list[Parameters]]
 
 
+class UserAccessKey(Protocol):
+    """An access key of an IAM user."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+class User(Protocol):
+    """An IAM user."""
+
+    access_keys: list[UserAccessKey]
+
+
 class IamBackend(Protocol):
     """IAM of one account."""
+
+    users: dict[str, User]
 
     def get_instance_profile_by_arn(self, profile_arn: str) -> Profile:
         """The instance profile."""
@@ -287,6 +302,7 @@ class AssumedRole(Protocol):
 class StsBackend(Protocol):
     """STS of one account."""
 
+    assumed_roles: list[AssumedRole]
     assume_role: Callable[..., AssumedRole]
 
 

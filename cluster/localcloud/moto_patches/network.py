@@ -216,6 +216,17 @@ def claim_again(backends: Mapping[str, Mapping[str, Ec2Backend]]) -> bool:
     return has_moved
 
 
+def match_claims(backends: Mapping[str, Mapping[str, Ec2Backend]]) -> None:
+    """Hold the claims of the VPCs that there are, after EC2 was put back to its record."""
+    cidrs = [
+        vpc.cidr_block
+        for regions in list(backends.values())
+        for backend in list(regions.values())
+        for vpc in list(backend.vpcs.values())
+    ]
+    Claims.own.match(network for network in map(_network, cidrs) if network is not None)
+
+
 def _move(backend: Ec2Backend, vpc: Vpc, other: Claim) -> bool:
     subnets = [subnet for subnet in backend.describe_subnets() if subnet.vpc_id == vpc.id]
     used = {eni.subnet.id for eni in backend.enis.values()}

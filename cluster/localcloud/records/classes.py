@@ -25,7 +25,14 @@ ALLOWED_CLASSES = frozenset(
 
 
 class RecordError(Exception):
-    """A value cannot be recorded, or a record cannot be read; the message names the value."""
+    """A value cannot be recorded, or a record cannot be read; the message names the value.
+
+    `is_newer`: a later version of mesaform wrote the record.
+    """
+
+    def __init__(self, message: str, *, is_newer: bool = False) -> None:
+        super().__init__(message)
+        self.is_newer = is_newer
 
 
 def class_name(kind: type) -> str:

@@ -20,6 +20,7 @@ from mesaform.cli.context import local_environment
 from mesaform.common.errors import MissingPrerequisite, Permanent
 from mesaform.common.progress import Recorded
 from mesaform.localcloud import daemon
+from mesaform.localcloud.layout import Layout
 from mesaform.topology.names import Tag
 from mesaform_images import bundle
 from mesaform_images.bake import bake
@@ -65,7 +66,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A local cloud of the module's own; gives the environment that points at it."""
     folder = tmp_path_factory.mktemp("cloud")
     running = daemon.start(folder, port=free_port("127.0.0.1"))
-    yield local_environment(running.url, REGION)
+    yield local_environment(Layout(folder), running.url, REGION)
     daemon.stop(folder)
 
 

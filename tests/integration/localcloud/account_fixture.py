@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mesaform.localcloud.state_store import SCHEMA
+from mesaform.localcloud.account_record import ACCOUNT
 from tests.integration.localcloud.conftest import Cloud, start_cloud, stop_cloud
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -150,7 +150,7 @@ EXPECTED = {
 
 def main() -> None:
     """Write the fixture of the present schema."""
-    target = FIXTURES / f"account-schema-{SCHEMA}"
+    target = FIXTURES / f"account-version-{ACCOUNT.version}"
     with tempfile.TemporaryDirectory() as folder:
         cloud = start_cloud(Path(folder) / "local", NETWORK)
         try:

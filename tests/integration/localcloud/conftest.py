@@ -16,6 +16,8 @@ from botocore.config import Config
 
 from mesaform.common import proc
 from mesaform.localcloud import daemon, processes
+from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.operator_credentials import read_credentials
 from tests.support.ports import free_port
 
 REGION = "us-east-1"
@@ -66,8 +68,7 @@ class Cloud:
                 service,
                 endpoint_url=self.url,
                 region_name=REGION,
-                aws_access_key_id="local",
-                aws_secret_access_key="local",
+                **operator_key(self.root),
                 config=Config(retries={"total_max_attempts": 1}),
             )
         return self._clients[service]
@@ -172,12 +173,12 @@ class Cloud:
         return self.ec2.describe_images(ImageIds=[image])["Images"][0]["State"]
 
     def fault(self, **fault: Any) -> str:
-        answer = daemon.ask(self.url, "faults", method="POST", body=fault)
+        answer = daemon.ask(self.root, "faults", method="POST", body=fault)
         assert answer is not None
         return str(answer["id"])
 
     def clear_faults(self) -> None:
-        daemon.ask(self.url, "faults", method="DELETE")
+        daemon.ask(self.root, "faults", method="DELETE")
 
     def child(self, name: str) -> int:
         """The pid of the daemon's endpoint or hypervisor."""
@@ -186,6 +187,15 @@ class Cloud:
             if record["event"] == "child.started" and record["name"] == name:
                 return int(record["pid"])
         raise AssertionError(f"no {name} was started")
+
+
+def operator_key(root: Path) -> dict[str, Any]:
+    """The operator's AWS key of the local cloud in this folder, as arguments of boto3."""
+    credentials = read_credentials(Layout(root))
+    return {
+        "aws_access_key_id": credentials.access_key_id,
+        "aws_secret_access_key": credentials.secret_access_key,
+    }
 
 
 def cloud_config(files: dict[str, str], commands: list[Any]) -> str:

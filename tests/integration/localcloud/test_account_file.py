@@ -9,22 +9,36 @@ import signal
 import stat
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from mesaform.cli import local
 from mesaform.common.errors import MesaformError
 from mesaform.localcloud import daemon
 from tests.integration.localcloud.account_fixture import EXPECTED, FIXTURES, NETWORK, contents
-from tests.integration.localcloud.conftest import REGION, Cloud, eventually, start_cloud, stop_cloud
+from tests.integration.localcloud.conftest import (
+    REGION,
+    Cloud,
+    eventually,
+    operator_key,
+    running,
+    start_cloud,
+    stop_cloud,
+)
 from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from mesaform.localcloud.state_store import AccountStore
 
 pytestmark = pytest.mark.slow
 cli = CliRunner()
@@ -43,7 +57,7 @@ def account_file(root: Path) -> Path:
 
 
 def set_aside_files(root: Path) -> list[Path]:
-    return sorted((root / "account").glob("account-unreadable-*.json"))
+    return sorted((root / "account").glob("*.set-aside"))
 
 
 def copy_fixture(root: Path, name: str = "account-schema-1") -> None:
@@ -81,15 +95,66 @@ def test_an_account_of_another_moto_is_read_while_its_classes_have_what_they_nee
     assert contents(cloud) == EXPECTED
 
 
-def test_an_account_without_an_attribute_that_moto_needs_is_set_aside(root: Path) -> None:
+def test_a_service_without_an_attribute_that_moto_needs_is_set_aside_and_the_rest_goes_on(
+    root: Path,
+) -> None:
     copy_fixture(root)
     document = json.loads(account_file(root).read_text())
-    document["moto"] = "5.0.0"
-    document["services"]["ec2"]["classes"]["moto.ec2.models.instances:Instance"].remove("lifecycle")
+    document["services"]["ssm"]["classes"]["moto.ssm.models:Parameter"].remove("value")
     account_file(root).write_text(json.dumps(document))
-    text = refusal(root)
-    assert "service ec2, recorded with moto 5.0.0" in text
-    assert "Instance also has lifecycle" in text
+    cloud = start_cloud(root, NETWORK)
+    (kept,) = set_aside_files(root)
+    assert kept.name == "ssm.service.json.set-aside"
+    assert json.loads(kept.read_text()) == document["services"]["ssm"]
+    assert cloud.client("sqs").list_queues()["QueueUrls"]
+    with pytest.raises(ClientError, match="ParameterNotFound"):
+        cloud.client("ssm").get_parameter(Name="/fixture")
+    (shown,) = daemon.status(root)["set_aside"]
+    assert kept.name in shown
+    assert "mesaform records" in shown
+    assert "Parameter also has value" in (root / "log" / "endpoint.log").read_text()
+
+
+def test_a_service_that_was_put_back_is_read_by_the_next_start_unless_it_has_a_new_record(
+    root: Path,
+) -> None:
+    copy_fixture(root)
+    document = json.loads(account_file(root).read_text())
+    good = document["services"].pop("ssm")
+    account_file(root).write_text(json.dumps(document))
+    back = root / "account" / "ssm.service.json"
+    back.write_text(json.dumps(good))
+    stop_cloud(start_cloud(root, NETWORK))
+    assert not back.exists()
+    back.write_text(json.dumps(good))
+    cloud = start_cloud(root, NETWORK)
+    assert contents(cloud) == EXPECTED
+    assert [path.name for path in set_aside_files(root)] == ["ssm.service.json.set-aside"]
+
+
+def test_without_the_record_of_its_machines_an_account_removes_neither_processes_nor_folders(
+    root: Path,
+) -> None:
+    cloud = start_cloud(root, NETWORK)
+    image = cloud.image()
+    instance = cloud.launch(image)
+    cloud.wait_state(instance, "running")
+    pid = cloud.node_facts(instance)["pid"]
+    document = json.loads(account_file(root).read_text())
+    document["services"]["ec2"]["accounts"] = 7
+    os.kill(cloud.child("hypervisor"), signal.SIGSTOP)
+    account_file(root).write_text(json.dumps(document))
+    os.kill(cloud.child("endpoint"), signal.SIGKILL)
+    eventually(lambda: set_aside_files(root), "the record is set aside", 60)
+    os.kill(cloud.child("hypervisor"), signal.SIGKILL)
+    eventually(
+        lambda: len((root / "log" / "hypervisor.log").read_text().split("machine.adopted")) > 1,
+        "the machine is adopted",
+        60,
+    )
+    assert cloud.ec2.describe_instances()["Reservations"] == []
+    assert running({pid}) == {pid}
+    assert (cloud.machine_dir(instance) / "facts.json").exists()
 
 
 def test_the_account_is_readable_by_its_owner_alone(root: Path) -> None:
@@ -107,28 +172,66 @@ def test_the_account_is_readable_by_its_owner_alone(root: Path) -> None:
         (lambda data: data[: len(data) // 2], "truncated"),
         (lambda data: b"", "truncated"),
         (lambda data: data.replace(b'"schema":1', b'"schema":2'), "its schema is 2"),
-        (lambda data: data.replace(b"moto.ec2.models.vpcs:VPC", b"os:system"), "not allowed"),
-        (lambda data: data.replace(b"models.vpcs:VPC", b"models.vpcs:Gone"), "have no class"),
+        (lambda data: b'{"schema":"localcloud.account/3","moto":"","services":{}}', "newer"),
         (lambda data: b"\x80\x05N.", "malformed"),
+        (lambda data: b"[" * 100_000, "expected `object`"),
     ],
-    ids=["truncated", "empty", "newer", "hostile", "other class", "pickle"],
+    ids=["truncated", "empty", "newer number", "newer", "pickle", "nested"],
 )
 def test_an_unreadable_account_is_set_aside_with_the_reason(
     tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
 ) -> None:
-    from moto.backends import get_backend
-
-    from mesaform.localcloud.moto_patches.used_services import UsedServices
-    from mesaform.localcloud.state_store import AccountStore
-
     copy_fixture(tmp_path)
     damaged = damage(account_file(tmp_path).read_bytes())
     account_file(tmp_path).write_bytes(damaged)
-    account = AccountStore(tmp_path / "account", UsedServices())
-    assert account.restore(get_backend) == []
-    assert reason in account.set_aside
+    with capture_logs() as logs:
+        account = restored(tmp_path)
+    assert account.lost == ["account"]
+    (entry,) = [entry for entry in logs if "set aside" in entry["event"]]
+    assert reason in entry["problem"] + entry["detail"].lower()
     assert not account_file(tmp_path).exists()
     assert [path.read_bytes() for path in set_aside_files(tmp_path)] == [damaged]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data.replace(b"moto.ec2.models.vpcs:VPC", b"os:system"), "not allowed"),
+        (lambda data: data.replace(b"models.vpcs:VPC", b"models.vpcs:Gone"), "have no class"),
+        (
+            lambda data: data.replace(b'"ec2":{', b'"ec2":{"schema":"localcloud.service/9",'),
+            "newer",
+        ),
+        (lambda data: data.replace(b'"ec2":{', b'"ec2":{"schema":"other/1",'), "other/1"),
+    ],
+    ids=["hostile", "other class", "newer", "other schema"],
+)
+def test_an_unreadable_service_is_set_aside_with_the_reason(
+    tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    copy_fixture(tmp_path)
+    account_file(tmp_path).write_bytes(damage(account_file(tmp_path).read_bytes()))
+    with capture_logs() as logs:
+        account = restored(tmp_path)
+    assert account.lost == ["ec2"]
+    assert not account.is_complete("ec2")
+    assert account.is_complete("ssm")
+    (entry,) = [entry for entry in logs if "set aside" in entry["event"]]
+    assert reason in entry["problem"] + entry["detail"]
+    assert [path.name for path in set_aside_files(tmp_path)] == ["ec2.service.json.set-aside"]
+    assert account_file(tmp_path).exists()
+
+
+def restored(folder: Path) -> AccountStore:
+    """The account of a folder, read in this process into copies of moto's backends."""
+    from mesaform.localcloud.moto_patches.used_services import UsedServices
+    from mesaform.localcloud.state_store import AccountStore
+
+    account = AccountStore(folder / "account", UsedServices())
+    backends: defaultdict[str, defaultdict[str, dict[str, object]]]
+    backends = defaultdict(lambda: defaultdict(dict))
+    account.restore(lambda service: backends[service])
+    return account
 
 
 def test_a_start_fails_once_after_an_account_was_set_aside_and_then_goes_on_empty(
@@ -138,15 +241,15 @@ def test_a_start_fails_once_after_an_account_was_set_aside_and_then_goes_on_empt
     account_file(root).write_bytes(b'{"format":')
     text = refusal(root)
     (unreadable,) = set_aside_files(root)
-    assert str(account_file(root)) in text
     assert unreadable.name in text
+    assert "mesaform records restore" in text
     assert "run the same command again" in text
-    assert unreadable.name in daemon.status(root)["set_aside"]
+    assert unreadable.name in daemon.status(root)["set_aside"][0]
     cloud = Cloud(root, daemon.start(root).url, 0, NETWORK)
     assert cloud.client("s3").list_buckets()["Buckets"] == []
     daemon.stop(root)
     daemon.start(root)
-    assert daemon.status(root)["set_aside"] == ""
+    assert unreadable.name in daemon.status(root)["set_aside"][0]
     assert list((root / "account" / "objects").iterdir())
 
 
@@ -173,8 +276,7 @@ def test_a_kill_at_any_moment_loses_no_answered_call(root: Path) -> None:
         "ec2",
         endpoint_url=cloud.url,
         region_name=REGION,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
+        **operator_key(root),
         config=Config(retries={"total_max_attempts": 1}),
     )
     answered: list[int] = []
@@ -209,5 +311,5 @@ def test_a_kill_at_any_moment_loses_no_answered_call(root: Path) -> None:
         stopped.set()
         writer.join(60)
     assert last_tag() >= answered[-1]
-    assert daemon.status(root)["set_aside"] == ""
+    assert daemon.status(root)["set_aside"] == []
     assert not set_aside_files(root)

@@ -206,7 +206,7 @@ def test_a_fault_may_announce_in_one_way_only(cloud: Cloud, via: str, comes: boo
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="spot_interruption", instance_id=name, after_s=60, via=via)
     assert bool(queue.receive(name, 1)) == comes
-    world = msgspec.convert(daemon.ask(cloud.url, "machines"), World)
+    world = msgspec.convert(daemon.ask(cloud.root, "machines"), World)
     (machine,) = [machine for machine in world.machines if machine.instance_id == name]
     assert (machine.notice is None) == comes
 

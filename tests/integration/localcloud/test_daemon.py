@@ -53,6 +53,7 @@ def test_a_stale_pid_file_is_not_taken_for_a_daemon(tmp_path: Path) -> None:
 
 def test_the_endpoint_file_says_where_it_is(cloud: Cloud) -> None:
     assert json.loads((cloud.root / "endpoint.json").read_text()) == {
+        "schema": "localcloud.endpoint/1",
         "url": cloud.url,
         "pid": cloud.pid,
     }

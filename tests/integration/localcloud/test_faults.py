@@ -10,17 +10,19 @@ import pytest
 
 from mesaform.common.errors import BadInput, MesaformError
 from mesaform.localcloud.faults import (
+    REGISTRY,
     Capacity,
     DelayedResponse,
     Due,
     FaultRegistry,
     Lag,
+    RegistryState,
     SpotInterruption,
     Throttle,
     ZoneOutage,
     parse,
 )
-from tests.integration.localcloud.conftest import REGION, Cloud, eventually
+from tests.integration.localcloud.conftest import REGION, Cloud, eventually, operator_key
 
 
 def test_a_capacity_fault_matches_what_it_names_and_nothing_else() -> None:
@@ -80,12 +82,26 @@ def test_a_zone_outage_refuses_launches_in_that_zone() -> None:
     assert not registry.refuses("m5.large", "b", "on-demand", 1.0)
 
 
+def stored(registry: FaultRegistry) -> RegistryState:
+    """The registry's record, written and read."""
+    state = REGISTRY.decode(REGISTRY.encode(registry.state()))
+    assert isinstance(state, RegistryState)
+    return state
+
+
+def test_faults_of_the_format_without_a_schema_are_read() -> None:
+    data = b'[3,[{"id":"fault-3","fault":{"kind":"lag","seconds":2},"since":5.0}]]'
+    state = REGISTRY.decode(data)
+    assert isinstance(state, RegistryState)
+    assert FaultRegistry.of(state).lag_s(6.0) == 2.0
+
+
 def test_a_registry_is_the_same_after_it_was_written_and_read() -> None:
     registry = FaultRegistry()
     registry.add(Capacity(type="m5.large", count=3), 5.0)
     registry.refuses("m5.large", "a", "spot", 6.0)
-    assert FaultRegistry.load(registry.dump()).listing(7.0) == registry.listing(7.0)
-    assert FaultRegistry.load(registry.dump()).add(Lag(seconds=1), 8.0) == "fault-2"
+    assert FaultRegistry.of(stored(registry)).listing(7.0) == registry.listing(7.0)
+    assert FaultRegistry.of(stored(registry)).add(Lag(seconds=1), 8.0) == "fault-2"
 
 
 @pytest.mark.parametrize(
@@ -117,8 +133,7 @@ def test_a_throttled_call_is_refused_in_the_form_that_boto3_retries(cloud: Cloud
         "ec2",
         endpoint_url=cloud.url,
         region_name=REGION,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
+        **operator_key(cloud.root),
     )
     assert retrying.describe_vpcs()["Vpcs"]
 

@@ -24,7 +24,14 @@ from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.errors import Retryable
 from mesaform.topology.names import Tag, launch_template_name
-from tests.integration.localcloud.conftest import REGION, Cloud, eventually, start_cloud, stop_cloud
+from tests.integration.localcloud.conftest import (
+    REGION,
+    Cloud,
+    eventually,
+    operator_key,
+    start_cloud,
+    stop_cloud,
+)
 from tests.unit.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.unit.autoscaler.world import Journal
 
@@ -97,8 +104,8 @@ def network(
 def _point_at(patch: pytest.MonkeyPatch, cloud: Cloud) -> None:
     for name, value in {
         "AWS_ENDPOINT_URL": cloud.url,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_ACCESS_KEY_ID": operator_key(cloud.root)["aws_access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": operator_key(cloud.root)["aws_secret_access_key"],
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():

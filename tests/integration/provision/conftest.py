@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 import pytest
 
-from mesaform.cli.context import Context, local_environment, open_context
+from mesaform.cli.context import Context, endpoint_environment, open_context
 from mesaform_images.lookup import recipe_digest
 from tests.integration.provision.stub_files import cluster_text
 from tests.support.ports import free_port
@@ -98,6 +98,6 @@ def cluster_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def place(aws: Aws, cluster_file: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A cluster on the tests' endpoint, not yet deployed."""
-    for key, value in local_environment(aws.url, REGION).items():
+    for key, value in endpoint_environment(aws.url, REGION, "local", "local").items():
         monkeypatch.setenv(key, value)
     return open_context(str(cluster_file))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mesaform.localcloud.aws_request import AwsRequest
 from mesaform.localcloud.calls import Call, classify
 from mesaform.localcloud.cloudinit import BadUserDataError, content_of, parse, place
 from mesaform.localcloud.protocol import Machine, StateReport
@@ -24,6 +26,7 @@ from mesaform.localcloud.reconcile import (
     Up,
     next_step,
 )
+from mesaform.localcloud.signatures import parse_signature
 
 
 def machine(**changes: Any) -> Machine:
@@ -110,58 +113,52 @@ def test_a_failed_boot_terminates_the_instance_with_the_reason() -> None:
 
 SIGNED = (
     "AWS4-HMAC-SHA256 Credential=local/20261121/us-east-1/{}/aws4_request, "
-    "SignedHeaders=host, Signature=x"
+    f"SignedHeaders=host, Signature={'0' * 64}"
+)
+
+
+def signed(service: str, **headers: str) -> AwsRequest:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = {"Authorization": SIGNED.format(service), "X-Amz-Date": "20261121T000000Z", **named}
+    return AwsRequest("POST", "/", tuple(sent.items()))
+
+
+FORM = "application/x-www-form-urlencoded"
+PRESIGNED = (
+    "/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=local%2F20261121%2Feu-west-1%2Fs3"
+    "%2Faws4_request&X-Amz-Date=20261121T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host"
+    "&X-Amz-Signature=x"
 )
 
 
 @pytest.mark.parametrize(
-    ("environ", "body", "call"),
+    ("request_", "body", "call"),
     [
         (
-            {
-                "REQUEST_METHOD": "POST",
-                "CONTENT_TYPE": "application/x-www-form-urlencoded",
-                "HTTP_AUTHORIZATION": SIGNED.format("ec2"),
-            },
+            signed("ec2", Content_Type=FORM),
             b"Action=RunInstances&Version=1",
             Call("ec2", "RunInstances", "us-east-1", mutating=True),
         ),
         (
-            {
-                "REQUEST_METHOD": "POST",
-                "CONTENT_TYPE": "application/x-www-form-urlencoded",
-                "HTTP_AUTHORIZATION": SIGNED.format("ec2"),
-            },
+            signed("ec2", Content_Type=FORM),
             b"Version=1&Action=DescribeInstances",
             Call("ec2", "DescribeInstances", "us-east-1", mutating=False),
         ),
         (
-            {
-                "REQUEST_METHOD": "POST",
-                "HTTP_X_AMZ_TARGET": "AmazonSSM.PutParameter",
-                "HTTP_AUTHORIZATION": SIGNED.format("ssm"),
-            },
+            signed("ssm", X_Amz_Target="AmazonSSM.PutParameter"),
             b"{}",
             Call("ssm", "PutParameter", "us-east-1", mutating=True),
         ),
         (
-            {
-                "REQUEST_METHOD": "PUT",
-                "PATH_INFO": "/b/k",
-                "QUERY_STRING": "X-Amz-Credential=local%2F20261121%2Feu-west-1%2Fs3%2Faws4_request",
-            },
+            AwsRequest("PUT", PRESIGNED),
             b"x",
             Call("s3", "PUT /b/k", "eu-west-1", mutating=True),
         ),
-        (
-            {"REQUEST_METHOD": "GET", "PATH_INFO": "/b/k"},
-            b"",
-            Call("s3", "GET /b/k", "", mutating=False),
-        ),
+        (AwsRequest("GET", "/b/k"), b"", Call("s3", "GET /b/k", "", mutating=False)),
     ],
 )
-def test_a_request_is_recognised(environ: dict[str, str], body: bytes, call: Call) -> None:
-    assert classify(environ, body) == call
+def test_a_request_is_recognised(request_: AwsRequest, body: bytes, call: Call) -> None:
+    assert classify(replace(request_, body=body), parse_signature(request_)) == call
 
 
 def test_cloud_init_reads_only_its_own_user_data() -> None:
