@@ -66,19 +66,24 @@ def _module(frame: FrameType) -> str:
 
 def in_aws_form(answer: Answer, form: ErrorForm) -> Answer:
     """The answer, or an error document in place of an error page of Flask's or of nothing."""
-    if answer.status < 400 or (answer.status == 404 and form is ErrorForm.S3):
+    if answer.status < 400:
         return answer
-    is_page = any(
-        name.lower() == "content-type" and value.startswith("text/html")
-        for name, value in answer.headers
-    )
-    is_page = is_page and not answer.body.lstrip().startswith(b"<?xml")
     if answer.status == _NOT_IMPLEMENTED:
         return unknown_operation(form, "The operation is not implemented")
-    if is_page and answer.status in {404, 405}:
-        return unknown_operation(form, "There is no such operation")
-    if is_page:
-        return invalid_request(form, "The request cannot be read")
-    if not answer.body and form is not ErrorForm.S3:
-        return unknown_operation(form, "There is no such operation")
-    return answer
+    if not answer.body:  # S3 answers HEAD so, and moto an operation without a name
+        return answer if form is ErrorForm.S3 else unknown_operation(form, _NO_OPERATION)
+    if not _is_page(answer):
+        return answer
+    if answer.status in {404, 405}:
+        return unknown_operation(form, _NO_OPERATION)
+    return invalid_request(form, "The request cannot be read")
+
+
+_NO_OPERATION = "There is no such operation"
+
+
+def _is_page(answer: Answer) -> bool:
+    """Whether the body is HTML, and not XML that moto calls HTML."""
+    kind = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
+    start = answer.body.lstrip()[:14].lower()
+    return kind.startswith("text/html") and start.startswith((b"<!doctype html", b"<html"))

@@ -170,22 +170,30 @@ class Hypervisor:
     def _pass(self, world: World, group: asyncio.TaskGroup) -> None:
         machines = {machine.instance_id: machine for machine in world.machines}
         self._processes.refresh({*machines, *world.known})
-        now = time.time()
         for instance_id in {*machines, *self._processes.known()}:
             machine = machines.get(instance_id)
-            if machine is not None:
-                self._metadata.update(machine)
-            observed = self._observe(instance_id)
             if machine is None and not world.is_complete:
                 continue  # it may be in the record that was set aside
-            step = next_step(machine, observed, now, world.boot_delay_s)
-            if step != "nothing":
-                self._begin(group, instance_id, self._take(instance_id, machine, step))
-            elif machine is not None and isinstance(observed, Up):
-                self._open_metadata(group, machine)
+            if machine is not None:
+                self._metadata.update(machine)
+            self._begin_step(instance_id, machine, world.boot_delay_s, group)
         for image in world.images:
             self._begin(group, image.image_id, self._make_image(image))
         self._begin_cleaning(group, world)
+
+    def _begin_step(
+        self,
+        instance_id: str,
+        machine: Machine | None,
+        boot_delay_s: float,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        observed = self._observe(instance_id)
+        step = next_step(machine, observed, time.time(), boot_delay_s)
+        if step != "nothing":
+            self._begin(group, instance_id, self._take(instance_id, machine, step))
+        elif machine is not None and isinstance(observed, Up):
+            self._open_metadata(group, machine)
 
     def _open_metadata(self, group: asyncio.TaskGroup, machine: Machine) -> None:
         """Open the metadata service of a machine that an earlier hypervisor booted."""

@@ -42,9 +42,10 @@ def ensure_credentials(layout: Layout) -> OperatorCredentials:
     known = read_record(layout.credentials, CREDENTIALS, KIND, SetAsideLog())
     if isinstance(known, OperatorCredentials):
         return known
-    made = OperatorCredentials(ACCESS_KEY_ID, secrets.token_urlsafe(30), secrets.token_urlsafe(30))
-    write_record(layout.credentials, CREDENTIALS, made, mode=PRIVATE_FILE_MODE)
-    return made
+    secret, token = secrets.token_urlsafe(30), secrets.token_urlsafe(30)
+    credentials = OperatorCredentials(ACCESS_KEY_ID, secret, token)
+    write_record(layout.credentials, CREDENTIALS, credentials, mode=PRIVATE_FILE_MODE)
+    return credentials
 
 
 def read_credentials(layout: Layout) -> OperatorCredentials:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
-from botocore.model import OperationNotFoundError, Shape
+from botocore.model import OperationNotFoundError, StructureShape
 from moto.core.model import OperationModel
 from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.utils import get_service_model
@@ -38,7 +38,9 @@ def missing_parameters(call: Call, request: AwsRequest) -> list[str]:
     return _missing_fields(required, request)
 
 
-def _required(operation: OperationModel, shape: Shape, service: str) -> Iterator[tuple[str, str]]:
+def _required(
+    operation: OperationModel, shape: StructureShape, service: str
+) -> Iterator[tuple[str, str]]:
     """The name of each required member, and its name in a form."""
     parser = PROTOCOL_PARSERS[_PROTOCOLS.get(service, "query")](operation)
     for name in shape.required_members:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from calendar import timegm
 from dataclasses import dataclass
-from time import strptime
+from datetime import datetime
 from urllib.parse import quote, unquote_to_bytes
 
 from mesaform.localcloud.aws_request import AwsRequest
@@ -114,9 +113,10 @@ def _seconds(timestamp: str) -> float | None:
     if not re.fullmatch(r"\d{8}T\d{6}Z", timestamp):
         return None
     try:
-        return float(timegm(strptime(timestamp, "%Y%m%dT%H%M%SZ")))
+        moment = datetime.strptime(timestamp, "%Y%m%dT%H%M%S%z")
     except ValueError:
         return None
+    return moment.timestamp()
 
 
 def is_valid(request: AwsRequest, signature: Signature, secret: str) -> bool:

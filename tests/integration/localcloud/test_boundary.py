@@ -8,6 +8,7 @@ import stat
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -19,6 +20,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from mesaform.common.errors import MesaformError
+from mesaform.common.json_types import as_object
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.operator_credentials import read_credentials
@@ -31,10 +33,10 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 def send(
-    cloud: Cloud, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str
+    cloud: Cloud, path: str, *, method: str = "GET", body: bytes | None = None, **headers: Any
 ) -> Answer:
     """One request without a signature."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = {name.replace("_", "-"): str(value) for name, value in headers.items()}
     request = urllib.request.Request(cloud.url + path, data=body, method=method, headers=named)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -43,7 +45,7 @@ def send(
         return error.code, dict(error.headers), error.read()
 
 
-def call(cloud: Cloud, service: str, body: bytes, *, path: str = "/", **headers: str) -> Answer:
+def call(cloud: Cloud, service: str, body: bytes, *, path: str = "/", **headers: Any) -> Answer:
     """A POST that the operator signed."""
     credentials = read_credentials(Layout(cloud.root))
     key = Credentials(credentials.access_key_id, credentials.secret_access_key)
@@ -67,8 +69,9 @@ def raw(cloud: Cloud, data: bytes, *, closes: bool = True) -> bytes:
     return b"".join(chunks)
 
 
-def unhandled_errors(cloud: Cloud) -> int:
-    return (daemon.ask(cloud.root, "health") or {})["unhandled_errors"]["local"]
+def unhandled_errors(cloud: Cloud) -> object:
+    health = daemon.ask(cloud.root, "health") or {}
+    return as_object(health["unhandled_errors"])["local"]
 
 
 def test_a_chunked_body_that_ends_early_costs_no_memory(cloud: Cloud) -> None:
@@ -98,7 +101,7 @@ def test_moto_itself_cannot_be_reached(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("route", ["health", "faults", "machines"])
 def test_the_own_routes_need_the_token_of_the_owner(cloud: Cloud, route: str) -> None:
-    wrong = {"Authorization": "Bearer " + "x" * 40}
+    wrong: dict[str, Any] = {"Authorization": "Bearer " + "x" * 40}
     assert send(cloud, f"/_mesaform/{route}")[0] == 403
     assert send(cloud, f"/_mesaform/{route}", **wrong)[0] == 403
     assert daemon.ask(cloud.root, route) is not None
@@ -109,7 +112,7 @@ def test_the_own_routes_need_the_token_of_the_owner(cloud: Cloud, route: str) ->
 
 def test_a_page_of_another_origin_or_host_is_refused_even_with_the_token(cloud: Cloud) -> None:
     token = read_credentials(Layout(cloud.root)).control_token
-    known = {"Authorization": f"Bearer {token}"}
+    known: dict[str, Any] = {"Authorization": f"Bearer {token}"}
     fault = b'{"kind":"lag","seconds":1}'
     path = "/_mesaform/faults"
     origin = {"Origin": "http://evil.example"}
