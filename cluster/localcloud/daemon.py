@@ -28,7 +28,7 @@ from mesaform.common.errors import Busy, MesaformError, MissingPrerequisite
 from mesaform.common.files import write_atomically
 from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.common.record_files import files_set_aside
-from mesaform.common.set_aside import COMMAND, SetAside
+from mesaform.common.set_aside import SetAside
 from mesaform.localcloud import boot, processes
 from mesaform.localcloud.endpoint_file import SHARED_FILE_MODE, read_endpoint
 from mesaform.localcloud.layout import DEFAULT_HOST, DEFAULT_PORTS, Layout
@@ -69,11 +69,32 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
 
     """
     layout = Layout(root.resolve())
+    try:
+        started = _start(layout, port, host)
+    except OSError as error:
+        raise MesaformError(
+            f"the local cloud cannot write its files: {error.strerror or error}",
+            where=str(layout.root),
+            fix="free some space, or make the folder writable",
+        ) from error
+    if started is None:
+        return _join(layout, port, host)
+    try:
+        running = _wait_ready(layout, started)
+    except BaseException:  # Ctrl-C too: a daemon that nobody waits for must not stay
+        stop(layout.root)
+        raise
+    _require_account(running, layout)
+    return running
+
+
+def _start(layout: Layout, port: int | None, host: str) -> Running | None:
+    """Start the daemon's process; None if one holds the folder already."""
     layout.create()
-    lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o640)
+    lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT, SHARED_FILE_MODE)
     try:
         if not _try_lock(lock):
-            return _join(layout, port, host)
+            return None
         _require_records(layout)
         ensure_credentials(layout)
         # The lock is free, so the process that wrote these files is gone.
@@ -83,15 +104,9 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
             chosen = int(listening.getsockname()[1])
             write_atomically(layout.port, f"{chosen}\n".encode(), mode=SHARED_FILE_MODE)
             pid = _spawn(layout, listening, lock, host)
+        return Running(f"http://{host}:{chosen}", pid, started=True)
     finally:
         os.close(lock)
-    try:
-        running = _wait_ready(layout, Running(f"http://{host}:{chosen}", pid, started=True))
-    except BaseException:  # Ctrl-C too: a daemon that nobody waits for must not stay
-        stop(layout.root)
-        raise
-    _require_account(running, layout)
-    return running
 
 
 def _require_records(layout: Layout) -> None:
@@ -117,8 +132,8 @@ def _require_account(running: Running, layout: Layout) -> None:
         f"the local account cannot be read and was set aside ({', '.join(lost)}): {kept}. "
         "The local cloud runs now without it; processes and folders of machines stay",
         where=running.url,
-        fix=f"to use the record again, stop (mesaform local stop), put it back ({COMMAND} restore) "
-        f"and start the version that wrote it; to give it up, remove it ({COMMAND} remove); "
+        fix="to use the record again, stop (mesaform local stop), rename the file to what it was "
+        "(without .set-aside) and start the version that wrote it; to give it up, delete the file; "
         "to go on without it, run the same command again",
     )
 
@@ -458,7 +473,7 @@ def _not_running(layout: Layout, silent: Running | None) -> Status:
 def _sentences(layout: Layout) -> list[str]:
     return [
         f"a record of {item.place} could not be read and is {item.detail} "
-        f"({COMMAND} list, show, restore, remove)"
+        "(rename it without .set-aside to use it again, delete it to give it up)"
         for item in records_set_aside(layout)
     ]
 

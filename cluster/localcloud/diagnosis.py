@@ -3,7 +3,7 @@
 moto does not validate requests as AWS does: a missing or malformed parameter makes its code raise
 some exception. One that moto's code raised while it handled a call is therefore taken as caused by
 the call's parameters, and answered as AWS answers those. One that was raised by this package's own
-code, or for want of memory or files, is a defect of the local cloud. docs/adr/0026 has the reasons.
+code, or for want of memory or files, is a defect of the local cloud. docs/adr/0028 has the reasons.
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ POLL_S = 25.0
 CALL_TIMEOUT_S = 60.0
 UNREACHABLE_PAUSE_S = 0.2
 FAILED_CALL_PAUSE_S = 0.3
+CLEANING_INTERVAL_S = 5.0
 DEFECT_PAUSE_S = 2.0
 """The pause after an unexpected error: the log must not fill up."""
 
@@ -116,6 +117,8 @@ class Hypervisor:
         self._wake = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
+        self._ended = storage.EndedMachines(layout)
+        self._cleaned_at = 0.0
 
     async def run(self) -> None:
         """Run until SIGTERM, then end every machine.
@@ -258,8 +261,14 @@ class Hypervisor:
     def _begin_cleaning(self, group: asyncio.TaskGroup, world: World) -> None:
         if not world.is_complete:
             return
-        if garbage := storage.garbage(self._layout, world, self._processes.known()):
-            self._begin(group, "cleaning", asyncio.to_thread(storage.remove, garbage))
+        if unused := storage.unused_images(self._layout, world):
+            self._begin(group, "images", asyncio.to_thread(storage.remove, unused))
+        now = time.monotonic()
+        if now - self._cleaned_at >= CLEANING_INTERVAL_S:
+            self._cleaned_at = now
+            folders = self._ended.folders(world, self._processes.known())
+            work = asyncio.to_thread(self._ended.clean, folders, world.known, time.time())
+            self._begin(group, "cleaning", work)
 
 
 async def _main(layout: Layout, url: str) -> None:

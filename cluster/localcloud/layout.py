@@ -90,6 +90,11 @@ class Layout:
         return self.root / "machines"
 
     @property
+    def consoles(self) -> Path:
+        """The folder of the last consoles of machines that EC2 no longer lists."""
+        return self.root / "consoles"
+
+    @property
     def images(self) -> Path:
         """The folder of the images' folders."""
         return self.root / "images"

@@ -172,7 +172,11 @@ class MachineProcesses:
             stderr=console,
             start_new_session=True,
         )
-        record = boot.write_record(self._layout, instance_id, popen.pid, boots)
+        try:
+            record = boot.write_record(self._layout, instance_id, popen.pid, boots)
+        except OSError:  # a full disk: a process that no later hypervisor finds must not stay
+            popen.kill()
+            raise
         log.info(
             "machine.booted",
             instance=instance_id,

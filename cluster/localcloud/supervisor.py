@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
@@ -75,7 +76,7 @@ class Child:
         return IDLE_S if self._due_at is None else self._due_at - now
 
     def _start(self) -> None:
-        with open_log(self._logfile) as output:
+        with self._open_log() as output:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -87,6 +88,13 @@ class Child:
         self._started_at = time.monotonic()
         self._due_at = None
         log.info("child.started", name=self.name, pid=self._process.pid)
+
+    def _open_log(self) -> BinaryIO:
+        """The log; nothing where a full disk has no place for it."""
+        try:
+            return open_log(self._logfile)
+        except OSError:
+            return Path(os.devnull).open("ab")
 
     def ended(self, status: int) -> None:
         """Note that its process was reaped, and plan the next start."""

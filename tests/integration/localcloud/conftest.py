@@ -21,6 +21,8 @@ from mesaform.localcloud.operator_credentials import read_credentials
 from tests.support.ports import free_port
 
 REGION = "us-east-1"
+SIGNED_V4 = {"s3": "s3v4"}
+"""botocore presigns for S3 with version 2 by default, which S3 no longer accepts."""
 BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
 STAND_IN = f"""#!{sys.executable}
 import json, os, signal, subprocess, sys, time
@@ -69,7 +71,9 @@ class Cloud:
                 endpoint_url=self.url,
                 region_name=REGION,
                 **operator_key(self.root),
-                config=Config(retries={"total_max_attempts": 1}),
+                config=Config(
+                    retries={"total_max_attempts": 1}, signature_version=SIGNED_V4.get(service)
+                ),
             )
         return self._clients[service]
 

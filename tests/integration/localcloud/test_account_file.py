@@ -111,7 +111,7 @@ def test_a_service_without_an_attribute_that_moto_needs_is_set_aside_and_the_res
         cloud.client("ssm").get_parameter(Name="/fixture")
     (shown,) = daemon.status(root)["set_aside"]
     assert kept.name in shown
-    assert "mesaform records" in shown
+    assert "delete it to give it up" in shown
     assert "Parameter also has value" in (root / "log" / "endpoint.log").read_text()
 
 
@@ -242,7 +242,7 @@ def test_a_start_fails_once_after_an_account_was_set_aside_and_then_goes_on_empt
     text = refusal(root)
     (unreadable,) = set_aside_files(root)
     assert unreadable.name in text
-    assert "mesaform records restore" in text
+    assert "rename the file" in text
     assert "run the same command again" in text
     assert unreadable.name in daemon.status(root)["set_aside"][0]
     cloud = Cloud(root, daemon.start(root).url, 0, NETWORK)

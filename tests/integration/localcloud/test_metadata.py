@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
 import urllib.error
 import urllib.request
 from typing import Any
@@ -100,9 +102,61 @@ def test_a_token_expires(machine: Machine) -> None:
     )
 
 
-@pytest.mark.parametrize("ttl", ["0", "21601", "soon", ""])
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        "0",
+        "21601",
+        "soon",
+        "",
+        "²",
+        "9" * 400,
+        "-1",
+        "+5",
+        "1e3",
+        "1.0",
+        "NaN",
+        "0x10",
+        "1 2",
+        "5_0",
+    ],
+)
 def test_a_token_needs_a_valid_time_to_live(machine: Machine, ttl: str) -> None:
     assert machine.ask("/latest/api/token", "PUT", **{TTL: ttl})[0] == 400
+
+
+def test_paths_and_headers_that_make_no_sense_are_the_callers_error(machine: Machine) -> None:
+    token = machine.token()
+    for path in (
+        "/latest/%ff%00",
+        "/latest/meta-data/tags/instance/%0d%0a",
+        "/1.0/x",
+        "/" + "a" * 3000,
+    ):
+        assert machine.ask(path, **{TOKEN: token})[0] == 404
+    for text in ("é", "a" * 3000, "=", token[:-4] + "AAAA", ""):
+        assert machine.ask("/latest/meta-data/instance-id", **{TOKEN: text})[0] == 401
+    assert machine.ask("/latest/api/token", "POST")[0] in {404, 405}
+    assert machine.ask("/latest/api/token", "PUT", **{TTL: "5", "Host": "evil.example"})[0] == 421
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs a program as another user")
+def test_a_process_of_another_user_obtains_nothing(machine: Machine) -> None:
+    script = (
+        "import sys, urllib.request, urllib.error\n"
+        f"request = urllib.request.Request('{machine.base}/latest/api/token', method='PUT',"
+        f" headers={{'{TTL}': '60'}})\n"
+        "try:\n    urllib.request.urlopen(request, timeout=5)\n"
+        "except urllib.error.HTTPError as error:\n    print(error.code)\n"
+    )
+    as_nobody = subprocess.run(
+        ["/usr/bin/python3", "-c", script],
+        user="nobody",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert as_nobody.stdout.strip() == "403"
 
 
 def test_a_token_is_valid_for_its_own_machine_only(cloud: Cloud, machine: Machine) -> None:
