@@ -123,7 +123,7 @@ def is_valid(request: AwsRequest, signature: Signature, secret: str) -> bool:
     """Whether the holder of `secret` signed exactly this request."""
     if not _matches_payload(request, signature):
         return False
-    expected = _v4_value(request, signature, secret)
+    expected = signature_value(request, signature, secret)
     return hmac.compare_digest(expected.encode(), signature.value.encode())
 
 
@@ -135,7 +135,8 @@ def _matches_payload(request: AwsRequest, signature: Signature) -> bool:
     return stated == hashlib.sha256(request.body).hexdigest()
 
 
-def _v4_value(request: AwsRequest, signature: Signature, secret: str) -> str:
+def signature_value(request: AwsRequest, signature: Signature, secret: str) -> str:
+    """The value that the holder of `secret` would have set; the signature's own is not used."""
     scope = f"{signature.date}/{signature.region}/{signature.service}/aws4_request"
     digest = hashlib.sha256(_canonical_request(request, signature).encode()).hexdigest()
     text = f"{ALGORITHM}\n{signature.timestamp}\n{scope}\n{digest}"

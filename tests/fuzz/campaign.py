@@ -50,7 +50,6 @@ EXPECTED_5XX = (
     Expected("8080", 502, b"does not answer", "the agent behind the proxy does not answer"),
     Expected("8080", 503, b"", "the services do not lead, or their master does not answer"),
     Expected("9550", 503, b"no autoscaler leads", "no pass has been made yet"),
-    Expected("aws", 501, b"", "an action that the local cloud does not have; docs/localcloud.md"),
     Expected("aws", 503, b"RequestLimitExceeded", "a fault that a fuzzed call has switched on"),
     Expected("aws", 503, b"SlowDown", "a fault that a fuzzed call has switched on"),
 )

@@ -21,7 +21,7 @@ from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import METADATA_PORT
 from mesaform.topology.names import bucket_name, spec_parameter_name
 from tests.fuzz.scheduler import LiveScheduler
-from tests.integration.localcloud.conftest import Cloud
+from tests.integration.localcloud.conftest import Cloud, operator_key
 from tests.support.little_cluster import LittleCluster
 from tests.unit.autoscaler.builders import a_spec
 
@@ -119,8 +119,8 @@ class Subject:
             "MESAFORM_BIND": f"{host}:{port}",
             "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL": self.cloud.url,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_ACCESS_KEY_ID": operator_key(self.cloud.root)["aws_access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": operator_key(self.cloud.root)["aws_secret_access_key"],
         }
         self.cluster._start("autoscaler", ["mesaform.autoscaler"], environment)
 

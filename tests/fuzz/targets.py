@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.fuzz import (
     aws_inputs,
+    aws_signing,
     core_target,
     link_target,
     ports,
@@ -123,7 +124,11 @@ def _http(subject: Subject, port: str) -> Callable[[Request], Answer]:
         fill = placeholders.fill
         headers = tuple((name, fill(value)) for name, value in request.headers)
         path, body = fill(request.path), fill(request.body)
-        return exchange.request(replace(request, path=path, headers=headers, body=body))
+        filled = replace(request, path=path, headers=headers, body=body)
+        if port == "aws":
+            host, number = subject.addresses["aws"]
+            filled = aws_signing.signed(filled, f"{host}:{number}", subject.cloud.root)
+        return exchange.request(filled)
 
     return perform
 
@@ -133,7 +138,7 @@ def _control(subject: Subject) -> Callable[[Request], Answer]:
     perform = _http(subject, "aws")
 
     def perform_and_clear(request: Request) -> Answer:
-        answer = perform(request)
+        answer = perform(aws_signing.with_token(request, subject.cloud.root))
         if answer.status == 201:
             subject.cloud.clear_faults()
         return answer
