@@ -8,6 +8,7 @@ and the account starts with the others.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -114,8 +115,14 @@ class AccountStore:
         self.slowest_save_s = max(self.slowest_save_s, self.last_save_s)
 
     def forget_reads(self) -> None:
-        """Declare that the services used since the last save were only read."""
+        """Declare that the services used since the last save were only read.
+
+        What the first read of a region makes, such as its default VPC, is saved.
+        """
         self._used.forget()
+        if self._used.has_created:
+            with contextlib.suppress(NotStoredError):  # noted; the next read makes it again
+                self.save()
 
     def revert(self) -> None:
         """Put the services used since the last save back to their records."""

@@ -27,6 +27,11 @@ class UsedServices:
 
         AccountSpecificBackend.__getitem__ = get_and_note
 
+    @property
+    def has_created(self) -> bool:
+        """Whether a service has a new backend since the last `take`."""
+        return bool(self._created)
+
     def take(self) -> set[str]:
         """The services used since the last `take`; starts anew."""
         names = self._used | self._created

@@ -33,6 +33,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], check=True)
     try:
         cloud = start_cloud(folder / "local", "127.63.0.0/16")
+        cloud.ec2.describe_vpcs()  # makes the default VPC
         yield cloud
         (folder / "filler").unlink(missing_ok=True)
         stop_cloud(cloud)
