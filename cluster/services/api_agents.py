@@ -25,6 +25,7 @@ CACHE_TTL_S = 30.0
 TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=3.0)
 COPIED_HEADERS = ("Content-Type", "Content-Disposition")
 CHUNK_BYTES = 64 * 1024
+MAX_ERROR_BYTES = 4096
 _UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -62,7 +63,7 @@ class AgentProxy:
         ]
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
-        """Answer as the agent does.
+        """Answer as the agent does; errors have Marathon's shape.
 
         404: unknown agent. 502: the agent does not answer. 503: no leading master.
         """
@@ -77,6 +78,8 @@ class AgentProxy:
             async with self.session.get(
                 _target(request, address), timeout=TIMEOUT, allow_redirects=False
             ) as response:
+                if response.status >= 400:
+                    return await _error(response)
                 return await _copy(request, response)
         except _UNREACHABLE as error:
             self._read_at = 0.0
@@ -101,6 +104,12 @@ def _target(request: web.Request, address: str) -> URL:
     what = request.match_info.get("what")
     path = f"/files/{what}" if what else "/state"
     return URL(f"http://{address}").with_path(path).with_query(request.query)
+
+
+async def _error(response: aiohttp.ClientResponse) -> web.Response:
+    """The agent's error in Marathon's shape."""
+    text = await response.content.read(MAX_ERROR_BYTES)
+    return problem(response.status, text.decode("utf-8", "replace").strip())
 
 
 async def _copy(request: web.Request, response: aiohttp.ClientResponse) -> web.StreamResponse:

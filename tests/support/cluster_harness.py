@@ -85,6 +85,8 @@ class ClusterHarness:
 
     def mesaform(self, *arguments: str, timeout_s: float = 300, expect: int = 0) -> str:
         """Run the program to its end; returns what it printed on standard output."""
+        if arguments[0] == "down":
+            self.check_unhandled_errors()
         process = self.popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             out, err = process.communicate(timeout=timeout_s)
@@ -296,6 +298,20 @@ class ClusterHarness:
                     continue
         return pids
 
+    def check_unhandled_errors(self) -> None:
+        """Assert that no server of the cluster had an exception that no code foresaw.
+
+        The logs still tell it after the process of the metric has ended.
+        """
+        lines = [
+            f"{path.relative_to(self.folder)}: {line[:2000]}"
+            for path in self.folder.glob(".mesaform/local/**/log/*.log")
+            for line in path.read_text(errors="replace").splitlines()
+            if "unhandled_error" in line
+        ]
+        assert lines == []
+
     def end(self) -> None:
         """Leave nothing running, whatever happened before."""
         self.mesaform("local", "stop")
+        self.check_unhandled_errors()
