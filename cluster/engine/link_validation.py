@@ -52,6 +52,29 @@ TASK_STATES = frozenset(
 Problems = Iterator[str]
 
 
+class RejectedLaunch(msgspec.Struct, frozen=True):
+    """A launch that this agent cannot take. `why` is for the task's framework."""
+
+    framework_id: str
+    task_id: str
+    why: str
+
+
+class _FrameworkId(msgspec.Struct):
+    id: Id
+
+
+class _TaskId(msgspec.Struct):
+    task_id: Id
+
+
+class _LaunchIds(msgspec.Struct, tag="Launch"):
+    """The ids of a launch, whatever else is in it."""
+
+    framework: _FrameworkId
+    task: _TaskId
+
+
 def problem_of(message: link.LinkMessage) -> str | None:
     """Why the message is invalid, with the path of the value; None when it is valid."""
     checks = _CHECKS.get(type(message), _nothing)
@@ -73,6 +96,45 @@ def read_from_agent(data: bytes) -> link.FromAgent:
     if problem is not None:
         raise link.BadMessage(f"{type(message).__name__}: {problem}")
     return message
+
+
+def read_from_master(data: bytes) -> link.FromMaster | RejectedLaunch:
+    """The message of a master. A launch that is invalid still names its task.
+
+    Raises:
+        BadMessage: the bytes are no such message, or the message is invalid.
+
+    """
+    try:
+        message: link.FromMaster = link.decode_from_master(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        problem: str | None = f"not a message of a master: {error}"
+        kind = "message"
+    else:
+        problem, kind = problem_of(message), type(message).__name__
+        if problem is None:
+            return message
+    rejected = _rejected_launch(data, problem or "")
+    if rejected is None:
+        raise link.BadMessage(f"{kind}: {problem}")
+    return rejected
+
+
+def _rejected_launch(data: bytes, problem: str) -> RejectedLaunch | None:
+    """The task of an invalid launch; None for other messages, and for one with invalid ids."""
+    try:
+        launch = msgspec.msgpack.decode(data, type=_LaunchIds)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    framework_id, task_id = launch.framework.id.value, launch.task.task_id.value
+    if invalid_id(framework_id) or invalid_id(task_id):
+        return None
+    return RejectedLaunch(framework_id, task_id, problem)
+
+
+def problem_of_task(framework: FrameworkInfo, task: TaskInfo) -> str | None:
+    """Why a task cannot be launched or registered; None when it can."""
+    return problem_of(link.Launch(framework, task))
 
 
 def problem_of_agent(agent_id: str, info: AgentInfo) -> str | None:

@@ -10,13 +10,16 @@ import time
 from collections.abc import Awaitable, Callable
 
 import aiohttp
+import structlog
 
 from mesaform.engine.agent.containerizer import Containerizer
-from mesaform.engine.agent.events import HealthChecked
+from mesaform.engine.agent.events import CheckFailed, HealthChecked
 from mesaform.engine.agent.health import HealthPolicy, HealthTracker
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.engine.validation.checks import check_type
 from mesaform.mesos.messages import CommandInfo, HealthCheck
+
+log = structlog.get_logger(__name__)
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -25,9 +28,11 @@ async def watch_health(
     record: TaskRecord,
     containerizer: Containerizer,
     address: str,
-    report: Callable[[HealthChecked], None],
+    report: Callable[[HealthChecked | CheckFailed], None],
 ) -> None:
     """Check until cancelled, or until the task must be killed.
+
+    A check that cannot be carried out is reported, whatever the reason is.
 
     Args:
         record: a running task with a health check.
@@ -37,6 +42,19 @@ async def watch_health(
         report: receives the events.
 
     """
+    try:
+        await _watch(record, containerizer, address, report)
+    except Exception as error:  # the fault of one check must not end the agent
+        log.warning("health_check_failed", task=record.task_id, error=str(error))
+        report(CheckFailed(record.container_id, str(error) or type(error).__name__))
+
+
+async def _watch(
+    record: TaskRecord,
+    containerizer: Containerizer,
+    address: str,
+    report: Callable[[HealthChecked], None],
+) -> None:
     check = record.task.health_check
     if check is None:
         return
@@ -77,7 +95,10 @@ def _probe(
             return lambda: _any(hosts, lambda host: _http_answers(f"{scheme}://{host}:{rest}"))
         case "TCP" if tcp is not None:
             return lambda: _any(hosts, lambda host: _tcp_opens(host, tcp.port))
-    return lambda: containerizer.run_inside(container_id, command, timeout_s)
+        case "COMMAND" if check.command is not None:
+            return lambda: containerizer.run_inside(container_id, command, timeout_s)
+        case kind:
+            raise ValueError(f"a check of type {kind} has no field of this name")
 
 
 async def _any(hosts: list[str], ask: Callable[[str], Awaitable[bool]]) -> bool:

@@ -16,6 +16,7 @@ from mesaform.common.durations import parse_mesos_duration_s
 from mesaform.common.errors import BadInput
 from mesaform.common.resources import Range, Resources
 from mesaform.engine.agent.identity import UserPolicy
+from mesaform.engine.agent.output import OutputLimits
 from mesaform.http import HttpSettings, http_settings
 from mesaform.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Text, to_wire
 from mesaform.mesos.values import SignedScalar
@@ -30,7 +31,7 @@ _PRIVATE_PREFIXES = (
     "MESOS_",
     "LIBPROCESS_",
     "MESAFORM_LINK_PORT",
-    "MESAFORM_TASK_USER",
+    "MESAFORM_TASK_",
     "MESAFORM_ALLOW_ROOT_TASKS",
     "MESAFORM_IDENTITY_",
     PROOF_VARIABLE,
@@ -46,8 +47,9 @@ class Config:
 
     `master` is `zk://…/path`, or `host:port` of the only master. Addresses are IPv4. `gc_delay_s`
     is how long the sandbox of an ended task stays while the disk is not full (MESOS_GC_DELAY).
-    `task_environment` is what tasks inherit, `users` as whom they run. `proof_file` has the signed
-    identity of this instance, which only root reads; empty: the agent proves nothing.
+    `task_environment` is what tasks inherit, `users` as whom they run, and `output` limits what
+    they write. `proof_file` has the signed identity of this instance, which only root reads; empty:
+    the agent proves nothing.
     """
 
     master: str
@@ -62,6 +64,7 @@ class Config:
     gc_delay_s: float
     flags: Mapping[str, str]
     task_environment: Mapping[str, str]
+    output: OutputLimits
     http: HttpSettings
     users: UserPolicy = field(default_factory=UserPolicy)
     proof_file: str = ""
@@ -103,6 +106,10 @@ class Config:
             isolation=environment.get("MESOS_ISOLATION", ""),
             flags=_flags(environment),
             task_environment=_task_environment(environment),
+            output=OutputLimits.from_settings(
+                environment.get("MESAFORM_TASK_OUTPUT_SIZE", ""),
+                environment.get("MESAFORM_TASK_OUTPUT_FILES", ""),
+            ),
             http=http_settings(environment, ip, hostname),
             users=UserPolicy(
                 environment.get("MESAFORM_TASK_USER", ""),

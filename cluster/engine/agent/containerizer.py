@@ -73,6 +73,10 @@ class Containerizer(Protocol):
         """
         ...
 
+    def destroy(self, container_id: str) -> None:
+        """Kill every process of a container that has no record, and remove its files. No report."""
+        ...
+
     def forget(self, container_id: str) -> None:
         """Remove the records of an ended container. Its sandbox stays. Idempotent."""
         ...

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from mesaform.engine import link
 from mesaform.engine.agent import statuses, task_fsm
 from mesaform.engine.agent.events import (
+    CheckFailed,
     Checkpoint,
     Connected,
     Disconnected,
@@ -29,12 +30,14 @@ from mesaform.engine.agent.events import (
     Send,
     StartContainer,
     Started,
+    TaskLost,
     Tick,
 )
 from mesaform.engine.agent.streams import UpdateStreams
 from mesaform.engine.agent.task_fsm import Stimulus
 from mesaform.engine.agent.tasks import AgentMeta, Draining, SavedTask, TaskKey, TaskRecord
 from mesaform.engine.agent.validation import why_not_runnable
+from mesaform.engine.link_validation import RejectedLaunch
 from mesaform.mesos.messages import Id, TaskStatus, ident
 
 
@@ -87,6 +90,8 @@ class AgentCore:
             Disconnected: self._on_disconnected,
             Tick: self._on_tick,
             KillAll: self._on_kill_all,
+            RejectedLaunch: self._on_rejected_launch,
+            TaskLost: self._on_task_lost,
         }
         #: The handler of each container event; it also takes the live task's record. Constant.
         self.container_handlers: dict[type, _Handler] = {
@@ -95,6 +100,7 @@ class AgentCore:
             Exited: self._on_exited,
             LaunchFailed: self._on_launch_failed,
             HealthChecked: self._on_health,
+            CheckFailed: self._on_check_failed,
         }
 
     def restore(self, saved: Iterable[SavedTask]) -> None:
@@ -141,8 +147,35 @@ class AgentCore:
         elif kind in self.handlers:
             self.handlers[kind](event)
         else:
-            raise TypeError(f"the agent's core has no handler for {event!r}")
+            raise TypeError(f"the agent's core has no handler for {kind.__name__}")
         return self._effects
+
+    def fail_task(self, event: Event, why: str, now: float) -> list[Effect]:
+        """End the task of an event that met an unexpected exception.
+
+        Its container is killed at once, and its framework gets TASK_FAILED with the reason.
+        """
+        self._now = now
+        self._effects = []
+        record = self._record_of(event)
+        if record is not None and not record.is_over:
+            self._fault(record, why)
+        return self._effects
+
+    def _record_of(self, event: Event) -> TaskRecord | None:
+        if type(event) in self.container_handlers:
+            return self._by_container.get(getattr(event, "container_id", ""))
+        if isinstance(event, link.Launch):
+            framework_id = event.framework.id.value if event.framework.id else ""
+            return self.tasks.get((framework_id, event.task.task_id.value))
+        if isinstance(event, link.Kill):
+            return self.tasks.get((event.framework_id, event.task_id))
+        return None
+
+    def _fault(self, record: TaskRecord, why: str) -> None:
+        self._effects.append(KillContainer(record.container_id, 0.0))
+        note = _Note(why, statuses.CHECK_FAILED, statuses.BY_AGENT)
+        self._advance(record, Stimulus.FAULT, note)
 
     def _handle_container(self, event: Event, handler: _Handler) -> None:
         """Handle an event of a live task. Reports after its end are ignored."""
@@ -217,6 +250,18 @@ class AgentCore:
         else:
             self._kill(record, record.own_grace_s if kill.grace_s is None else kill.grace_s)
 
+    def _on_rejected_launch(self, launch: RejectedLaunch) -> None:
+        """Answer a launch that the agent cannot take with TASK_ERROR, as Mesos does."""
+        key = (launch.framework_id, launch.task_id)
+        if key not in self.tasks:
+            self._report_without_record(key, "TASK_ERROR", statuses.TASK_INVALID, launch.why)
+
+    def _on_task_lost(self, lost: TaskLost) -> None:
+        """Report a task whose record cannot be read. Its framework's capabilities are unknown."""
+        key = (lost.framework_id, lost.task_id)
+        if key not in self.tasks:
+            self._report_without_record(key, "TASK_FAILED", statuses.RUNNER_LOST, lost.why)
+
     def _report_unknown(self, kill: link.Kill) -> None:
         """Report a task that the master knows and the agent does not: its launch was lost."""
         framework = next(
@@ -228,17 +273,25 @@ class AgentCore:
             None,
         )
         is_aware = framework is not None and statuses.is_partition_aware(framework)
+        self._report_without_record(
+            (kill.framework_id, kill.task_id),
+            "TASK_GONE" if is_aware else "TASK_LOST",
+            statuses.TASK_UNKNOWN,
+            "A kill was requested for a task that this agent does not know",
+        )
+
+    def _report_without_record(self, key: TaskKey, state: str, reason: str, message: str) -> None:
+        """Report the end of a task that has no record here. It is repeated in this run only."""
         status = TaskStatus(
-            task_id=ident(kill.task_id),
-            state="TASK_GONE" if is_aware else "TASK_LOST",
-            message="A kill was requested for a task that this agent does not know",
+            task_id=ident(key[1]),
+            state=state,
+            message=message,
             source=statuses.BY_AGENT,
-            reason=statuses.TASK_UNKNOWN,
+            reason=reason,
             agent_id=self._agent_id(),
             timestamp=self._now,
             uuid=self._new_uuid(),
         )
-        key = (kill.framework_id, kill.task_id)
         if not self._streams.pending(key):
             self._send((key, status) for status in self._streams.add(key, status, self._now))
 
@@ -294,6 +347,9 @@ class AgentCore:
             record.is_unhealthy = True
             self._kill(record, record.own_grace_s)
 
+    def _on_check_failed(self, record: TaskRecord, event: CheckFailed) -> None:
+        self._fault(record, f"The health check cannot be carried out: {event.why}")
+
     # --- operations on tasks
 
     def _kill(self, record: TaskRecord, grace_s: float) -> None:
@@ -302,6 +358,8 @@ class AgentCore:
         record.kill_grace_s = (
             grace_s if record.kill_grace_s is None else min(grace_s, record.kill_grace_s)
         )
+        # First of all: a kill must not depend on what is written before it.
+        self._effects.append(KillContainer(record.container_id, record.kill_grace_s))
         if record.state == task_fsm.STAGING:
             note = _Note(
                 "A kill was requested before the task was started",
@@ -311,7 +369,6 @@ class AgentCore:
             self._advance(record, Stimulus.KILL, note)
         else:
             self._advance(record, Stimulus.KILL)
-        self._effects.append(KillContainer(record.container_id, record.kill_grace_s))
 
     def _abandon(self, records: Iterable[TaskRecord]) -> None:
         """Kill tasks whose updates are not acknowledged."""

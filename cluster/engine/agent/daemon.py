@@ -10,15 +10,17 @@ import sys
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from logging import INFO, getLevelNamesMapping
 
 import structlog
 
+from mesaform.common.backoff import Backoff
 from mesaform.common.errors import Exit, MesaformError
 from mesaform.common.logs import configure_logging
 from mesaform.engine import link
 from mesaform.engine.agent.cgroups import detect
+from mesaform.engine.agent.checkpoints import Checkpoints
 from mesaform.engine.agent.checks import watch_health
 from mesaform.engine.agent.config import MESOS_VERSION, Config
 from mesaform.engine.agent.containerizer import Containerizer, ContainerSpec
@@ -33,23 +35,31 @@ from mesaform.engine.agent.events import (
     Forget,
     KillAll,
     KillContainer,
+    LaunchFailed,
     Ran,
     SaveMeta,
     Send,
     StartContainer,
+    TaskLost,
     Tick,
 )
 from mesaform.engine.agent.gc import collect_repeatedly, touch
 from mesaform.engine.agent.layout import Layout
-from mesaform.engine.agent.posix import PosixContainerizer
+from mesaform.engine.agent.posix import PosixContainerizer, TaskSettings
 from mesaform.engine.agent.proof import current_proof
-from mesaform.engine.agent.tasks import TaskRecord
-from mesaform.engine.agent.uplink import Uplink
+from mesaform.engine.agent.tasks import SavedTask, TaskRecord
+from mesaform.engine.agent.uplink import FromMaster, Uplink
 from mesaform.engine.agent.views import Snapshot
 from mesaform.engine.agent.web import serve
+from mesaform.engine.link_validation import problem_of_task
+from mesaform.http import UNHANDLED
 
 log = structlog.get_logger(__name__)
 
+FAULTS = "agent"
+"""Label of `mesaform_unhandled_errors_total` for faults outside the HTTP port."""
+RESTART = Backoff(first_s=0.5, cap_s=30.0)
+"""Pauses before a part of the agent starts again after a fault."""
 ACKNOWLEDGE_TIMEOUT_S = 4.0
 """Seconds for which an agent that shuts down waits for acknowledgements of its last updates."""
 
@@ -66,6 +76,7 @@ class Agent:
         self.started_at = time.time()
         self.layout = Layout(config.work_dir)
         self.layout.lock()
+        self.checkpoints = Checkpoints(self.layout)
         self.core = AgentCore(config.ip, lambda: uuid.uuid4().bytes, self.layout.load_meta())
         self.uplink = Uplink(
             config, self._registration, self._on_master, lambda: self.dispatch(Disconnected())
@@ -94,8 +105,7 @@ class Agent:
             self.dispatch,
             self._spawn,
             limiter,
-            config.task_environment,
-            config.users,
+            TaskSettings(config.task_environment, config.users, config.output),
         )
 
     def now(self) -> float:
@@ -119,7 +129,25 @@ class Agent:
                 )
                 for record in records
             },
+            own_state={
+                "records_set_aside": [
+                    {"id": entry.id, "place": entry.place, "detail": entry.detail}
+                    for entry in self.layout.set_aside()
+                ],
+                "rejected_by_master": self.uplink.rejected,
+                "unwritten_checkpoints": self.checkpoints.unwritten,
+            },
         )
+
+    def own_metrics(self) -> dict[str, float]:
+        """Metrics that Apache Mesos does not have."""
+        values = {
+            "mesaform/unwritten_checkpoints": float(self.checkpoints.unwritten),
+            "mesaform/messages_ignored": float(self.uplink.ignored),
+        }
+        for kind, count in self.layout.records.counts.items():
+            values[f"mesaform/records_set_aside/{kind.replace('-', '_')}"] = float(count)
+        return values
 
     async def run(self) -> Exit:
         """Run until a signal or a refusal. After SIGTERM and SIGINT the tasks continue."""
@@ -132,19 +160,24 @@ class Agent:
             async with serve(self) as self.http_port, asyncio.TaskGroup() as group:
                 self._group = group
                 self._recover()
-                group.create_task(self.uplink.run(), name="uplink")
-                group.create_task(self._tick(), name="ticker")
-                group.create_task(
-                    collect_repeatedly(
-                        self.layout.sandboxes, self.config.gc_delay_s, self._containers
-                    ),
-                    name="sandbox gc",
-                )
+                for name, work in self._parts().items():
+                    group.create_task(self._repeated(work, name), name=name)
                 group.create_task(self._shut_down(), name="shutdown")
                 group.create_task(_stop_after(stopping), name="signals")
         except* Stop:
             pass
         return Exit.FAILED if self._refused else Exit.OK
+
+    def _parts(self) -> dict[str, Callable[[], Coroutine[object, None, None]]]:
+        """What runs as long as the agent, by name."""
+        return {
+            "uplink": self.uplink.run,
+            "ticker": self._tick,
+            "checkpoints": self.checkpoints.retry,
+            "sandbox gc": lambda: collect_repeatedly(
+                self.layout.sandboxes, self.config.gc_delay_s, self._containers
+            ),
+        }
 
     def dispatch(self, event: Event) -> None:
         """Feed the core. An event that occurs while effects are carried out is queued."""
@@ -161,24 +194,53 @@ class Agent:
         self._progress.set()
 
     def _handle(self, event: Event) -> None:
+        """Feed the core. A fault ends the task of the event, and nothing else."""
         try:
-            for effect in self.core.handle(event, self.now()):
-                self._perform(effect)
+            self._carry_out(self.core.handle(event, self.now()))
             self._follow_health(event)
-        except Exception:  # a fault of one task must not end the agent
-            log.exception("event_failed", failed_event=repr(event))
+        except Exception as error:
+            self._log_fault(type(event).__name__, error)
+            kind, cause = type(event).__name__, f"{type(error).__name__}: {error}"
+            why = f"The agent failed to handle {kind} of the task: {cause:.200}"
+            try:
+                self._carry_out(self.core.fail_task(event, why, self.now()))
+            except Exception as second:
+                self._log_fault("fail_task", second)
+
+    def _log_fault(self, kind: str, error: Exception) -> None:
+        """Log a fault without the event, which may have variables of a task's environment."""
+        UNHANDLED.add(FAULTS)
+        log.error("event_failed", kind=kind, exc_info=error)
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        """Carry out effects in their order.
+
+        A launch whose checkpoint cannot be written fails, because a crash would lose its task.
+        """
+        unwritten: dict[str, str] = {}
+        for effect in effects:
+            if isinstance(effect, Checkpoint):
+                record = effect.saved.record
+                unwritten[record.container_id] = self.checkpoints.save_task(effect.saved)
+                self._count(record)
+            elif isinstance(effect, StartContainer):
+                self._start(effect.record, unwritten.get(effect.record.container_id, ""))
+            else:
+                self._perform(effect)
+
+    def _start(self, record: TaskRecord, unwritten: str) -> None:
+        if unwritten:
+            why = f"the task's checkpoint cannot be written: {unwritten}"
+            self.dispatch(LaunchFailed(record.container_id, why))
+        else:
+            self.containerizer.launch(ContainerSpec.of(record))
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Checkpoint():
-                self.layout.save_task(effect.saved)
-                self._count(effect.saved.record)
             case SaveMeta():
-                self.layout.save_meta(effect.meta)
+                self.checkpoints.save_meta(effect.meta)
             case Send():
                 self.uplink.send(effect.update)
-            case StartContainer():
-                self.containerizer.launch(ContainerSpec.of(effect.record))
             case KillContainer():
                 self._stop_check(effect.container_id)
                 self.containerizer.kill(effect.container_id, effect.grace_s)
@@ -187,7 +249,7 @@ class Agent:
 
     def _forget(self, record: TaskRecord) -> None:
         container_id = record.container_id
-        self.layout.remove_task(container_id)
+        self.checkpoints.remove_task(container_id)
         self.containerizer.forget(container_id)
         touch(self.layout.sandbox(*record.key, container_id))
         self._counted.discard(container_id)
@@ -223,18 +285,45 @@ class Agent:
             check.cancel()
 
     def _recover(self) -> None:
-        self.core.restore(self.layout.load_tasks())
+        """Take over the tasks of the last run. What cannot be taken over is killed and reported."""
+        saved, unreadable = self.layout.load_tasks()
+        taken = [entry for entry in saved if self._is_restorable(entry, unreadable)]
+        self.core.restore(taken)
         known = {record.container_id for record in self.core.tasks.values()}
         for container_id in self.layout.containers():
             if container_id not in known:
-                self.containerizer.forget(container_id)
+                self._destroy(container_id, unreadable.get(container_id))
         for record in list(self.core.tasks.values()):
             if not record.is_over:
-                self.containerizer.recover(ContainerSpec.of(record))
-                if record.kill_grace_s is not None:
-                    self.containerizer.kill(record.container_id, record.kill_grace_s)
+                self._adopt(record)
         if known:
             log.info("tasks_recovered", count=len(known))
+
+    def _is_restorable(self, entry: SavedTask, unreadable: dict[str, str]) -> bool:
+        """Whether a record can be handled; one that cannot is set aside."""
+        problem = problem_of_task(entry.record.framework, entry.record.task)
+        if problem is not None:
+            unreadable[entry.record.container_id] = problem
+            self.layout.set_task_aside(entry.record.container_id, problem)
+        return problem is None
+
+    def _destroy(self, container_id: str, why: str | None) -> None:
+        """Kill a container without a record, and report its task if the record was unreadable."""
+        self.containerizer.destroy(container_id)
+        ids = self.layout.task_of(container_id) if why is not None else None
+        if ids is not None:
+            self.dispatch(TaskLost(*ids, f"The task's checkpoint could not be read: {why}"))
+
+    def _adopt(self, record: TaskRecord) -> None:
+        try:
+            self.containerizer.recover(ContainerSpec.of(record))
+        except Exception as error:
+            self._log_fault("recover", error)
+            self.containerizer.destroy(record.container_id)
+            self.dispatch(Exited(record.container_id, None))
+            return
+        if record.kill_grace_s is not None:
+            self.containerizer.kill(record.container_id, record.kill_grace_s)
 
     def _registration(self) -> link.Register:
         return link.Register(
@@ -246,7 +335,7 @@ class Agent:
             identity=current_proof(self.config.proof_file),
         )
 
-    def _on_master(self, message: link.FromMaster) -> None:
+    def _on_master(self, message: FromMaster) -> None:
         match message:
             case link.Registered():
                 log.info("registered", agent=message.agent_id)
@@ -299,7 +388,21 @@ class Agent:
         if self._group is None:
             work.close()
             raise RuntimeError("the agent is not running")
-        return self._group.create_task(work, name=name)
+        return self._group.create_task(self._contained(work, name), name=name)
+
+    async def _contained(self, work: Coroutine[object, None, None], name: str) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._log_fault(name, error)
+
+    async def _repeated(self, work: Callable[[], Coroutine[object, None, None]], name: str) -> None:
+        """Start a part of the agent again after a fault."""
+        failures = 0
+        while True:
+            await self._contained(work(), name)
+            failures += 1
+            await asyncio.sleep(RESTART.delay_s(failures))
 
 
 async def _stop_after(signalled: asyncio.Event) -> None:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from mesaform.engine import link
 from mesaform.engine.agent.tasks import AgentMeta, SavedTask, TaskRecord
+from mesaform.engine.link_validation import RejectedLaunch
 
 # --- events
 
@@ -57,6 +58,23 @@ class HealthChecked:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckFailed:
+    """A health check cannot be carried out; its task cannot go on without it."""
+
+    container_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLost:
+    """A task of the last run whose record cannot be read. Its processes are killed."""
+
+    framework_id: str
+    task_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """The agent is registered with the leading master, as `agent_id`."""
 
@@ -83,11 +101,20 @@ class KillAll:
     is_refused: bool
 
 
-ContainerEvent: TypeAlias = Started | Ran | Exited | LaunchFailed | HealthChecked
+ContainerEvent: TypeAlias = Started | Ran | Exited | LaunchFailed | HealthChecked | CheckFailed
 LinkEvent: TypeAlias = (
     link.Launch | link.Kill | link.Acknowledge | link.Drain | link.Undrain | link.ShutdownFramework
 )
-Event: TypeAlias = ContainerEvent | LinkEvent | Connected | Disconnected | Tick | KillAll
+Event: TypeAlias = (
+    ContainerEvent
+    | LinkEvent
+    | RejectedLaunch
+    | TaskLost
+    | Connected
+    | Disconnected
+    | Tick
+    | KillAll
+)
 
 # --- effects
 
@@ -101,14 +128,17 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Make the task durable before the next effect."""
+    """Make the task durable before the next effect.
+
+    On a full disk it is kept in memory and written later. A launch fails instead.
+    """
 
     saved: SavedTask
 
 
 @dataclass(frozen=True, slots=True)
 class SaveMeta:
-    """Make the agent's own record durable before the next effect."""
+    """Make the agent's own record durable before the next effect, or later on a full disk."""
 
     meta: AgentMeta
 

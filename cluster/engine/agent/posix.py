@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -26,18 +26,38 @@ from mesaform.engine.agent.events import ContainerEvent, Exited, LaunchFailed, R
 from mesaform.engine.agent.fetcher import FetchFailed, fetch
 from mesaform.engine.agent.identity import Identity, ProcessUser, UnknownUser, UserPolicy
 from mesaform.engine.agent.layout import Layout
+from mesaform.engine.agent.output import OutputLimits
 from mesaform.mesos.messages import CommandInfo
 
 log = structlog.get_logger(__name__)
 
 RUNNER = Path(__file__).with_name("runner.py")
 INTERPRETER_OPTIONS = ("-I", "-S")  # no environment, no site-packages: the runner needs neither
-SANDBOX_MODE = 0o750
+SANDBOX_MODE = 0o750  # as Mesos' (slave/paths.cpp)
+OUTPUT_MODE = 0o640
 KILL_STRAYS_ROUNDS = 20
 """Rounds of killing processes that fork meanwhile; each round takes milliseconds."""
 _CGROUP_RETRY_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
+
+class NotStarted(Exception):
+    """A runner could not start its task. The text says why."""
+
+
 Spawn = Callable[[Coroutine[object, None, None], str], "asyncio.Task[None]"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """What every task starts with.
+
+    `environment` is what tasks inherit; their own variables have precedence. `users` is as whom
+    they run. `output` limits what they write.
+    """
+
+    environment: Mapping[str, str]
+    users: UserPolicy = field(default_factory=UserPolicy)
+    output: OutputLimits = field(default_factory=OutputLimits)
 
 
 @dataclass(slots=True)
@@ -62,8 +82,7 @@ class PosixContainerizer:
         report: receives the containers' events.
         spawn: starts a named task in the agent's task group.
         limiter: limits containers, where the machine allows it.
-        environment: what tasks inherit; their own variables have precedence.
-        users: as whom tasks run.
+        settings: what tasks start with.
 
     """
 
@@ -73,15 +92,16 @@ class PosixContainerizer:
         report: Callable[[ContainerEvent], None],
         spawn: Spawn,
         limiter: Limiter,
-        environment: Mapping[str, str],
-        users: UserPolicy | None = None,
+        settings: TaskSettings,
     ) -> None:
-        self._users = users or UserPolicy()
+        self._users = settings.users
         self._layout = layout
         self._report = report
         self._spawn = spawn
         self._limiter = limiter
-        self._environment = environment
+        self._environment = settings.environment
+        self._output = settings.output
+        self._runner = layout.compiled(RUNNER)
         self._containers: dict[str, _Container] = {}
 
     def launch(self, spec: ContainerSpec) -> None:
@@ -120,6 +140,23 @@ class PosixContainerizer:
             if container.timer is not None:
                 container.timer.cancel()
             container.timer = loop.call_at(kill_at, self._signal, container, signal.SIGUSR1)
+
+    def destroy(self, container_id: str) -> None:
+        self._spawn(self._destroy(container_id), f"end of {container_id}")
+
+    async def _destroy(self, container_id: str) -> None:
+        """End a container of which only its files are known."""
+        mark = self._layout.runner_mark(container_id)
+        pidfd = -1 if mark is None else _open_runner(*mark)
+        if pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
+                await _readable(pidfd)
+            finally:
+                os.close(pidfd)
+        _kill_strays(container_id)
+        await self._remove_groups(container_id)
+        self.forget(container_id)
 
     def forget(self, container_id: str) -> None:
         self._containers.pop(container_id, None)
@@ -182,7 +219,7 @@ class PosixContainerizer:
         except asyncio.CancelledError:
             if not container.is_given_up:
                 raise  # the agent ends, and the task continues
-            await self._remove_groups(container)
+            await self._remove_groups(container.spec.container_id)
         except Exception as error:  # a fault of one container must not end the agent
             await self._give_up(container, error)
         finally:
@@ -190,14 +227,14 @@ class PosixContainerizer:
 
     async def _give_up(self, container: _Container, error: Exception) -> None:
         container_id = container.spec.container_id
-        is_expected = isinstance(error, (OSError, ValueError, FetchFailed, UnknownUser))
+        is_expected = isinstance(error, (OSError, ValueError, FetchFailed, UnknownUser, NotStarted))
         log.warning(
             "container_failed", container=container_id, error=str(error), exc_info=not is_expected
         )
         self._signal(container, signal.SIGUSR1)
         container.is_over = True
-        await self._remove_groups(container)
-        if container.runner_pid:
+        await self._remove_groups(container.spec.container_id)
+        if container.runner_pid and not isinstance(error, NotStarted):
             self._report(Exited(container_id, self._layout.exit_status(container_id)))
         else:
             self._report(LaunchFailed(container_id, str(error)))
@@ -209,7 +246,7 @@ class PosixContainerizer:
         sandbox.mkdir(parents=True, exist_ok=True)
         sandbox.chmod(SANDBOX_MODE)
         for name in ("stdout", "stderr"):
-            (sandbox / name).touch()
+            (sandbox / name).touch(mode=OUTPUT_MODE)
         if identity is not None:
             identity.own(sandbox)
         for uri in spec.command.uris:
@@ -233,6 +270,7 @@ class PosixContainerizer:
             "keep" if "LC_CTYPE" in environment else "unset",
             identity.argument if identity else "",
             ":".join(groups),
+            self._output.limits_for(environment),
             program,
             *argv,
         )
@@ -240,7 +278,7 @@ class PosixContainerizer:
             with (sandbox / "stdout").open("ab") as out, (sandbox / "stderr").open("ab") as err:
                 # This blocks the event loop: a runner's fork and exec take about 2 ms.
                 container.process = subprocess.Popen(  # noqa: ASYNC220
-                    [sys.executable, *INTERPRETER_OPTIONS, str(RUNNER), *arguments],
+                    [sys.executable, *INTERPRETER_OPTIONS, str(self._runner), *arguments],
                     cwd=sandbox,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -255,7 +293,10 @@ class PosixContainerizer:
             container.pidfd = os.pidfd_open(container.runner_pid)
             self._report(Started(spec.container_id, container.runner_pid))
             await _readable(started_read)
-            if os.read(started_read, 64):
+            line = os.read(started_read, 256)
+            if line.startswith(b"!"):
+                raise NotStarted(line[1:].decode("utf-8", "replace").strip())
+            if line:
                 self._report(Ran(spec.container_id))
         finally:
             os.close(started_read)
@@ -266,47 +307,26 @@ class PosixContainerizer:
         """Watch a runner of the agent's last run, unless another process has its pid."""
         container.runner_pid = pid
         self._report(Started(container.spec.container_id, pid))
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        # Read after the pidfd is open, so that both name the same process.
-        if boot_id != proc.boot_id() or not proc.is_alive(pid, start_time):
-            os.close(pidfd)
-            return
-        container.pidfd = pidfd
-        self._report(Ran(container.spec.container_id))
+        container.pidfd = _open_runner(pid, start_time, boot_id)
+        if container.pidfd >= 0:
+            self._report(Ran(container.spec.container_id))
 
     async def _end(self, container: _Container) -> None:
         container.is_over = True
         spec = container.spec
         wait_status = self._layout.exit_status(spec.container_id)
         if wait_status is None or container.was_entered:
-            self._kill_strays(container)
+            _kill_strays(spec.container_id)
         over_limit = self._limiter.over_limit(spec.container_id) if wait_status != 0 else ""
-        await self._remove_groups(container)
+        await self._remove_groups(container.spec.container_id)
         self._report(Exited(spec.container_id, wait_status, over_limit))
 
-    def _kill_strays(self, container: _Container) -> None:
-        """Kill processes of the container that are not below its runner.
-
-        A health check may have left them, or their runner was killed.
-        """
-        entry = f"MESOS_CONTAINER_ID={container.spec.container_id}"
-        for _ in range(KILL_STRAYS_ROUNDS):
-            strays = proc.pids_with_environment(entry)
-            for pid in strays:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            if not strays:
-                return
-
-    async def _remove_groups(self, container: _Container) -> None:
+    async def _remove_groups(self, container_id: str) -> None:
         for wait_s in _CGROUP_RETRY_S:
-            if self._limiter.remove(container.spec.container_id):
+            if self._limiter.remove(container_id):
                 return
             await asyncio.sleep(wait_s)
-        log.warning("cgroups_not_removed", container=container.spec.container_id)
+        log.warning("cgroups_not_removed", container=container_id)
 
     def _release(self, container: _Container) -> None:
         if container.timer is not None:
@@ -338,6 +358,34 @@ class PosixContainerizer:
             "MESOS_CONTAINER_ID": spec.container_id,
             **_variables(spec.command),
         }
+
+
+def _open_runner(pid: int, start_time: int, boot_id: str) -> int:
+    """A pidfd of a runner; -1 when it has ended, also when another process has its pid."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (ProcessLookupError, OverflowError, ValueError):
+        return -1
+    # Read after the pidfd is open, so that both name the same process.
+    if boot_id == proc.boot_id() and proc.is_alive(pid, start_time):
+        return pidfd
+    os.close(pidfd)
+    return -1
+
+
+def _kill_strays(container_id: str) -> None:
+    """Kill processes of the container that are not below its runner.
+
+    A health check may have left them, or their runner was killed.
+    """
+    entry = f"MESOS_CONTAINER_ID={container_id}"
+    for _ in range(KILL_STRAYS_ROUNDS):
+        strays = proc.pids_with_environment(entry)
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not strays:
+            return
 
 
 def _variables(command: CommandInfo) -> dict[str, str]:

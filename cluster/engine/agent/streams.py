@@ -65,7 +65,7 @@ class UpdateStreams(Generic[Key]):
 
         """
         if status.uuid is None:
-            raise ValueError(f"an update without a uuid cannot be acknowledged: {status}")
+            raise ValueError(f"an update of {status.state} without a uuid cannot be acknowledged")
         stream = self._streams.setdefault(key, _Stream())
         if status.uuid in stream.seen:
             return []

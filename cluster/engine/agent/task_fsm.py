@@ -33,6 +33,7 @@ class Stimulus(StrEnum):
     NOT_LAUNCHED = "not launched"  # its sandbox, files or runner could not be created
     REJECTED = "rejected"  # this agent can never run it
     DROPPED = "dropped"  # this agent takes no tasks now
+    FAULT = "fault"  # the agent failed to handle an event of it
 
 
 TASKS: TransitionTable[str, Stimulus] = TransitionTable(
@@ -43,6 +44,10 @@ TASKS: TransitionTable[str, Stimulus] = TransitionTable(
         (STAGING, Stimulus.NOT_LAUNCHED): FAILED,
         (STAGING, Stimulus.REJECTED): ERROR,
         (STAGING, Stimulus.DROPPED): DROPPED,
+        (STAGING, Stimulus.FAULT): FAILED,
+        (STARTING, Stimulus.FAULT): FAILED,
+        (RUNNING, Stimulus.FAULT): FAILED,
+        (KILLING, Stimulus.FAULT): KILLED,
         (STARTING, Stimulus.STARTED): STARTING,  # launched again after the agent crashed
         (STARTING, Stimulus.RAN): RUNNING,
         (STARTING, Stimulus.KILL): KILLING,

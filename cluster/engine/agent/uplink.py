@@ -11,13 +11,16 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import grpc
 import grpc.aio
 import structlog
 
 from mesaform.common.backoff import Backoff
 from mesaform.engine import link
 from mesaform.engine.agent.config import Config
+from mesaform.engine.link_validation import RejectedLaunch, read_from_master
 from mesaform.zookeeper.election import watch_leader
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
@@ -26,6 +29,9 @@ log = structlog.get_logger(__name__)
 ANSWER_TIMEOUT_S = 10.0
 RECONNECT = Backoff(first_s=0.1, cap_s=3.0, jitter=0.5)
 """Pauses between connections. Short: tasks cannot be launched here in the meantime."""
+RECONNECT_REJECTED = Backoff(first_s=1.0, cap_s=60.0, jitter=0.5)
+"""Pauses after a rejection: the same message is rejected again."""
+FromMaster: TypeAlias = link.FromMaster | RejectedLaunch
 MISSED_PINGS = 5  # as many as make the agent unreachable to the master
 
 
@@ -56,7 +62,7 @@ class Uplink:
         self,
         config: Config,
         register: Callable[[], link.Register],
-        on_message: Callable[[link.FromMaster], None],
+        on_message: Callable[[FromMaster], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._config = config
@@ -67,6 +73,10 @@ class Uplink:
         self._moved = asyncio.Event()
         self.leader: Leader | None = None
         self.is_registered = False
+        #: Why the master rejected what the agent sent last; empty while it is registered.
+        self.rejected = ""
+        #: Invalid messages of masters.
+        self.ignored = 0
 
     def send(self, message: link.FromAgent) -> None:
         """Queue a message on the stream that is up. Without one the message is dropped."""
@@ -103,7 +113,8 @@ class Uplink:
             if leader is not None:
                 was_registered = await self._connect_until_moved(leader)
                 failures = 1 if was_registered else failures + 1
-            pause_s = RECONNECT.delay_s(failures, random.random())  # noqa: S311
+            policy = RECONNECT_REJECTED if self.rejected else RECONNECT
+            pause_s = policy.delay_s(failures, random.random())  # noqa: S311
             try:
                 async with asyncio.timeout(None if leader is None else pause_s):
                     await self._moved.wait()
@@ -129,9 +140,19 @@ class Uplink:
             was_up, self.is_registered = self.is_registered, False
             if was_up:
                 self._on_lost()
-        if isinstance(results[0], Exception):
-            log.info("link_ended", master=leader.target, error=_describe(results[0]))
+        self._log_end(leader, results[0])
         return was_up
+
+    def _log_end(self, leader: Leader, end: object) -> None:
+        if not isinstance(end, Exception):
+            return
+        error = _describe(end)
+        if _is_rejection(end):
+            if error != self.rejected:
+                log.error("rejected_by_master", master=leader.target, error=error)
+            self.rejected = error
+        else:
+            log.info("link_ended", master=leader.target, error=error)
 
     async def _serve(self, leader: Leader) -> None:
         outgoing = self._outgoing = asyncio.Queue()
@@ -139,12 +160,11 @@ class Uplink:
             call = channel.stream_stream(
                 link.METHOD,
                 request_serializer=link.encode,
-                response_deserializer=link.decode_from_master,
+                response_deserializer=None,
             )()
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await call.write(self._register())
-                answer = await call.read()
-            self._take(answer)
+                answer = self._take(await call.read())
             silence_s = (
                 MISSED_PINGS * answer.ping_interval_s
                 if isinstance(answer, link.Registered)
@@ -154,18 +174,31 @@ class Uplink:
             try:
                 while True:
                     async with asyncio.timeout(silence_s):
-                        message = await call.read()
-                    self._take(message)
+                        data = await call.read()
+                    self._take(data)
             finally:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
 
-    def _take(self, message: object) -> None:
-        if message is grpc.aio.EOF:
+    def _take(self, data: bytes | object) -> FromMaster | None:
+        """Handle one message. One that is invalid is logged, counted and ignored.
+
+        Raises:
+            LinkBroken: the stream has ended.
+
+        """
+        if not isinstance(data, bytes):
             raise LinkBroken("the master closed the stream")
+        try:
+            message = read_from_master(data)
+        except link.BadMessage as error:
+            self.ignored += 1
+            log.warning("message_ignored", error=str(error), count=self.ignored)
+            return None
         if isinstance(message, link.Registered):
-            self.is_registered = True
-        self._on_message(message)  # type: ignore[arg-type]
+            self.is_registered, self.rejected = True, ""
+        self._on_message(message)
+        return message
 
 
 async def _write_all(
@@ -214,9 +247,15 @@ def _leader_from(payload: bytes | None, link_port: int) -> Leader | None:
             f"{address['ip']}:{link_port}",
             address.get("hostname") or info.get("hostname") or address["ip"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         log.warning("master_info_unreadable", error=repr(error), payload=repr(payload[:500]))
         return None
+
+
+def _is_rejection(error: Exception) -> bool:
+    return (
+        isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    )
 
 
 def _describe(error: Exception) -> str:

@@ -41,7 +41,8 @@ VERSION_INFO: Document = {
 class Snapshot:
     """An agent at one moment.
 
-    `port` is that of its HTTP server. `sandboxes` has the folder of each container.
+    `port` is that of its HTTP server. `sandboxes` has the folder of each container. `own_state` is
+    what Apache Mesos' agent does not show.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Snapshot:
     started_at: float
     tasks: list[TaskRecord]
     sandboxes: Mapping[str, str]
+    own_state: Document
 
     @property
     def used(self) -> Resources:
@@ -110,6 +112,7 @@ def state_json(snapshot: Snapshot) -> Document:
             for framework, records in by_framework(snapshot.tasks)
         ],
         "completed_frameworks": [],
+        "mesaform": snapshot.own_state,
     }
     return state
 

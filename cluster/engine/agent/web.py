@@ -48,6 +48,10 @@ class Served(Protocol):
         """The agent at this moment."""
         ...
 
+    def own_metrics(self) -> dict[str, float]:
+        """Metrics that Apache Mesos does not have."""
+        ...
+
 
 @contextlib.asynccontextmanager
 async def serve(agent: Served) -> AsyncIterator[int]:
@@ -175,7 +179,7 @@ class Endpoints:
         metrics = views.metrics_json(
             agent.snapshot(), agent.counters, registered=agent.uplink.is_registered, now=time.time()
         )
-        return metrics | UNHANDLED.snapshot()
+        return metrics | UNHANDLED.snapshot() | agent.own_metrics()
 
     def _usage(self) -> list[tuple[TaskRecord, Usage]]:
         usage = self.agent.containerizer.usage()

@@ -51,7 +51,8 @@ class EventFailed(Exception):
         *,
         is_handled: bool,
     ) -> None:
-        super().__init__(f"{event}: {faults[0][0]}: {faults[0][1]!r:.500}")
+        owner, fault = faults[0]
+        super().__init__(f"{event}: {owner}: {type(fault).__name__}: {fault}"[:500])
         self.effects = effects
         self.faults = faults
         self.is_handled = is_handled

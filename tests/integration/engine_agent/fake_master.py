@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from mesaform.engine import link
-from mesaform.mesos.messages import FrameworkInfo, TaskInfo, TaskStatus
+from mesaform.mesos.messages import TERMINAL_STATES, FrameworkInfo, TaskInfo, TaskStatus
 from tests.unit.engine_agent.builders import AGENT_ID
 
 
@@ -31,7 +31,7 @@ class FakeMaster:
         self.updates: list[link.Update] = []
         self.others: list[link.FromAgent] = []
         self._server: grpc.aio.Server | None = None
-        self._to_agent: asyncio.Queue[link.FromMaster | None] = asyncio.Queue()
+        self._to_agent: asyncio.Queue[link.FromMaster | bytes | None] = asyncio.Queue()
         self._news = asyncio.Condition()
 
     async def start(self) -> None:
@@ -39,7 +39,7 @@ class FakeMaster:
         handler = grpc.stream_stream_rpc_method_handler(
             self._connect,
             request_deserializer=link.decode_from_agent,
-            response_serializer=link.encode,
+            response_serializer=_encode,
         )
         service, method = link.METHOD.strip("/").split("/")
         server.add_generic_rpc_handlers(
@@ -52,7 +52,8 @@ class FakeMaster:
         assert self._server is not None
         await self._server.stop(grace=None)
 
-    def say(self, message: link.FromMaster) -> None:
+    def say(self, message: link.FromMaster | bytes) -> None:
+        """Send a message, or bytes that no master of ours sends."""
         self._to_agent.put_nowait(message)
 
     def drop_link(self) -> None:
@@ -88,6 +89,20 @@ class FakeMaster:
         match = find()
         assert match is not None
         return match
+
+    async def terminal_status(self, task_id: str) -> TaskStatus:
+        """The status with which a task ended."""
+
+        def ended() -> list[TaskStatus]:
+            statuses = (update.status for update in self.updates)
+            return [
+                status
+                for status in statuses
+                if status.task_id.value == task_id and status.state in TERMINAL_STATES
+            ]
+
+        await self._until(lambda: bool(ended()))
+        return ended()[0]
 
     async def heard(self, kind: type[link.FromAgent]) -> None:
         await self._until(lambda: any(isinstance(message, kind) for message in self.others))
@@ -132,3 +147,7 @@ class FakeMaster:
         async with self._news:
             change()
             self._news.notify_all()
+
+
+def _encode(message: link.FromMaster | bytes) -> bytes:
+    return message if isinstance(message, bytes) else link.encode(message)

@@ -16,11 +16,13 @@ import pytest
 from aiohttp import web
 
 from mesaform.common import proc
+from mesaform.common.errors import BadInput
 from mesaform.engine.agent.cgroups import Limiter, NoLimits, detect
 from mesaform.engine.agent.containerizer import ContainerSpec
 from mesaform.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
 from mesaform.engine.agent.layout import Layout
-from mesaform.engine.agent.posix import PosixContainerizer
+from mesaform.engine.agent.output import OutputLimits
+from mesaform.engine.agent.posix import PosixContainerizer, TaskSettings
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.mesos.messages import CommandInfo, TaskInfo
 from tests.integration.engine_agent.agent_process import gone, processes_of
@@ -40,6 +42,7 @@ class Machine:
     def __init__(self, work_dir: Path, limiter: Limiter) -> None:
         self.layout = Layout(work_dir)
         self.limiter = limiter
+        self.output_limits = OutputLimits(file_bytes=4096, files=3)
         self.reports: list[ContainerEvent] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -47,7 +50,13 @@ class Machine:
 
     def _make(self) -> PosixContainerizer:
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "INHERITED": "yes"}
-        return PosixContainerizer(self.layout, self._report, self._spawn, self.limiter, environment)
+        return PosixContainerizer(
+            self.layout,
+            self._report,
+            self._spawn,
+            self.limiter,
+            TaskSettings(environment, output=self.output_limits),
+        )
 
     def _spawn(self, work: Coroutine[object, None, None], name: str) -> asyncio.Task[None]:
         spawned = asyncio.create_task(work, name=name)
@@ -413,3 +422,71 @@ async def test_a_task_over_its_memory_limit_is_killed_and_reported_and_its_group
     assert exited.over_limit.startswith("Memory limit exceeded: Requested: 64MB Maximum Used: 6")
     await asyncio.gather(*machine.tasks)
     assert list(Path("/sys/fs/cgroup").glob(f"**/{container_id}")) == []
+
+
+def files_of(machine: Machine) -> dict[str, int]:
+    """The sizes of a task's files of output by name."""
+    (folder,) = (machine.layout.sandboxes / "fw" / "t").iterdir()
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+
+
+async def test_output_is_complete_while_it_is_below_its_limit(machine):
+    machine.launch("echo out; echo err >&2; (sleep 0.1; echo late) & wait")
+    await machine.reported(Exited)
+    assert (machine.output(), machine.output("stderr")) == ("out\nlate\n", "err\n")
+
+
+async def test_output_is_rotated_at_its_limit_and_the_newest_files_are_kept(machine):
+    machine.launch("i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); done")
+    await machine.reported(Exited)
+    sizes = files_of(machine)
+    assert set(sizes) == {"stdout", "stdout.1", "stdout.2", "stderr"}
+    limit = machine.output_limits.file_bytes
+    chunk = 65536  # a file may get one chunk of the pipe more than its limit when it is empty
+    assert all(size <= max(limit, chunk) for size in sizes.values())
+    newest = "".join(machine.output(name) for name in ("stdout.2", "stdout.1", "stdout"))
+    assert newest.endswith("line 3998\nline 3999\n")
+    lines = newest.splitlines()
+    assert lines[1:] == [f"line {number}" for number in range(4001 - len(lines), 4000)]
+
+
+async def test_a_task_that_removes_its_output_or_puts_links_there_harms_no_file(machine, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    line = (
+        f"rm stdout; ln -s {victim} stdout; mkdir stdout.1; ln -s {victim} stdout.2;"
+        "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 0"
+    )
+    machine.launch(line)
+    assert (await machine.reported(Exited)).wait_status == 0
+    assert victim.read_text() == "precious"
+
+
+async def test_the_size_of_a_sparing_task_is_its_own(machine):
+    variables = [{"name": "CONTAINER_LOGGER_MAX_STDOUT_SIZE", "value": "8KB"}]
+    machine.output_limits = OutputLimits(file_bytes=1 << 20, files=3)
+    await machine.restart()
+    line = "for i in 1 2 3; do head -c 6000 /dev/zero; while [ ! -s stdout ]; do :; done; done"
+    machine.launch({"value": line, "environment": {"variables": variables}})
+    await machine.reported(Exited)
+    assert "stdout.1" in files_of(machine)
+
+
+@pytest.mark.parametrize(
+    ("size", "files", "limits"),
+    [
+        ("", "", "104857600:104857600:10"),
+        ("10MB", "3", "10485760:10485760:3"),
+        ("4096B", "1", "4096:4096:1"),
+    ],
+)
+def test_the_limits_of_output_are_read_in_mesos_units(size, files, limits):
+    assert OutputLimits.from_settings(size, files).limits_for({}) == limits
+
+
+@pytest.mark.parametrize(
+    ("size", "files"), [("10", ""), ("1KB", ""), ("-1MB", ""), ("", "0"), ("", "x"), ("1PB", "")]
+)
+def test_a_limit_of_another_form_is_refused(size, files):
+    with pytest.raises(BadInput):
+        OutputLimits.from_settings(size, files)
