@@ -290,14 +290,12 @@ class Agent:
         taken = [entry for entry in saved if self._is_restorable(entry, unreadable)]
         self.core.restore(taken)
         known = {record.container_id for record in self.core.tasks.values()}
-        for container_id in self.layout.containers():
-            if container_id not in known:
-                self._destroy(container_id, unreadable.get(container_id))
+        for container_id in set(self.layout.containers()) - known:
+            self._destroy(container_id, unreadable.get(container_id))
         for record in list(self.core.tasks.values()):
             if not record.is_over:
                 self._adopt(record)
-        if known:
-            log.info("tasks_recovered", count=len(known))
+        log.info("tasks_recovered", count=len(known), unreadable=len(unreadable))
 
     def _is_restorable(self, entry: SavedTask, unreadable: dict[str, str]) -> bool:
         """Whether a record can be handled; one that cannot is set aside."""

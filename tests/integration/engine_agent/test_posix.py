@@ -286,7 +286,7 @@ async def test_what_a_check_left_behind_dies_with_the_task(machine, tmp_path):
 
 
 async def test_usage_counts_the_whole_family(machine):
-    spec = machine.launch("sleep 1000 & sleep 1000 & touch ready; wait")
+    spec = machine.launch("sleep 1000 & sleep 1000 & : >ready; wait")
     await machine.until_exists(machine.containers.sandbox(spec) / "ready")
     usage = machine.containers.usage()["c1"]
     assert usage.processes == 3
