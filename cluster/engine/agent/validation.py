@@ -6,6 +6,7 @@ that protect itself.
 
 from __future__ import annotations
 
+from mesaform.engine.validation.checks import invalid_health_check
 from mesaform.engine.validation.names import invalid_id
 from mesaform.engine.validation.support import unsupported_task
 from mesaform.mesos.messages import TaskInfo
@@ -16,4 +17,6 @@ def why_not_runnable(task: TaskInfo) -> str:
     problem = invalid_id(task.task_id.value)
     if problem is None and task.command is None and task.executor is None:
         problem = "Task has neither a command nor an executor"
+    if problem is None and task.health_check is not None:
+        problem = invalid_health_check(task.health_check)
     return problem or unsupported_task(task) or ""

@@ -88,7 +88,7 @@ async def test_a_bad_launch_ends_its_own_task_and_neither_the_agent_nor_the_link
     assert agent.pid == pid
     assert is_running(pid)
     assert len(master.registrations) == 1
-    assert is_running(running.container_status["executor_pid"])
+    assert is_running(running.container_status.executor_pid)
     assert not (agent.work_dir / "escape").exists()
 
 
@@ -113,7 +113,7 @@ async def test_a_task_whose_record_cannot_be_read_is_killed_and_reported_and_oth
     for name in ("damaged", "empty", "newer", "lives"):
         master.launch(task(name, "sleep 1000"), OWNER)
         running = await master.status(name, "TASK_RUNNING")
-        pids[name] = running.container_status["executor_pid"]
+        pids[name] = running.container_status.executor_pid
     await agent.kill()
     damaged = {"damaged": b"garbage", "empty": b"", "newer": b'{"schema":"engine.task/9"}'}
     for name, data in damaged.items():
@@ -153,7 +153,7 @@ async def test_records_from_before_schemas_are_read(master, agent):
     register = await master.registered(2)
     assert register.agent_id == AGENT_ID
     assert [known.task.task_id.value for known in register.tasks] == ["old"]
-    assert is_running(running.container_status["executor_pid"])
+    assert is_running(running.container_status.executor_pid)
 
 
 async def test_no_variable_of_a_task_is_in_the_log_and_no_other_user_reads_its_files(master, agent):
@@ -230,7 +230,7 @@ async def test_an_agent_that_restarts_on_a_full_disk_adopts_its_tasks(master, cr
     assert [known.task.task_id.value for known in register.tasks] == ["lives"]
     master.say(link.Kill("fw", "lives"))
     await master.status("lives", "TASK_KILLED")
-    await gone(running.container_status["executor_pid"])
+    await gone(running.container_status.executor_pid)
     ballast.unlink()
 
 
