@@ -46,6 +46,8 @@ def settings() -> Settings:
 
 
 def main() -> int:
+    # User data of masters has the cluster's secret, so only the owner may read the files.
+    os.umask(0o077)
     try:
         build(settings(), outdir=os.environ.get("CDKTF_OUTDIR")).synth()
     except MesaformError as error:

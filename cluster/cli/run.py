@@ -11,6 +11,7 @@ from mesaform.cli.context import Context, open_context
 from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, with_options
 
 if TYPE_CHECKING:
+    from mesaform.config.schema import ClusterSpec
     from mesaform.mesos.run_framework import Reporter
     from mesaform.mesos.run_state import Job
 
@@ -48,6 +49,10 @@ class RunOptions:
     env: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the tasks; may be repeated.")
     ] = None
+    user: Annotated[
+        str | None,
+        typer.Option(help="The user of the tasks, which agents must have (default: tasks.user)."),
+    ] = None
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds after which the tasks are killed.")
     ] = None
@@ -61,17 +66,18 @@ def run(options: RunOptions) -> None:
 
     from mesaform.cli.run_report import JsonReporter, TextReporter
 
-    job = _job(options)
+    context = open_context(options.file)
+    job = _job(options, context.spec)
     reporter: Reporter = (
         JsonReporter() if options.as_json else TextReporter(many=options.instances > 1)
     )
-    code = asyncio.run(_run(open_context(options.file), job, reporter, options.timeout))
+    code = asyncio.run(_run(context, job, reporter, options.timeout))
     reporter.ended(code)
     raise typer.Exit(code)
 
 
-def _job(options: RunOptions) -> Job:
-    """Return the job that the options describe.
+def _job(options: RunOptions, spec: ClusterSpec) -> Job:
+    """Return the job that the options describe on a cluster.
 
     Raises:
         BadInput: a name or a variable is malformed.
@@ -100,7 +106,28 @@ def _job(options: RunOptions) -> Job:
         options.instances,
         options.role,
         variables,
+        _user(options, spec),
     )
+
+
+def _user(options: RunOptions, spec: ClusterSpec) -> str:
+    """Return the user of the tasks.
+
+    Raises:
+        BadInput: the cluster does not let tasks run as root.
+
+    """
+    from mesaform.common.errors import BadInput
+
+    user = options.user or spec.tasks.user
+    if user == "root" and not spec.tasks.allow_root:
+        raise BadInput(
+            "tasks may not run as root on this cluster",
+            where="--user",
+            fix="name another user, or set tasks.allow_root: true in the cluster file and run"
+            " mesaform up",
+        )
+    return user
 
 
 async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float | None) -> int:

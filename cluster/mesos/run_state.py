@@ -62,7 +62,7 @@ class Job:
     """What to run.
 
     A `command` of one element is a shell line; several elements are an argv. `shape` is what each
-    task needs.
+    task needs, `user` as whom it runs; None: the cluster's default.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Job:
     instances: int = 1
     role: str = "*"
     env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
 
     def framework(self) -> FrameworkInfo:
         """The framework of this job.
@@ -96,12 +97,15 @@ class Job:
         variables = [EnvVariable(name=name, value=value) for name, value in self.env.items()]
         environment = Environment(variables=variables) if variables else None
         if len(self.command) == 1:
-            return CommandInfo(shell=True, value=self.command[0], environment=environment)  # noqa: S604  a shell line was asked for
+            return CommandInfo(  # noqa: S604  a shell line was asked for
+                shell=True, value=self.command[0], environment=environment, user=self.user
+            )
         return CommandInfo(
             shell=False,
             value=self.command[0],
             arguments=list(self.command),
             environment=environment,
+            user=self.user,
         )
 
 

@@ -104,7 +104,7 @@ def verification_environment(document: NodeDocument, identity: Identity) -> dict
 
     Empty where the metadata service does not sign identities: agents are then not verified.
     """
-    if identity.proof is None or document.engine != "embedded":
+    if identity.proof is None:
         return {}
     return {
         "MESAFORM_IDENTITY_ACCOUNT": identity.account_id,

@@ -62,6 +62,11 @@ class Metadata:
         """A client for the endpoint that AWS's own tools use."""
         return cls(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or DEFAULT_ENDPOINT)
 
+    @property
+    def endpoint(self) -> str:
+        """The base URL of the service."""
+        return self._endpoint
+
     def get(self, path: str) -> str | None:
         """The text of `/latest/<path>`, or None where the service has no such path.
 

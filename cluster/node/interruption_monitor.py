@@ -3,7 +3,7 @@
 It reads notices about the end of this machine from IMDS and sends them to the leading autoscaler.
 EventBridge is the other source of such notices; this one is faster by seconds (docs/adr/0019).
 The program needs no permissions on AWS or in ZooKeeper: the autoscaler accepts a notice only from
-the address of the machine that it concerns. Standard library and msgspec only, and plain lines
+the machine that it concerns. Standard library and msgspec only, and plain lines
 instead of structlog: it sleeps nearly always and must use little memory.
 """
 
@@ -21,6 +21,7 @@ import msgspec
 
 from mesaform.node import notices
 from mesaform.node.imds import Metadata, MetadataUnavailable
+from mesaform.topology.instance_identity import PROOF_VARIABLE, identity_header, read_proof
 from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 
 POLL_INTERVAL_S = 2.0
@@ -32,11 +33,12 @@ CALL_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The machine, and the addresses (`host:port`) of the autoscalers."""
+    """The machine, the addresses (`host:port`) of the autoscalers, and the file of the proof."""
 
     instance_id: str
     address: str
     autoscalers: tuple[str, ...]
+    proof_file: str = ""
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -45,6 +47,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         environment["MESAFORM_MACHINE"],
         environment["MESAFORM_ADDRESS"],
         tuple(environment["MESAFORM_AUTOSCALERS"].split(",")),
+        environment.get(PROOF_VARIABLE, ""),
     )
 
 
@@ -90,17 +93,20 @@ def _describe(notice: MachineNotice) -> str:
 def send_to_leader(settings: Settings, notice: MachineNotice) -> bool:
     """Send to each autoscaler until the leader answers; true if the leader has stored it."""
     body = msgspec.json.encode(notice)
+    proof = identity_header(read_proof(settings.proof_file))
     for autoscaler in settings.autoscalers:
-        answer = _post(autoscaler, settings.address, body)
+        answer = _post(autoscaler, settings.address, body, proof)
         if answer is not None:
             return bool(answer.get("known"))
     return False
 
 
-def _post(autoscaler: str, own_address: str, body: bytes) -> dict[str, bool] | None:
+def _post(
+    autoscaler: str, own_address: str, body: bytes, proof: Mapping[str, str]
+) -> dict[str, bool] | None:
     """The leader's answer; None from a standby or without an answer.
 
-    The connection starts at the machine's own address, which proves whom the notice concerns.
+    The connection starts at the machine's own address, which must be that of the proof.
     """
     host, _, port = autoscaler.rpartition(":")
     connection = HTTPConnection(
@@ -108,7 +114,7 @@ def _post(autoscaler: str, own_address: str, body: bytes) -> dict[str, bool] | N
     )
     try:
         connection.request(
-            "POST", NOTICES_PATH, body=body, headers={"Content-Type": "application/json"}
+            "POST", NOTICES_PATH, body=body, headers={"Content-Type": "application/json", **proof}
         )
         response = connection.getresponse()
         text = response.read()

@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,8 +41,14 @@ from mesaform.node.lease_monitor import (
     Terms,
     Verify,
 )
+from mesaform.topology.instance_identity import (
+    PROOF_VARIABLE,
+    SignedIdentity,
+    identity_header,
+    read_proof,
+)
 from mesaform.topology.ports import Port
-from mesaform.topology.user_data import Lease, ShutdownReport
+from mesaform.topology.user_data import SHUTDOWN_REPORTS_PATH, Lease, ShutdownReport
 from mesaform.topology.zookeeper import ZK_LEASE, ZK_SHUTDOWN_REPORTS
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
 
@@ -58,6 +64,9 @@ SHUTDOWN_CALL_TIMEOUT_S = 10.0
 
 SESSION_TIMEOUT_S = 30.0
 """The session owns no ephemeral nodes, so rare pings do: 1,000 machines send 100 a second."""
+
+SHUTDOWN_STORED = 204
+"""The answer of an autoscaler that has stored a shutdown report."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
 _RUNNING = ("pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks")
@@ -193,7 +202,11 @@ def _describe(monitor: LeaseMonitor) -> str:
 
 @dataclass(slots=True)
 class Cluster:
-    """`ClusterPort` over ZooKeeper and HTTP. `agent_url` is the machine's own engine agent."""
+    """`ClusterPort` over ZooKeeper and HTTP.
+
+    `agent_url` is the machine's own engine agent. `reports` are the URLs where autoscalers take
+    shutdown reports, `proof` proves which machine this is.
+    """
 
     zk_hosts: str
     zk_path: str
@@ -201,6 +214,8 @@ class Cluster:
     instance_id: str
     operator: OperatorClient
     session: aiohttp.ClientSession
+    reports: Sequence[str] = ()
+    proof: SignedIdentity | None = None
     agent_id: str = ""
     _zk: ZooKeeper | None = None
 
@@ -254,7 +269,7 @@ class Cluster:
         return any(_is_positive(item) for item in as_list(own_agents[0].get("allocated_resources")))
 
     async def report_shutdown(self, cause: PowerOff) -> None:
-        """Write the report to ZooKeeper and mark the agent as gone at the master."""
+        """Send the report and mark the agent as gone at the master."""
         report = ShutdownReport(
             self.instance_id,
             time.time(),
@@ -262,15 +277,33 @@ class Cluster:
             round(cause.silent_s, 1),
             round(cause.empty_s, 1),
         )
-        path = f"{self.zk_path}/{ZK_SHUTDOWN_REPORTS}/{self.instance_id}"
-        with contextlib.suppress(MesaformError, TimeoutError):
-            async with asyncio.timeout(SHUTDOWN_CALL_TIMEOUT_S):
-                zk = await self._connect()
-                await zk.put(path, msgspec.json.encode(report))
+        body = msgspec.json.encode(report)
+        if not await self._post_report(body):
+            await self._write_report(body)
         if self.agent_id:
             with contextlib.suppress(MesaformError, TimeoutError):
                 async with asyncio.timeout(SHUTDOWN_CALL_TIMEOUT_S):
                     await self.operator.mark_gone(self.agent_id)
+
+    async def _post_report(self, body: bytes) -> bool:
+        """Send the report to the autoscalers in turn; whether one of them has stored it."""
+        headers = {"Content-Type": "application/json", **identity_header(self.proof)}
+        for url in self.reports if self.proof else ():
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                async with self.session.post(
+                    url, data=body, headers=headers, timeout=_TIMEOUT
+                ) as response:
+                    if response.status == SHUTDOWN_STORED:
+                        return True
+        return False
+
+    async def _write_report(self, body: bytes) -> None:
+        """Write the report to ZooKeeper, where masters of an older version let agents write."""
+        path = f"{self.zk_path}/{ZK_SHUTDOWN_REPORTS}/{self.instance_id}"
+        with contextlib.suppress(MesaformError, TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_CALL_TIMEOUT_S):
+                zk = await self._connect()
+                await zk.put(path, body)
 
     async def close(self) -> None:
         """End the ZooKeeper session."""
@@ -311,7 +344,8 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
     """Keep the lease until the node stops this process; the exit code is 1 without a node."""
     zk_hosts, zk_path = split_zk_url(environ["MESAFORM_ZK"])
     masters, _ = split_zk_url(environ["MESAFORM_MASTERS"])
-    urls = [f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}" for item in masters.split(",")]
+    hosts = [item.partition(":")[0] for item in masters.split(",")]
+    urls = [f"http://{host}:{Port.ENGINE_MASTER}" for host in hosts]
     monitor = LeaseMonitor(
         Terms(float(environ["MESAFORM_LEASE_S"]), float(environ["MESAFORM_EMPTY_S"])),
         time.monotonic(),
@@ -324,6 +358,8 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
             environ["MESAFORM_MACHINE"],
             OperatorClient(urls, session),
             session,
+            [f"http://{host}:{Port.AUTOSCALER}{SHUTDOWN_REPORTS_PATH}" for host in hosts],
+            read_proof(environ.get(PROOF_VARIABLE, "")),
         )
         try:
             channel = await ControlChannel.open(environ)

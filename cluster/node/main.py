@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from mesaform.node import machine, roles, status
+from mesaform.node import machine, metadata_guard, roles, status
 from mesaform.node.daemon import Daemon, log_line
 from mesaform.node.imds import Metadata, MetadataUnavailable
 from mesaform.node.model import Desired, Hardware, Identity
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metadata = Metadata.from_environment(environ)
         document = parse_node_document(metadata.user_data())
         identity = metadata.identity()
+        if document.role == "agent":
+            metadata_guard.close_to_tasks(metadata.endpoint)
         roles.check_recipe(document, machine.baked_recipe(arguments.recipe_file))
         desired = roles.desired(
             document,

@@ -6,6 +6,7 @@ docs/architecture.md lists them with their environment variables. Depends on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from mesaform.node import identities, zookeeper
@@ -196,6 +197,7 @@ def _autoscaler(
             "MESAFORM_BIND": f"{address}:{Port.AUTOSCALER}",
             "AWS_REGION": document.region,
             **secrets.autoscaler_environment(),
+            **identities.verification_environment(document, identity),
         },
         ready=(address, Port.AUTOSCALER),
     )
@@ -209,6 +211,7 @@ def _agent(
     machine_dir: PurePosixPath,
 ) -> Desired:
     work_dir = machine_dir / "engine-agent"
+    proof = identities.proof_environment(identity, machine_dir)
     resources = agent_resources(hardware.vcpus, hardware.mem_mib, document.disk_gib)
     engine = Service(
         "engine-agent",
@@ -227,18 +230,18 @@ def _agent(
             ),
             "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
             **identities.task_environment(document),
-            **identities.proof_environment(identity, machine_dir),
+            **proof,
         },
         ready=(identity.address, Port.ENGINE_AGENT),
     )
-    services = [engine, _interruption_monitor(document, identity, programs)]
+    services = [engine, _interruption_monitor(document, identity, programs, proof)]
     if document.lease:
-        services.append(_lease(document, document.lease, identity, programs))
+        services.append(_lease(document, identity, programs, proof))
     return Desired(tuple(services), identities.proof_files(identity, machine_dir), (work_dir,))
 
 
 def _interruption_monitor(
-    document: NodeDocument, identity: Identity, programs: Programs
+    document: NodeDocument, identity: Identity, programs: Programs, proof: Mapping[str, str]
 ) -> Service:
     """The program that reports the end of this machine to the autoscaler."""
     autoscalers = ",".join(f"{member.address}:{Port.AUTOSCALER}" for member in document.zookeeper)
@@ -250,14 +253,16 @@ def _interruption_monitor(
             "MESAFORM_MACHINE": identity.instance_id,
             "MESAFORM_ADDRESS": identity.address,
             "MESAFORM_AUTOSCALERS": autoscalers,
+            **proof,
         },
     )
 
 
 def _lease(
-    document: NodeDocument, terms: LeaseTerms, identity: Identity, programs: Programs
+    document: NodeDocument, identity: Identity, programs: Programs, proof: Mapping[str, str]
 ) -> Service:
     """The agent lease of machines that the autoscaler launched."""
+    terms = document.lease or LeaseTerms(0.0, 0.0)
     return Service(
         "lease",
         (programs.python, "-m", "mesaform.node.lease_daemon"),
@@ -269,6 +274,7 @@ def _lease(
             "MESAFORM_MACHINE": identity.instance_id,
             "MESAFORM_LEASE_S": f"{terms.lease_s:g}",
             "MESAFORM_EMPTY_S": f"{terms.empty_s:g}",
+            **proof,
         },
         controls_node=True,
     )

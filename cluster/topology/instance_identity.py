@@ -27,6 +27,9 @@ CERTIFICATE_VARIABLE = "MESAFORM_IDENTITY_CERTIFICATE"
 PROOF_VARIABLE = "MESAFORM_INSTANCE_IDENTITY"
 """The environment variable with the path of the file that has this machine's proof."""
 
+IDENTITY_HEADER = "Mesaform-Instance-Identity"
+"""The HTTP header that carries a proof: base64 of a `SignedIdentity` in JSON."""
+
 MAX_DOCUMENT_BYTES = 4096
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
@@ -169,6 +172,28 @@ def verifier_from(environment: Mapping[str, str]) -> InstanceVerifier | None:
         where = f"{CERTIFICATE_VARIABLE}={path}" if path else "MESAFORM_IDENTITY_REGION"
         raise BadInput(str(error), where=where) from None
     return InstanceVerifier(key, account_id, region)
+
+
+def identity_header(identity: SignedIdentity | None) -> dict[str, str]:
+    """The HTTP header that carries a proof; none without a proof."""
+    if identity is None:
+        return {}
+    return {IDENTITY_HEADER: base64.b64encode(msgspec.json.encode(identity)).decode()}
+
+
+def identity_from_header(text: str) -> SignedIdentity | None:
+    """The proof in a header; None if the header is empty.
+
+    Raises:
+        Unproven: the header has another form.
+
+    """
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(base64.b64decode(text, validate=True), type=SignedIdentity)
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise Unproven("its identity cannot be read") from None
 
 
 def read_proof(path: str) -> SignedIdentity | None:

@@ -17,6 +17,9 @@ PROTECT = "mesaform/protect"
 NOTICES_PATH = "/notices"
 """Path of the autoscaler's HTTP port where agents post `MachineNotice`s."""
 
+SHUTDOWN_REPORTS_PATH = "/shutdown-reports"
+"""Path of the autoscaler's HTTP port where agents post their `ShutdownReport`."""
+
 DEFAULT_DISK_GIB = 40
 DEFAULT_TASK_USER = "nobody"
 """Every Debian has it, and it owns nothing."""

@@ -22,10 +22,21 @@ def available() -> bool:
 
 
 class ZooKeeperServer:
-    """A standalone server on its own loopback address. `hosts` is such as "127.99.0.1:34567"."""
+    """A standalone server on its own loopback address. `hosts` is such as "127.99.0.1:34567".
 
-    def __init__(self, folder: Path, *, address: str = "127.99.0.1", tick_ms: int = 500) -> None:
+    `settings` are further lines of its configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        address: str = "127.99.0.1",
+        tick_ms: int = 500,
+        settings: tuple[str, ...] = (),
+    ) -> None:
         self._folder = folder
+        self._settings = settings
         self._address = address
         self._tick_ms = tick_ms
         self._port = free_port(address)
@@ -49,7 +60,7 @@ class ZooKeeperServer:
             f"clientPortAddress={self._address}\ntickTime={self._tick_ms}\n"
             f"minSessionTimeout={2 * self._tick_ms}\nmaxSessionTimeout=60000\n"
             "maxClientCnxns=0\nadmin.enableServer=false\n"
-            "4lw.commands.whitelist=*\n"
+            "4lw.commands.whitelist=*\n" + "".join(f"{line}\n" for line in self._settings)
         )
         log = self._folder / "zookeeper.log"
         with log.open("ab") as out:

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -26,7 +27,13 @@ from mesaform.autoscaler import demand
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.daemon.journal import Journal
 from mesaform.autoscaler.daemon.launch_check import problem_with
-from mesaform.autoscaler.daemon.lease import Leases, SelfTermination, endings, succession
+from mesaform.autoscaler.daemon.lease import (
+    Leases,
+    SelfTermination,
+    endings,
+    store_report,
+    succession,
+)
 from mesaform.autoscaler.daemon.orders import Orders
 from mesaform.autoscaler.daemon.weekly_profile_store import Learner
 from mesaform.autoscaler.interruption import announcements, controller
@@ -37,6 +44,7 @@ from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
 from mesaform.autoscaler.observation.probe_client import ProbeFramework
+from mesaform.autoscaler.observation.shutdown_endpoint import ShutdownEndpoint
 from mesaform.autoscaler.planner.overrides import paused
 from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.autoscaler.reporting.http_server import Page, http_port
@@ -65,6 +73,7 @@ from mesaform.config.schema import ClusterSpec
 from mesaform.http import HttpServer, HttpSettings, http_settings
 from mesaform.mesos.credential import Credential, credential_from
 from mesaform.mesos.operator import OperatorClient
+from mesaform.topology.instance_identity import InstanceVerifier, verifier_from
 from mesaform.topology.names import spec_parameter_name
 from mesaform.topology.ports import Port
 from mesaform.topology.user_data import ShutdownReport
@@ -98,6 +107,7 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     zk_credentials: access.Credentials | None = None
     credential: Credential | None = None
+    verifier: InstanceVerifier | None = None
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -127,6 +137,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         http=http_settings(environment, host),
         zk_credentials=zk.credentials,
         credential=credential_from(environment, "MESAFORM_"),
+        verifier=verifier_from(environment),
     )
 
 
@@ -403,8 +414,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     leader = Leader()
     hosts = [str(URL(master).host) for master in settings.masters]
     page = Page(telemetry, lambda: leader.address, hosts, f"{settings.host}:{settings.port}")
-    endpoint = NoticeEndpoint()
-    app = endpoint.add_to(page.application())
+    endpoint = NoticeEndpoint(settings.verifier)
+    reports = ShutdownEndpoint(partial(store_report, zk, settings.zk_path), settings.verifier)
+    app = reports.add_to(endpoint.add_to(page.application()))
     server = HttpServer(app, http_port(settings.port), settings.http.hosts)
     try:
         await server.listen(settings.host, settings.port, fix="end it, or set MESAFORM_BIND")

@@ -222,6 +222,16 @@ class Leases:
                 await self._zk.delete(f"{folder}/{name}")
 
 
+async def store_report(zk: ZooKeeper, path: str, report: ShutdownReport) -> None:
+    """Write a report below the autoscaler's path, where the leader reads it.
+
+    Raises:
+        ZooKeeperUnavailable: no answer.
+
+    """
+    await zk.put(f"{path}/{ZK_SHUTDOWN_REPORTS}/{report.instance_id}", msgspec.json.encode(report))
+
+
 def _protected(machines: Iterable[Machine]) -> Iterable[str]:
     return (
         machine.instance_id

@@ -1,23 +1,29 @@
 """HTTP endpoint `POST /notices` for interruption notices from agents' instance metadata.
 
-The leader accepts a notice; other autoscalers answer 503. A notice must come from the address of
-the machine that it names. The agent repeats it until the answer is `known`, so the endpoint stores
-nothing. Depends on `notice_queue` and aiohttp.
+The leader accepts a notice; other autoscalers answer 503. A notice must come from the machine that
+it names: from its address, with its proof. The agent repeats it until the answer is `known`, so the
+endpoint stores nothing. Depends on `notice_queue` and aiohttp.
 """
 
 from __future__ import annotations
 
 from aiohttp import web
 
+from mesaform.autoscaler.observation.agent_proof import require_instance
 from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.http import BadRequest, decode_json
+from mesaform.topology.instance_identity import InstanceVerifier
 from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
 
 
 class NoticeEndpoint:
-    """Endpoint of a process. `inbox` is that of the leader, None while another process leads."""
+    """Endpoint of a process. `inbox` is that of the leader, None while another process leads.
 
-    def __init__(self) -> None:
+    `verifier` verifies the sender; without one its address must do.
+    """
+
+    def __init__(self, verifier: InstanceVerifier | None = None) -> None:
+        self._verifier = verifier
         self.inbox: Inbox | None = None
 
     def add_to(self, app: web.Application) -> web.Application:
@@ -28,6 +34,7 @@ class NoticeEndpoint:
         if self.inbox is None:
             raise web.HTTPServiceUnavailable(text="another autoscaler leads")
         notice = await decode_json(request, MachineNotice)
+        require_instance(request, self._verifier, notice.instance_id)
         inbox = self.inbox  # leadership may have ended while the body arrived
         if inbox is None:
             raise web.HTTPServiceUnavailable(text="another autoscaler leads")
