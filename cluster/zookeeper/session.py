@@ -126,6 +126,7 @@ class ZooKeeper:
         self.session_timeout_s = session_timeout_s
         self.state: State = "lost"
         self._changed = asyncio.Event()
+        self._suspension: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         retry = KazooRetry(
             max_tries=-1, delay=RECONNECT_DELAY_S, backoff=2, max_delay=RECONNECT_DELAY_MAX_S
@@ -346,8 +347,28 @@ class ZooKeeper:
         if state == self.state:
             return
         self.state = state
+        self._watch_suspension()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def _watch_suspension(self) -> None:
+        if self._suspension is not None:
+            self._suspension.cancel()
+            self._suspension = None
+        if self.state == "suspended" and self._loop is not None:
+            self._suspension = self._loop.call_later(self.session_timeout_s, self._forget_zxid)
+
+    def _forget_zxid(self) -> None:
+        """Let every server take this client again, also one that has lost its data.
+
+        A server refuses a client that has seen a later transaction than the server has, and closes
+        the connection without a word. An ensemble that was emptied would refuse it for ever. After
+        a whole session time-out the session has expired, or nobody could expire it; what may be
+        read then is as old as with a new session.
+        """
+        self._suspension = None
+        if self.state != "connected":
+            self._client.last_zxid = 0
 
 
 def _add(request: Any, operation: Operation) -> None:

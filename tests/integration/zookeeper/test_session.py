@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 
 import pytest
 
@@ -13,6 +14,7 @@ from mesaform.zookeeper.session import (
     ZooKeeperUnavailable,
     split_zk_url,
 )
+from tests.support.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.zookeeper
 
@@ -83,6 +85,31 @@ async def test_an_ensemble_that_does_not_answer_is_a_named_error():
     session = ZooKeeper("127.99.0.2:1")
     with pytest.raises(ZooKeeperUnavailable, match=r"127\.99\.0\.2:1"):
         await session.start(timeout_s=0.5)
+
+
+@pytest.mark.slow
+async def test_a_session_begins_again_soon_after_the_ensemble_lost_its_data(tmp_path):
+    """M7: the emptied servers refused the transaction number that the client had seen."""
+    server = ZooKeeperServer(tmp_path / "zk", address="127.99.0.7")
+    server.start()
+    session = ZooKeeper(server.hosts, session_timeout_s=2.0)
+    try:
+        await session.start()
+        for number in range(20):
+            await session.put("/a/b", str(number).encode())
+        before = session.session_id
+        server.kill()
+        shutil.rmtree(tmp_path / "zk" / "data")
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(15):
+            while session.session_id in {0, before} or session.state != "connected":
+                await session.wait_state_change()
+        assert await session.get("/a/b") is None
+        await session.put("/a/b", b"new")
+        assert await session.get("/a/b") == (b"new", 0)
+    finally:
+        await session.stop()
+        server.kill()
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:2181/mesos", "zk://h:1", "zk://h:1/", "http://h/p", ""])
