@@ -57,7 +57,8 @@ class Service:
 
     `ready` is an address and port that accept connections once the service is ready; the next
     service starts then, or after `ready_within_s` seconds. On a stop the process has
-    `stop_within_s` seconds between SIGTERM and SIGKILL. A service that `controls_node` gets a
+    `stop_within_s` seconds between SIGTERM and SIGKILL. After an early end it starts again within
+    `restart_within_s` seconds, however often it has ended. A service that `controls_node` gets a
     channel (`mesaform.node.control_channel`) to stop the others and to power the machine off.
     """
 
@@ -67,6 +68,7 @@ class Service:
     ready: tuple[str, int] | None = None
     ready_within_s: float = 3.0
     stop_within_s: float = 5.0
+    restart_within_s: float = 30.0
     controls_node: bool = False
 
 

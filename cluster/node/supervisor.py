@@ -324,7 +324,8 @@ def _back_off(entry: Entry, policy: RestartPolicy, now: float) -> list[Effect]:
     was_healthy = entry.pid is not None and now - entry.spawned_at >= policy.healthy_after_s
     entry.failures = 1 if was_healthy else entry.failures + 1
     entry.pid = None
-    entry.due_at = now + policy.backoff.delay_s(entry.failures)
+    pause_s = policy.backoff.delay_s(entry.failures)
+    entry.due_at = now + min(pause_s, entry.service.restart_within_s)
     return []
 
 

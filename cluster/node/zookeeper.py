@@ -16,6 +16,9 @@ HEAP_MIB = 96
 """Heap of the server. The ensemble stores a few hundred small nodes (elections, the engine's
 registry, launch intents), which take tens of MiB at most."""
 
+RESTART_WITHIN_S = 0.5
+"""Without two of its servers nothing in the cluster leads, so a server never waits for long."""
+
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
 _LOG4J = """\
@@ -117,4 +120,10 @@ def service(address: str, folder: PurePosixPath, programs: Programs) -> Service:
         _MAIN,
         str(conf / "zoo.cfg"),
     )
-    return Service("zookeeper", argv, ready=(address, Port.ZOOKEEPER_CLIENT), ready_within_s=8.0)
+    return Service(
+        "zookeeper",
+        argv,
+        ready=(address, Port.ZOOKEEPER_CLIENT),
+        ready_within_s=8.0,
+        restart_within_s=RESTART_WITHIN_S,
+    )

@@ -198,6 +198,24 @@ async def _leading_payload(
     return None
 
 
+async def remove_contenders(
+    zk: ZooKeeper, path: str, is_ended: Callable[[bytes], bool], prefix: str = "json.info_"
+) -> int:
+    """Delete the nodes of contenders that have ended for certain; return how many there were.
+
+    The ensemble would delete them at the end of their sessions. A process knows that its
+    predecessor has ended, for example, when it listens at the predecessor's address.
+    """
+    names = contenders(await zk.children(path), prefix)
+    ended = 0
+    for name in names:
+        node = await zk.get(f"{path}/{name}")
+        if node is not None and is_ended(node[0]):
+            await zk.delete(f"{path}/{name}")
+            ended += 1
+    return ended
+
+
 async def _first_of(*awaitables: Awaitable[object]) -> None:
     """Return when the first of them is done, or after `WATCH_TIMEOUT_S`."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]

@@ -117,7 +117,7 @@ class ZooKeeper:
         self,
         hosts: str,
         *,
-        session_timeout_s: float = 6.0,
+        session_timeout_s: float = 4.5,
         credentials: Credentials | None = None,
     ) -> None:
         self.hosts = hosts

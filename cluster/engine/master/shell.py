@@ -36,7 +36,7 @@ from mesaform.engine.master.render import VERSION
 from mesaform.engine.master.state import Ids
 from mesaform.engine.master.term import Term
 from mesaform.http import UNHANDLED, HttpServer
-from mesaform.zookeeper.election import Candidate, watch_leader
+from mesaform.zookeeper.election import Candidate, remove_contenders, watch_leader
 from mesaform.zookeeper.session import ZooKeeper
 from mesaform.zookeeper.set_aside import SetAsideNodes
 
@@ -107,6 +107,7 @@ class MasterProcess:
         try:
             await self._listen()
             await zk.start(START_ZOOKEEPER_S)
+            await self._remove_predecessor(zk)
             candidate = Candidate(zk, self.settings.zk_path, msgspec.json.encode(self.info))
 
             async def lead(epoch: int) -> float | None:
@@ -129,6 +130,27 @@ class MasterProcess:
         await zk.stop()
         await self._links.stop()
         await self._http.stop()
+
+    async def _remove_predecessor(self, zk: ZooKeeper) -> None:
+        """End the candidacy of the process that had this address before.
+
+        It has ended, because its port was free. Another master leads at once instead of after the
+        end of its session.
+        """
+        try:
+            count = await remove_contenders(zk, self.settings.zk_path, self._is_predecessor)
+        except MesaformError as error:
+            log.warning("predecessor_not_removed", error=str(error))
+        else:
+            if count:
+                log.info("predecessor_removed", count=count)
+
+    def _is_predecessor(self, payload: bytes) -> bool:
+        try:
+            info = msgspec.json.decode(payload, type=dict[str, object])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+        return info.get("pid") == self.info["pid"] and info.get("id") != self.id
 
     async def _watch(self, zk: ZooKeeper) -> None:
         async for payload in watch_leader(zk, self.settings.zk_path):

@@ -27,20 +27,33 @@ IDLE_MIB = 120
 class Program(Running):
     """`python -m mesaform.engine master` as a process of its own."""
 
-    def __init__(self, zk_url: str, log: Path) -> None:
+    def __init__(self, zk_url: str, log: Path, **settings: str) -> None:
         super().__init__(zk_url)
-        env = {
+        self._log = log
+        self._env = {
             "MESOS_IP": self.address,
             "MESOS_PORT": str(self.port),
             "MESAFORM_LINK_PORT": str(self.link_port),
             "MESOS_ZK": zk_url,
             "MESOS_CLUSTER": "test",
+            **settings,
         }
-        with log.open("wb") as out:
-            command = [sys.executable, "-m", "mesaform.engine", "master"]
-            self.child = subprocess.Popen(
-                command, env={**os.environ, **env}, stdout=out, stderr=out, start_new_session=True
+        self.child = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "mesaform.engine", "master"]
+        with self._log.open("ab") as out:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, **self._env},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
+
+    def restart(self) -> None:
+        """Start the program again at the same address, as a node does after its end."""
+        self.child = self._start()
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         self.child.send_signal(number)
@@ -106,6 +119,27 @@ async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_
         )
         assert took_s <= NEXT_OFFERS_S
         assert rss_mib <= IDLE_MIB
+
+
+async def test_a_killed_leader_that_is_started_again_is_replaced_before_its_session_ends(
+    zookeeper_url, tmp_path
+):
+    """The session lasts longer than the test: the new process ends its predecessor's candidacy."""
+    started = [
+        Program(zookeeper_url, tmp_path / f"m{number}.log", MESOS_ZK_SESSION_TIMEOUT="60secs")
+        for number in range(2)
+    ]
+    try:
+        async with aiohttp.ClientSession() as session:
+            leader = await until_leading(session, started)
+            other = next(master for master in started if master is not leader)
+            leader.kill()
+            leader.restart()
+            assert await until_leading(session, started, timeout_s=20.0) is other
+    finally:
+        for master in started:
+            if master.child.poll() is None:
+                master.kill()
 
 
 async def test_sigterm_ends_a_leader_cleanly_and_the_next_one_leads_at_once(masters):

@@ -133,6 +133,21 @@ def test_the_restart_delay_of_a_failing_service_doubles_up_to_a_cap() -> None:
     assert machine.supervisor.entries["a"].restarts == 6
 
 
+def test_a_service_that_must_be_back_soon_never_waits_longer() -> None:
+    entry = Service("zookeeper", ("zookeeper",), restart_within_s=1.5)
+    supervisor = Supervisor([entry], POLICY)
+    now, pauses = 1000.0, []
+    supervisor.handle(Begin(), now)
+    for pid in range(5):
+        supervisor.handle(Spawned("zookeeper", pid), now)
+        supervisor.handle(Exited("zookeeper", pid, "signal SIGKILL"), now)
+        ended_at = now
+        while not supervisor.handle(Tick(), now):
+            now += 0.5
+        pauses.append(now - ended_at)
+    assert pauses == [1.0, 1.5, 1.5, 1.5, 1.5]
+
+
 def test_a_long_run_resets_the_restart_delay() -> None:
     machine = Machine("a")
     machine.handle(Begin())
