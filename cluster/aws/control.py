@@ -9,7 +9,7 @@ writes of S3 make its change a compare-and-swap. Commit 5698494 named the object
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from botocore.exceptions import ClientError
@@ -22,7 +22,7 @@ from mesaform.aws.set_aside import SetAsideObjects
 from mesaform.common.errors import MesaformError, NotFound, Retryable
 from mesaform.common.json_types import Json, as_object
 from mesaform.common.records import DOCUMENT_LIMIT_BYTES, Codec, Unreadable, Value
-from mesaform.common.set_aside import COMMAND, SetAsideLog
+from mesaform.common.set_aside import COMMAND, SetAside, SetAsideLog
 
 SWAP_TRIES = 8
 PAUSE_S = 3600.0
@@ -97,6 +97,8 @@ class S3Control:
         frozen: bool,
         address: str,
         planner_state: Mapping[str, object] | None = None,
+        set_aside: Sequence[SetAside] = (),
+        reasons: Sequence[str] = (),
     ) -> None:
         heartbeat: Heartbeat = {
             "at": at,
@@ -104,6 +106,10 @@ class S3Control:
             "address": address,
             "planner_state": dict(planner_state or {}),
         }
+        if set_aside:
+            heartbeat["set_aside"] = list(set_aside)
+        if reasons:
+            heartbeat["reasons"] = list(reasons)
         self._put("heartbeat", HEARTBEAT.encode(heartbeat))
 
     def last_heartbeat(self) -> Heartbeat | None:

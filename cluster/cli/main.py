@@ -21,6 +21,7 @@ VERBS = (
     "up",
     "adopt",
     "status",
+    "records",
     "run",
     "plan",
     "why",

@@ -35,7 +35,7 @@ def status(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> None
 
 def _print(picture: Status, context: Context) -> None:
     from mesaform.cli.tables import console, show
-    from mesaform.status.ready import describe_unattended
+    from mesaform.status.ready import describe_set_aside, describe_unattended
 
     out = console()
     if picture.is_nothing:
@@ -46,6 +46,8 @@ def _print(picture: Status, context: Context) -> None:
     lacking = _missing_parts(picture, context)
     for what in lacking:
         out.print(f"[yellow]missing[/yellow]: {what}")
+    for line in describe_set_aside(picture.set_aside):
+        out.print(line)
     if unattended := describe_unattended(picture, context.spec):
         out.print(unattended)
     if lacking:
@@ -104,7 +106,12 @@ async def look(context: Context) -> Status:
         raise
     async with aiohttp.ClientSession() as session:
         sources = await Gatherer(
-            spec, session, fleet, control, outputs=wiring.outputs_reader
+            spec,
+            session,
+            fleet,
+            control,
+            outputs=wiring.outputs_reader,
+            set_aside=wiring.set_aside.all,
         ).gather()
     return join(
         spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources

@@ -195,6 +195,7 @@ def _fact_rows(status: Status) -> list[tuple[str, str]]:
     if status.offers is not None:
         rows.append(("offers", _offers(status.offers)))
     rows.append(("autoscaler", _autoscaler(status)))
+    rows += [("cannot work", reason) for reason in status.autoscaler.reasons]
     rows += [("override", override) for override in status.autoscaler.overrides]
     if status.unpriced:
         rows.append(("no price for", ", ".join(status.unpriced)))

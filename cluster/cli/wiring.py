@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mesaform.aws.ledger import S3Ledger
     from mesaform.aws.pricing.market import Market
     from mesaform.aws.rate_limiter import RateLimiter
+    from mesaform.aws.set_aside import SetAsideObjects
     from mesaform.cli.context import Context
     from mesaform.mesos.operator import OperatorClient
     from mesaform.mesos.sandbox import Sandboxes
@@ -96,6 +97,14 @@ class Wiring:
 
         spec = self.context.spec
         return S3Control(self.bucket, spec.name, spec.region)
+
+    @cached_property
+    def set_aside(self) -> SetAsideObjects:
+        """Records in S3 that were set aside."""
+        from mesaform.aws.set_aside import SetAsideObjects
+
+        spec = self.context.spec
+        return SetAsideObjects(self.bucket, spec.name, spec.region)
 
     @cached_property
     def ledger(self) -> S3Ledger:

@@ -29,6 +29,7 @@ class SetAside(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is what it was a record of, such as `apps`; `name` is unique within the kind. `place` is
     where it was: a node, an object's URL or a file. `at` is when it was set aside (epoch s).
+    `tree` is the root in ZooKeeper that has it; empty for objects and files.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class SetAside(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     size_bytes: int
     at: float = 0.0
+    tree: str = ""
 
     @property
     def id(self) -> str:

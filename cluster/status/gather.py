@@ -18,6 +18,7 @@ import msgspec
 from mesaform.aws.overrides import Override, describe, in_force
 from mesaform.aws.ports import Control, Fleet, Machine
 from mesaform.common.errors import MesaformError
+from mesaform.common.set_aside import SetAside
 from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient
 from mesaform.status.view import Sources, Unreachable, reachable
@@ -43,6 +44,7 @@ class Gatherer:
         fleet: EC2; None when AWS cannot be reached.
         control: S3; None when AWS cannot be reached.
         outputs: reads Terraform's outputs; None where there is no state.
+        set_aside: lists the records that were set aside in S3.
         clock: epoch seconds.
 
     """
@@ -52,14 +54,18 @@ class Gatherer:
     fleet: Fleet | None
     control: Control | None
     outputs: Callable[[], Mapping[str, Any] | None] = lambda: None
+    set_aside: Callable[[], Sequence[SetAside]] = tuple
     clock: Callable[[], float] = time.time
     _silent: list[Unreachable] = field(default_factory=list)
 
     async def gather(self) -> Sources:
         """Read every source once. Raises nothing: see `Sources.unreachable`."""
         self._silent = []
-        machines, heartbeat_and_freeze, outputs = await asyncio.gather(
-            self._machines(), self._autoscaler(), self._outputs()
+        machines, heartbeat_and_freeze, outputs, set_aside = await asyncio.gather(
+            self._machines(),
+            self._autoscaler(),
+            self._outputs(),
+            self._read("records", asyncio.to_thread(self.set_aside)),
         )
         reach = self._masters(machines)
         answers = await self._cluster(reach) if reach else Sources(at=0)
@@ -71,6 +77,7 @@ class Gatherer:
             heartbeat=heartbeat,
             freeze=freeze,
             overrides=tuple(describe(item) for item in in_force(overrides, self.clock())),
+            objects_set_aside=tuple(set_aside or ()),
             outputs=outputs,
             unreachable=tuple(self._silent),
         )

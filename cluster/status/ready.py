@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mesaform.common.set_aside import COMMAND, SetAside
 from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.status.view import AgentView, MasterView, Status
 from mesaform.topology.ports import Port
@@ -47,6 +49,17 @@ def describe_unattended(status: Status, spec: ClusterSpec) -> str:
     return (
         f"{_count(launched)}: {_lease_outcome(spec.autoscaler.lease_s, age_s)}" if launched else ""
     )
+
+
+def describe_set_aside(entries: Sequence[SetAside]) -> list[str]:
+    """What was set aside, by kind, and the command for it; nothing if nothing was."""
+    if not entries:
+        return []
+    kinds = Counter(entry.kind for entry in entries)
+    counted = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()))
+    noun = "record" if len(entries) == 1 else "records"
+    text = f"set aside: {len(entries)} {noun} that could not be read ({counted})"
+    return [f"{text}; see `{COMMAND} list`"]
 
 
 def _count(launched: Sequence[AgentView]) -> str:

@@ -12,8 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import msgspec
+
 from mesaform.aws.ports import Capacity, Machine
 from mesaform.aws.pricing.price_book import usd_per_hour
+from mesaform.common.set_aside import SetAside
 from mesaform.topology.names import Tag
 
 GONE = frozenset({"terminated"})
@@ -39,7 +42,8 @@ class Sources:
 
     `overrides` describe the operators' overrides in force. `masters_up` and `services_up` are the
     private addresses whose ports 5050 and 8080 answer; `leader` and `services_leader` are among
-    them. `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and
+    them. `objects_set_aside` are the records that were set aside in S3.
+    `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and
     GET_FRAMEWORKS, `queue` is that of `/v2/queue`.
     """
 
@@ -56,6 +60,7 @@ class Sources:
     heartbeat: Json | None = None
     freeze: str | None = None
     overrides: tuple[str, ...] = ()
+    objects_set_aside: tuple[SetAside, ...] = ()
     outputs: Json | None = None
     unreachable: tuple[Unreachable, ...] = ()
 
@@ -109,13 +114,17 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class AutoscalerView:
-    """The autoscaler. `state`: active, frozen, silent (old heartbeat), off (none) or unknown."""
+    """The autoscaler. `state`: active, frozen, silent (old heartbeat), off (none) or unknown.
+
+    `reasons` say why its leader cannot work.
+    """
 
     state: str
     address: str = ""
     heartbeat_age_s: float | None = None
     freeze: str | None = None
     overrides: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,7 @@ class Status:
     demand: Demand | None
     offers: Mapping[str, float] | None
     autoscaler: AutoscalerView
+    set_aside: tuple[SetAside, ...]
     usd_per_hour: float
     unpriced: tuple[str, ...]
     outputs: Json | None
@@ -154,7 +164,7 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         """The view as plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"set_aside": msgspec.to_builtins(self.set_aside)}
 
 
 def join(cluster: str, *, target: str, region: str, engine: str, sources: Sources) -> Status:
@@ -179,11 +189,18 @@ def join(cluster: str, *, target: str, region: str, engine: str, sources: Source
         demand=_demand(sources.queue),
         offers=_offers(sources.frameworks),
         autoscaler=_autoscaler(sources),
+        set_aside=_set_aside(sources),
         usd_per_hour=round(sum(view.usd_per_hour or 0.0 for view in views), 6),
         unpriced=_unpriced(views),
         outputs=sources.outputs,
         unreachable=sources.unreachable,
     )
+
+
+def _set_aside(sources: Sources) -> tuple[SetAside, ...]:
+    """The records that were set aside, in ZooKeeper and in S3."""
+    heartbeat = sources.heartbeat or {}
+    return (*heartbeat.get("set_aside", ()), *sources.objects_set_aside)
 
 
 def _masters(machines: Iterable[Machine], sources: Sources) -> tuple[MasterView, ...]:
@@ -434,6 +451,7 @@ def _autoscaler(sources: Sources) -> AutoscalerView:
         round(age_s, 1),
         sources.freeze,
         sources.overrides,
+        tuple(sources.heartbeat.get("reasons", ())),
     )
 
 

@@ -27,6 +27,7 @@ from mesaform.aws.pricing import price_book
 from mesaform.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 from mesaform.common.records import Codec, Unreadable, Value
 from mesaform.common.resources import Resources
+from mesaform.common.set_aside import SetAside
 from mesaform.topology.capacity import agent_resources
 from mesaform.topology.names import Tag
 
@@ -275,9 +276,15 @@ class FakeControl:
         frozen: bool,
         address: str,
         planner_state: Mapping[str, object] | None = None,
+        set_aside: Sequence[SetAside] = (),
+        reasons: Sequence[str] = (),
     ) -> None:
         state = dict(planner_state or {})
         self._heartbeat = {"at": at, "frozen": frozen, "address": address, "planner_state": state}
+        if set_aside:
+            self._heartbeat["set_aside"] = list(set_aside)
+        if reasons:
+            self._heartbeat["reasons"] = list(reasons)
 
     def last_heartbeat(self) -> Heartbeat | None:
         return self._heartbeat

@@ -22,6 +22,7 @@ from mesaform.common.set_aside import SetAside, SetAsideLog, unique_name
 from mesaform.zookeeper.session import (
     CreateNode,
     DeleteNode,
+    Operation,
     VersionConflict,
     WriteNode,
     ZooKeeper,
@@ -242,8 +243,8 @@ class SetAsideNodes:
         parts = [await self._zk.get(f"{target}/{part}") for part in await self._parts_of(target)]
         return b"".join(part[0] for part in parts if part is not None)
 
-    async def restore(self, kind: str, name: str) -> SetAside:
-        """Put a record back where it was.
+    async def restore(self, kind: str, name: str, *, replace: bool = False) -> SetAside:
+        """Put a record back where it was; with `replace` also over a new record.
 
         Raises:
             NotFound: there is no such entry.
@@ -264,12 +265,19 @@ class SetAsideNodes:
         if len(data) > ZOOKEEPER_LIMIT_BYTES:
             raise BadInput(f"{len(data)} bytes are too large for a record", where=entry.id)
         try:
-            await self._zk.transact([CreateNode(entry.place, data), *await self._deletions(entry)])
+            back = await self._placement(entry.place, data, replace=replace)
+            await self._zk.transact([back, *await self._deletions(entry)])
         except VersionConflict:
             raise Busy(
-                "a new record has this name", where=entry.place, fix="delete that one first"
+                "a new record has this name",
+                where=entry.place,
+                fix="give --replace to overwrite it",
             ) from None
         return entry
+
+    async def _placement(self, place: str, data: bytes, *, replace: bool) -> Operation:
+        exists = await self._zk.get(place) is not None
+        return WriteNode(place, data) if replace and exists else CreateNode(place, data)
 
     async def remove(self, kind: str, name: str) -> SetAside:
         """Delete an entry for good.

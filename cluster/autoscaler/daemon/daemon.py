@@ -35,6 +35,7 @@ from mesaform.autoscaler.daemon.lease import (
     succession,
 )
 from mesaform.autoscaler.daemon.orders import Orders
+from mesaform.autoscaler.daemon.record_requests import RecordRequests
 from mesaform.autoscaler.daemon.weekly_profile_store import Learner
 from mesaform.autoscaler.interruption import announcements, controller
 from mesaform.autoscaler.interruption.notice import ParsedNotice
@@ -191,6 +192,7 @@ class Term:
     clock: CloudClock
     inbox: Inbox
     health: LeaderHealth
+    requests: RecordRequests
     planner_state: PlannerState = field(default_factory=PlannerState)
     intents: list[Intent] = field(default_factory=list)
     _waiting: int = 0
@@ -255,6 +257,7 @@ class Term:
 
     async def _pass(self) -> float:
         """Run a pass and return the time to the next one in seconds."""
+        await self._answer_requests()
         await self.orders.read(msgspec.to_builtins(self.planner_state))
         freeze, overrides = self.orders.freeze_reason, self.orders.overrides
         spec = await self.specs.get()
@@ -366,6 +369,14 @@ class Term:
         for termination in reversed(terminations):
             self.telemetry.decided(termination.decision(usd))
             usd += termination.machine.usd_per_hour
+
+    async def _answer_requests(self) -> None:
+        """Carry out what an operator wants done with records that were set aside."""
+        try:
+            await self.requests.run()
+        except MesaformError as error:
+            log.warning("records that were set aside cannot be listed", error=str(error))
+        self.orders.set_aside = self.requests.entries
 
     async def _allowed(self, spec: ClusterSpec) -> list[Intent]:
         """The unresolved launches that the spec allows; a launch that it does not is set aside."""
@@ -565,6 +576,7 @@ def _term(
         clock=clock,
         inbox=Inbox(cloud.notices, clock.now),
         health=health,
+        requests=RecordRequests(zk, settings.zk_path, cloud.control, clock.now),
     )
 
 

@@ -135,18 +135,16 @@ class Journal:
     async def intents(self) -> list[Intent]:
         """Return the unresolved launches, oldest first."""
         folder = f"{self._path}/launches"
-        readable, unreadable = await self._records.read_all(LAUNCH_KIND, folder, LAUNCH)
+        readable, _ = await self._records.read_all(LAUNCH_KIND, folder, LAUNCH)
         intents = []
         for name, intent in readable.items():
             problem = self._problem_with(name, intent)
             if problem:
                 refused = Unreadable(LAUNCH.schema, Problem.UNREADABLE, problem)
                 await self._records.set_aside(LAUNCH_KIND, f"{folder}/{name}", refused)
-                unreadable[name] = refused
             else:
                 intents.append(intent)
-        if unreadable:
-            await self._note_lost_launches()
+        await self._note_lost_launches()
         return sorted(intents, key=lambda intent: intent.at)
 
     async def refuse(self, intent: Intent, problem: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -16,6 +16,7 @@ from mesaform.aws.overrides import Override
 from mesaform.aws.ports import Control
 from mesaform.common.conditions import Condition, Conditions
 from mesaform.common.errors import MesaformError, NotAuthenticated
+from mesaform.common.set_aside import SetAside
 
 VALID_S = 15.0
 """Age up to which orders are obeyed that cannot be read again."""
@@ -35,6 +36,10 @@ class Orders:
         failed: receives the name of an API that does not answer.
         clock: seconds since the epoch.
         monotonic: seconds with any origin.
+
+    Attributes:
+        overrides: those that were last read.
+        set_aside: records in ZooKeeper that were set aside, for the heartbeat.
 
     """
 
@@ -56,7 +61,9 @@ class Orders:
         self._freeze: str | None = None
         self._read_at: float | None = None
         self._problem = "they are being read"
-        self._heartbeat: tuple[float, bool] = (0.0, False)
+        self._heartbeat_at = 0.0
+        self._heartbeat_says: tuple[bool, tuple[str, ...]] = (False, ())
+        self.set_aside: Sequence[SetAside] = ()
         self.overrides: tuple[Override, ...] = ()
 
     @property
@@ -92,9 +99,10 @@ class Orders:
             log.warning("the orders cannot be read", error=str(error), freeze=self.freeze_reason)
 
     async def _confirm(self, planner_state: Mapping[str, object]) -> None:
-        """Write the heartbeat when it is due or the freeze has changed."""
+        """Write the heartbeat when it is due or what it says has changed."""
         frozen, now = self._freeze is not None, self._clock()
-        if now - self._heartbeat[0] < HEARTBEAT_EVERY_S and frozen == self._heartbeat[1]:
+        says = (frozen, tuple(entry.id for entry in self.set_aside))
+        if now - self._heartbeat_at < HEARTBEAT_EVERY_S and says == self._heartbeat_says:
             return
         await asyncio.to_thread(
             self._control.write_heartbeat,
@@ -102,5 +110,7 @@ class Orders:
             frozen=frozen,
             address=self._address,
             planner_state=planner_state,
+            set_aside=self.set_aside,
+            reasons=self._conditions.reasons(),
         )
-        self._heartbeat = (now, frozen)
+        self._heartbeat_at, self._heartbeat_says = now, says

@@ -6,11 +6,12 @@ and `Permanent` if a right is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from mesaform.aws.overrides import Override
 from mesaform.common.records import Codec, Unreadable, Value
+from mesaform.common.set_aside import SetAside
 
 Document = dict[str, Any]
 """A JSON object of the autoscaler; its reader decodes it into a type."""
@@ -20,13 +21,16 @@ class Heartbeat(TypedDict):
     """Last sign of life of the autoscaler's leader.
 
     `at` is in seconds since the epoch; `frozen` is whether the leader obeys a freeze; `address` is
-    that of its HTTP port; `planner_state` is what `mesaform plan` plans from.
+    that of its HTTP port; `planner_state` is what `mesaform plan` plans from. `set_aside` are the
+    records that were set aside in ZooKeeper, `reasons` why the leader cannot work.
     """
 
     at: float
     frozen: bool
     address: str
     planner_state: Document
+    set_aside: NotRequired[list[SetAside]]
+    reasons: NotRequired[list[str]]
 
 
 Overrides = tuple[Override, ...]
@@ -57,6 +61,8 @@ class Control(Protocol):
         frozen: bool,
         address: str,
         planner_state: Mapping[str, object] | None = None,
+        set_aside: Sequence[SetAside] = (),
+        reasons: Sequence[str] = (),
     ) -> None:
         """Replace the heartbeat. Idempotent. See `Heartbeat`."""
         ...

@@ -248,6 +248,11 @@ class Troubled:
     async def waiting(self) -> int:
         return 0
 
+    entries = ()
+
+    async def run(self) -> None:
+        return
+
     async def previous(self) -> None:
         return None
 
@@ -284,6 +289,7 @@ async def test_a_daemon_that_the_cloud_keeps_waiting_renews_and_one_that_cannot_
         clock=clock,
         inbox=stand_in,
         health=health,
+        requests=stand_in,
     )
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):
