@@ -194,12 +194,19 @@ def _fact_rows(status: Status) -> list[tuple[str, str]]:
         rows.append(("demand", _demand(status)))
     if status.offers is not None:
         rows.append(("offers", _offers(status.offers)))
-    rows.append(("autoscaler", _autoscaler(status)))
-    rows += [("cannot work", reason) for reason in status.autoscaler.reasons]
-    rows += [("override", override) for override in status.autoscaler.overrides]
+    rows += _autoscaler_rows(status)
     if status.unpriced:
         rows.append(("no price for", ", ".join(status.unpriced)))
     return rows
+
+
+def _autoscaler_rows(status: Status) -> list[tuple[str, str]]:
+    view = status.autoscaler
+    return [
+        ("autoscaler", _autoscaler(status)),
+        *(("cannot work", reason) for reason in view.reasons),
+        *(("override", override) for override in view.overrides),
+    ]
 
 
 def _offers(offers: Mapping[str, float]) -> str:

@@ -17,6 +17,8 @@ from mesaform.aws.control import S3Control
 from mesaform.aws.ledger import S3Ledger
 from mesaform.cli import plan as plan_verb
 from mesaform.cli import why as why_verb
+from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.operator_credentials import ensure_credentials
 from tests.integration.autoscaler.test_daemon import Cluster, cluster_on
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
 
@@ -35,6 +37,7 @@ def file(tmp_path: Path, moto_url: str, bucket: str) -> str:
     folder = tmp_path / ".mesaform" / "local"
     folder.mkdir(parents=True)
     (folder / "endpoint.json").write_text(json.dumps({"url": moto_url, "pid": 1}))
+    ensure_credentials(Layout(folder))
     return str(path)
 
 
