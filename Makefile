@@ -33,9 +33,12 @@ check: setup ## style, types and who imports whom
 
 test: ## set-up for tests, check, then every test; SEED=… repeats a run of property tests
 	@scripts/setup --tests
-	@$(MAKE) --no-print-directory check
 	@echo "property tests: seed $(SEED); repeat with: make test SEED=$(SEED)"
-	$(RUN)/python -m pytest $(PYTEST)
+	@{ checks=$$($(MAKE) --no-print-directory check 2>&1); code=$$?; echo "$$checks"; exit $$code; } & \
+	  $(RUN)/python -m pytest $(PYTEST); tests=$$?; \
+	  wait $$!; checks=$$?; \
+	  if [ $$checks -ne 0 ]; then echo "make check failed: see its output above"; fi; \
+	  exit $$((tests ? tests : checks))
 
 test-fast: setup ## the tests that need no service, browser or Terraform; no checks
 	@echo "property tests: seed $(SEED)"

