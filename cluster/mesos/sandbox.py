@@ -6,7 +6,9 @@ The proxy serves an agent's HTTP API below `/agents/{id}/`. Depends on aiohttp.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -26,6 +28,15 @@ Answer = TypeVar("Answer")
 
 class SandboxUnreadable(Exception):
     """The output cannot be read at present. The text says why."""
+
+
+@dataclass(slots=True)
+class _File:
+    """A file that is followed, and the offset in bytes of what comes next."""
+
+    path: str
+    write: Callable[[str], None]
+    offset: int = 0
 
 
 class Sandboxes:
@@ -55,19 +66,38 @@ class Sandboxes:
 
         """
         folder = await self._retry(partial(self._folder, agent_id, task_id), ended, pause_s)
-        offsets = dict.fromkeys(STREAMS, 0)
+        files = [_File(f"{folder}/{stream}", partial(write, stream)) for stream in STREAMS]
         while True:
             is_last_round = ended.is_set()
-            for stream in STREAMS:
-                path = f"{folder}/{stream}"
-                while text := await self._retry(
-                    partial(self._read, agent_id, path, offsets[stream]), ended, pause_s
-                ):
-                    offsets[stream] += _length_in_file(text)
-                    write(stream, text)
+            for file in files:
+                await self._retry(partial(self._read_on, agent_id, file), ended, pause_s)
             if is_last_round:
                 return
             await _pause(ended, pause_s)
+
+    async def _read_on(self, agent_id: str, file: _File) -> None:
+        """Pass on what a file has from its offset on.
+
+        A file that is shorter than the offset was rotated meanwhile: what follows in the older file
+        comes first, then the new file from its start.
+        """
+        await self._read_to_end(agent_id, file, file.path)
+        if file.offset == 0 or await self._size(agent_id, file.path) >= file.offset:
+            return
+        with contextlib.suppress(SandboxUnreadable):
+            await self._read_to_end(agent_id, file, f"{file.path}.1")
+        file.offset = 0
+        await self._read_to_end(agent_id, file, file.path)
+
+    async def _read_to_end(self, agent_id: str, file: _File, path: str) -> None:
+        while text := await self._read(agent_id, path, file.offset):
+            file.offset += _length_in_file(text)
+            file.write(text)
+
+    async def _size(self, agent_id: str, path: str) -> int:
+        answer = await self._get(agent_id, "files/read", path=path, offset="-1")
+        size = answer.get("offset")
+        return size if isinstance(size, int) else 0
 
     async def _folder(self, agent_id: str, task_id: str) -> str:
         state = await self._get(agent_id, "state")

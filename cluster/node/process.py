@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, Popen
+from typing import BinaryIO
 
 from mesaform.common import proc
 
 LOG_CAP_BYTES = 8 * 1024 * 1024
 """Size at which a log is rotated. One older part remains: a service's logs take twice this."""
 
+LOG_MODE = 0o640
 _KILL_INTERVAL_S = 0.01
 
 
@@ -37,7 +39,7 @@ def spawn(
         OSError: there is no such program, or not enough memory.
 
     """
-    with log.open("ab", buffering=0) as output:
+    with open_log(log) as output:
         process = Popen(
             list(argv),
             stdin=DEVNULL,
@@ -51,6 +53,13 @@ def spawn(
         )
     process.returncode = 0  # `reap` waits for children; Popen must not
     return process.pid
+
+
+def open_log(log: Path) -> BinaryIO:
+    """Open a log for appending. Its lines are for root and its group only."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, LOG_MODE)
+    os.fchmod(descriptor, LOG_MODE)  # a log of an earlier release was open to everyone
+    return os.fdopen(descriptor, "ab", buffering=0)
 
 
 def describe_end(status: int) -> str:
@@ -120,6 +129,8 @@ def rotate(log: Path, cap_bytes: int = LOG_CAP_BYTES) -> bool:
             return False
     except FileNotFoundError:
         return False
-    shutil.copyfile(log, log.with_name(log.name + ".1"))
+    older = log.with_name(log.name + ".1")
+    with open_log(older):
+        shutil.copyfile(log, older)
     os.truncate(log, 0)
     return True

@@ -58,6 +58,8 @@ class EventFailed(Exception):
         self.is_handled = is_handled
 
 
+DRAINS, OFFERS = STEPS = ("drains", "offers")
+"""Steps after each event; owners of faults that are not those of one agent or framework."""
 HISTORY_LENGTH = 50
 """Events that an error lists; enough for one framework's life between two ticks."""
 
@@ -111,9 +113,9 @@ class Master:
         if not is_handled:
             self._attempt("repair", repair.release_owner, event)
         if state.draining:
-            self._attempt("drains", drain.finish_drains)
+            self._attempt(DRAINS, drain.finish_drains)
         if state.wants_offers:
-            self._attempt("offers", State.make_offers)
+            self._attempt(OFFERS, State.make_offers)
         effects, state.effects = state.effects, []
         if state.faults:
             faults, state.faults = state.faults, []

@@ -168,6 +168,17 @@ def test_the_node_uses_less_than_40_mib(node: Node) -> None:
     assert psutil.Process(node.pid).memory_info().rss < 40 * 1024 * 1024
 
 
+def test_the_log_of_a_service_is_closed_to_other_users(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"of an earlier release")
+    log.chmod(0o644)
+    with process.open_log(log) as output:
+        output.write(b"x" * 200)
+    assert process.rotate(log, 100)
+    modes = [oct(path.stat().st_mode & 0o777) for path in (log, tmp_path / "a.log.1")]
+    assert modes == ["0o640", "0o640"]
+
+
 def test_a_log_over_its_cap_is_rotated_while_its_writer_continues(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     with log.open("ab", buffering=0) as writer:
