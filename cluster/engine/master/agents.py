@@ -49,7 +49,8 @@ def register(state: State, event: AgentRegistering) -> None:
     """Take the first message of a link.
 
     A registered agent, and one of an earlier term that is unchanged, are back at once. Another
-    agent is admitted after the registry has stored it.
+    agent, and one that proves its instance for the first time, waits until the registry has stored
+    it.
     """
     agent_id = event.register.agent_id
     state.counters["messages_reregister_slave" if agent_id else "messages_register_slave"] += 1
@@ -57,7 +58,7 @@ def register(state: State, event: AgentRegistering) -> None:
         _store_admission(state, _with_new_id(state, event))
     elif state.is_gone(agent_id) or state.in_flight.get(agent_id) == "MarkGone":
         _refuse(state, event.link_id, _gone_text(agent_id))
-    elif agent_id in state.agents:
+    elif agent_id in state.agents and _is_known_instance(state, agent_id, event):
         _reregister(state, state.agents[agent_id], event)
     elif _is_unchanged(state, agent_id, event):
         _admit(state, event)
@@ -86,11 +87,14 @@ def _is_unchanged(state: State, agent_id: str, event: AgentRegistering) -> bool:
     if agent_id not in state.recovered or agent_id in state.in_flight:
         return False
     record = state.record(agent_id)
-    return (
-        record is not None
-        and _info_of(event) == record.info
-        and event.instance_id in {"", record.instance_id}
-    )
+    is_same = record is not None and _info_of(event) == record.info
+    return is_same and _is_known_instance(state, agent_id, event)
+
+
+def _is_known_instance(state: State, agent_id: str, event: AgentRegistering) -> bool:
+    """Whether the registry has the instance that the agent proved to be, if it proved one."""
+    record = state.record(agent_id)
+    return record is None or event.instance_id in {"", record.instance_id}
 
 
 def _gone_text(agent_id: str) -> str:

@@ -252,6 +252,7 @@ class MasterProcess:
         faults = self.faults + (self.term.faults if self.term is not None else Counter())
         values = {
             "mesaform/links_rejected": float(self._links.rejected),
+            "mesaform/agents_refused": float(self._links.refusals),
             "mesaform/faults": float(faults.total()),
         }
         for condition, holds in self.conditions.gauge().items():
