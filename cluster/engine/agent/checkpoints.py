@@ -2,7 +2,7 @@
 
 A record that cannot be written is written again every `RETRY_S` until it can. Until then the last
 written one is on the disk: after a crash the agent would go on from there, and the containerizer
-reports what happened since. docs/adr/0024 has the reasons.
+reports what happened since. docs/adr/0030 has the reasons.
 """
 
 from __future__ import annotations

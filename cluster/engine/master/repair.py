@@ -3,7 +3,7 @@
 A handler that raises may stop between two changes. Its effects so far describe what it has done,
 so they are kept; `restore_accounts` then makes the collections and the allocator agree with the
 tasks and offers that exist, and `release_owner` ends what the event came from: its link, its
-registration or its operator's call. docs/adr/0022 has the reasons.
+registration or its operator's call. docs/adr/0030 has the reasons.
 """
 
 from __future__ import annotations
