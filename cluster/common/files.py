@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
+
+PRIVATE_FOLDER_MODE = 0o700
+PRIVATE_FILE_MODE = 0o600
+SHARED_FILE_MODE = 0o640
+"""State and logs are readable by the owner and his group."""
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
+def open_log(path: Path, mode: int = SHARED_FILE_MODE) -> BinaryIO:
+    """The file, opened for appending without a buffer; an older file gets the mode, too."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
+    os.fchmod(descriptor, mode)
+    return os.fdopen(descriptor, "ab", buffering=0)
+
+
+def write_atomically(
+    path: Path, data: bytes, *, mode: int = SHARED_FILE_MODE, durable: bool = False
+) -> None:
     """Replace `path` with `data` in one step: a reader or a crash sees the old or the new content.
 
     `durable` forces content and directory entry to disk before the call returns, so that a power

@@ -25,14 +25,13 @@ import msgspec
 
 from mesaform.common import proc
 from mesaform.common.errors import Busy, MesaformError, MissingPrerequisite
-from mesaform.common.files import write_atomically
+from mesaform.common.files import SHARED_FILE_MODE, open_log, write_atomically
 from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.common.record_files import files_set_aside
 from mesaform.common.set_aside import SetAside
 from mesaform.localcloud import boot, processes
-from mesaform.localcloud.endpoint_file import SHARED_FILE_MODE, read_endpoint
+from mesaform.localcloud.endpoint_file import read_endpoint
 from mesaform.localcloud.layout import DEFAULT_HOST, DEFAULT_PORTS, Layout
-from mesaform.localcloud.log_files import open_log
 from mesaform.localcloud.operator_credentials import ensure_credentials, read_credentials
 from mesaform.localcloud.protocol import PREFIX, Machine, World
 

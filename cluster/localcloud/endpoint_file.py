@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from mesaform.common.files import write_atomically
+from mesaform.common.files import SHARED_FILE_MODE, write_atomically
 from mesaform.common.record_files import read_record, write_record
 from mesaform.common.records import Codec, Unreadable
 from mesaform.common.set_aside import SetAsideLog
 from mesaform.localcloud.layout import DEFAULT_HOST, Layout
 
 KIND = "local-endpoint"
-SHARED_FILE_MODE = 0o640
 
 
 class Endpoint(msgspec.Struct, frozen=True):

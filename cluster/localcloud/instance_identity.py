@@ -30,9 +30,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
-from mesaform.common.files import write_atomically
+from mesaform.common.files import PRIVATE_FILE_MODE, write_atomically
 from mesaform.common.json_types import JsonObject
-from mesaform.localcloud.layout import PRIVATE_FILE_MODE, Layout
+from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.protocol import Machine
 from mesaform.localcloud.timestamps import iso
 

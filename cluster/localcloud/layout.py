@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesaform.common.files import PRIVATE_FOLDER_MODE
+
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORTS = range(5566, 5666)
 """Ports that a local cloud without a port tries in order; usually it gets the first."""
 METADATA_PORT = 1338
 """The port of the metadata service on each machine's address; 80 needs root."""
-PRIVATE_FOLDER_MODE = 0o700
-PRIVATE_FILE_MODE = 0o600
-"""The account has private keys and credentials, so only its owner may read it."""
 
 
 @dataclass(frozen=True, slots=True)

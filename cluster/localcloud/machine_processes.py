@@ -14,9 +14,9 @@ import structlog
 
 from mesaform.common import proc
 from mesaform.common.errors import Busy
+from mesaform.common.files import PRIVATE_FILE_MODE, open_log
 from mesaform.localcloud import boot, processes
 from mesaform.localcloud.layout import METADATA_PORT, Layout
-from mesaform.localcloud.log_files import CONSOLE_MODE, open_log
 from mesaform.localcloud.metadata import Metadata
 from mesaform.localcloud.protocol import Machine
 from mesaform.localcloud.reconcile import Down, Failed, Observation, Up
@@ -134,7 +134,7 @@ class MachineProcesses:
         instance_id = machine.instance_id
         await self._kill_members(instance_id)
         self._layout.machine(instance_id).mkdir(parents=True, exist_ok=True)
-        with open_log(self._layout.console(instance_id), CONSOLE_MODE) as console:
+        with open_log(self._layout.console(instance_id), PRIVATE_FILE_MODE) as console:
             try:
                 command = boot.command(self._layout, machine)
                 await self._open_metadata(machine)

@@ -12,8 +12,7 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-from mesaform.common.files import write_atomically
-from mesaform.localcloud.layout import PRIVATE_FILE_MODE
+from mesaform.common.files import PRIVATE_FILE_MODE, write_atomically
 from mesaform.localcloud.records.classes import RecordError
 
 INLINE_BYTES = 4096

@@ -11,10 +11,11 @@ import secrets
 import msgspec
 
 from mesaform.common.errors import MissingPrerequisite
+from mesaform.common.files import PRIVATE_FILE_MODE
 from mesaform.common.record_files import peek_record, read_record, write_record
 from mesaform.common.records import Codec, Unreadable
 from mesaform.common.set_aside import SetAsideLog
-from mesaform.localcloud.layout import PRIVATE_FILE_MODE, Layout
+from mesaform.localcloud.layout import Layout
 
 ACCESS_KEY_ID = "local"
 """The operator's access key id: its form is not AWS's, so that AWS never accepts it."""

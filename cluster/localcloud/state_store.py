@@ -22,7 +22,7 @@ from moto.core.model_instances import model_data
 from moto.s3.models import FakeKey
 
 from mesaform.common.errors import MesaformError
-from mesaform.common.files import write_atomically
+from mesaform.common.files import PRIVATE_FILE_MODE, write_atomically
 from mesaform.common.record_files import (
     SUFFIX,
     files_set_aside,
@@ -32,7 +32,6 @@ from mesaform.common.record_files import (
 from mesaform.common.records import Problem, Unreadable
 from mesaform.common.set_aside import SetAside, SetAsideLog
 from mesaform.localcloud.account_record import ACCOUNT, ACCOUNT_LIMIT_BYTES, Account, decode_account
-from mesaform.localcloud.layout import PRIVATE_FILE_MODE
 from mesaform.localcloud.moto_patches.used_services import UsedServices
 from mesaform.localcloud.object_files import ObjectFiles
 from mesaform.localcloud.records.classes import RecordError

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import structlog
 
-from mesaform.common.files import write_atomically
-from mesaform.localcloud.layout import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, Layout
+from mesaform.common.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, write_atomically
+from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.protocol import PendingImage, World
 
 log = structlog.get_logger(__name__)

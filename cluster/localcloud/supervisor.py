@@ -19,10 +19,10 @@ import structlog
 
 from mesaform.common import proc
 from mesaform.common.backoff import Backoff, Delay
+from mesaform.common.files import open_log
 from mesaform.localcloud import processes
 from mesaform.localcloud.endpoint_file import Endpoint, write_endpoint
 from mesaform.localcloud.layout import Layout
-from mesaform.localcloud.log_files import open_log
 
 log = structlog.get_logger(__name__)
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}

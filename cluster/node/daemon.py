@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mesaform.common import proc
-from mesaform.common.files import write_atomically
+from mesaform.common.files import PRIVATE_FOLDER_MODE, write_atomically
 from mesaform.node import process, status
 from mesaform.node.control_channel import NODE_FD
 from mesaform.node.model import Desired, Service
@@ -109,9 +109,12 @@ class Daemon:
                 log_line(f"killed {killed} processes that services did not stop")
 
     def _prepare(self) -> None:
-        self._log_dir.mkdir(parents=True, exist_ok=True)
         for folder in self._desired.folders:
             Path(folder).mkdir(parents=True, exist_ok=True)
+        for name in (self._log_dir, *self._desired.private_folders):
+            private = Path(name)
+            private.mkdir(parents=True, exist_ok=True)
+            private.chmod(PRIVATE_FOLDER_MODE)
         for file in self._desired.files:
             path = Path(file.path)
             path.parent.mkdir(parents=True, exist_ok=True)

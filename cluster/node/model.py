@@ -83,8 +83,13 @@ class ConfigFile:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Services of a machine in the order of starting, with the files and folders they need."""
+    """Services of a machine in the order of starting, with the files and folders they need.
+
+    Private folders are closed to other users. On the local target the masters share their file
+    system with the tasks of agents.
+    """
 
     services: tuple[Service, ...]
     files: tuple[ConfigFile, ...] = ()
     folders: tuple[PurePosixPath, ...] = ()
+    private_folders: tuple[PurePosixPath, ...] = ()

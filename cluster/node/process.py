@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, Popen
-from typing import BinaryIO
 
 from mesaform.common import proc
+from mesaform.common.files import open_log
 
 LOG_CAP_BYTES = 8 * 1024 * 1024
 """Size at which a log is rotated. One older part remains: a service's logs take twice this."""
 
-LOG_MODE = 0o640
 _KILL_INTERVAL_S = 0.01
 
 
@@ -53,13 +52,6 @@ def spawn(
         )
     process.returncode = 0  # `reap` waits for children; Popen must not
     return process.pid
-
-
-def open_log(log: Path) -> BinaryIO:
-    """Open a log for appending. Its lines are for root and its group only."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, LOG_MODE)
-    os.fchmod(descriptor, LOG_MODE)  # a log of an earlier release was open to everyone
-    return os.fdopen(descriptor, "ab", buffering=0)
 
 
 def describe_end(status: int) -> str:

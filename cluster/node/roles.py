@@ -121,7 +121,7 @@ def _master(
         _services(document, identity, programs, secrets),
         _autoscaler(document, identity, programs, secrets),
     )
-    return Desired(services, (*files, *secrets.files()), (work_dir,))
+    return Desired(services, (*files, *secrets.files()), private_folders=(folder, work_dir))
 
 
 def _engine_master(
