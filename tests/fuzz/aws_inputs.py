@@ -136,10 +136,15 @@ def _calls_of(service: str) -> st.SearchStrategy[Request]:
     return operation.flatmap(_requests_of)
 
 
+@cache
+def _inputs_of(operation: OperationModel) -> st.SearchStrategy[Document]:
+    names_real = not operation.name.startswith(_DESTRUCTIVE)
+    return documents_of(operation.input_shape, names_real=names_real)
+
+
 @st.composite
 def _requests_of(draw: st.DrawFn, operation: OperationModel) -> Request:
-    names_real = not operation.name.startswith(_DESTRUCTIVE)
-    document = draw(documents_of(operation.input_shape, names_real=names_real))
+    document = draw(_inputs_of(operation))
     service = operation.service_model
     protocol = str(service.metadata["protocol"])
     headers = [("Authorization", _authorization(service.endpoint_prefix, service.signing_name))]

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.exchange import Answer, NoAnswer, Request
 from tests.fuzz.inputs import Input, save
+from tests.fuzz.variants import variants
 
 BATCH = 20
 """Inputs of one target before the next target's turn."""
@@ -64,6 +65,7 @@ class Target:
     inputs: st.SearchStrategy[Any]
     perform: Callable[[Any], Answer]
     weight: int = 1
+    has_variants: bool = True
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,9 @@ class Campaign:
                 return
             is_known = set(self.findings)
             kind = self._attempt(target, value)
+            if kind is None and target.has_variants and not shrunk:
+                for variant in variants(value):
+                    self._attempt(target, variant)
             if kind is not None and not shrunk and (target.name, kind) not in is_known:
                 shrunk = kind
                 shrink_until[0] = time.monotonic() + SHRINK_S

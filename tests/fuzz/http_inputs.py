@@ -85,19 +85,30 @@ def queries(draw: st.DrawFn, names: Sequence[str]) -> bytes:
     return b"?" + text if text else b""
 
 
-@st.composite
 def requests(
-    draw: st.DrawFn,
     method: str,
     path: st.SearchStrategy[bytes],
     *,
     query: Sequence[str] = (),
     body: st.SearchStrategy[Document] | None = None,
     headers: Headers = (),
-) -> Request:
+) -> st.SearchStrategy[Request]:
     """A call with some mistakes in it; one in three has none but those of its document."""
-    target = draw(path) + draw(queries(query) if draw(st.integers(0, 3)) == 0 else st.just(b""))
-    content = draw(damaged(mistaken(body).map(as_json))) if body is not None else b""
+    nothing = st.just(b"")
+    content = nothing if body is None else damaged(mistaken(body).map(as_json))
+    target = st.tuples(path, st.one_of(nothing, nothing, queries(query))).map(b"".join)
+    return _requests(method, target, content, headers)
+
+
+@st.composite
+def _requests(
+    draw: st.DrawFn,
+    method: str,
+    targets: st.SearchStrategy[bytes],
+    contents: st.SearchStrategy[bytes],
+    headers: Headers,
+) -> Request:
+    target, content = draw(targets), draw(contents)
     sent = list(headers)
     if content:
         sent.append(JSON_TYPE)

@@ -7,6 +7,7 @@ a change here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import msgspec
 from hypothesis import strategies as st
@@ -81,6 +82,7 @@ def scheduler_documents(draw: st.DrawFn) -> Document:
     return draw(_calls(type_))
 
 
+@cache
 def _calls(type_: str) -> st.SearchStrategy[Document]:
     hints = _hints(scheduler_api.Call)
     name = type_.lower()
@@ -103,7 +105,11 @@ def _hints(struct: type) -> dict[str, object]:
 @st.composite
 def operator_documents(draw: st.DrawFn) -> Document:
     """A call of the operator API. Only calls that can be undone name a real agent."""
-    type_ = draw(st.sampled_from(sorted(operator_api.CALL_TYPES)))
+    return draw(_operator_calls(draw(st.sampled_from(sorted(operator_api.CALL_TYPES)))))
+
+
+@cache
+def _operator_calls(type_: str) -> st.SearchStrategy[Document]:
     reversible = {"DEACTIVATE_AGENT", "REACTIVATE_AGENT"}
     overrides = {
         "agent_id": _ids("agent") if type_ in reversible else st.just({"value": "no-such-agent"}),
@@ -111,7 +117,7 @@ def operator_documents(draw: st.DrawFn) -> Document:
     }
     hints = _hints(operator_api.OperatorCall)
     body = documents(hints[type_.lower()], overrides) if type_.lower() in hints else json_values
-    return draw(st.fixed_dictionaries({"type": st.just(type_)}, optional={type_.lower(): body}))
+    return st.fixed_dictionaries({"type": st.just(type_)}, optional={type_.lower(): body})
 
 
 def master() -> st.SearchStrategy[Request]:

@@ -242,6 +242,26 @@ class Subject:
             self._post(f"http://{self.master}:5050/api/v1", body)
         self.scheduler.subscribe()
         self.scheduler.run_task(f"fresh-{time.monotonic_ns()}", 60)
+        self.agent_id = self.agent_ids()[0]
+
+    def run_app(self) -> None:
+        """Have the services run an app, so that both have records of it.
+
+        Raises:
+            TimeoutError: it does not run in time.
+
+        """
+        base = f"http://{self.master}:8080/v2/apps"
+        self._post(base, {"id": "/stored", "cmd": "sleep 600", "cpus": 0.1, "mem": 32})
+        self.cluster.until(lambda: self._is_running(f"{base}//stored"))
+
+    @staticmethod
+    def _is_running(url: str) -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as response:
+                return bool(json.load(response)["app"]["tasksRunning"])
+        except OSError:
+            return False
 
     def _delete_apps(self) -> None:
         base = f"http://{self.master}:8080/v2/apps"

@@ -56,7 +56,7 @@ def on_ports(subject: Subject) -> list[Target]:
 def on_records(subject: Subject) -> Target:
     """The target on the stored records of a cluster; an input takes seconds."""
     perform = partial(stored_target.perform, subject)
-    return Target("stored", stored_target.contents(), perform)
+    return Target("stored", stored_target.contents(), perform, has_variants=False)
 
 
 class Placeholders:
