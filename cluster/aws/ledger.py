@@ -20,7 +20,10 @@ from botocore.exceptions import ClientError
 from mesaform.aws import client, ledger_rows
 from mesaform.aws.errors import error_code, translate_errors
 from mesaform.aws.ports import Row
+from mesaform.aws.set_aside import SetAsideObjects
 from mesaform.common.errors import Retryable
+from mesaform.common.records import Unreadable
+from mesaform.common.set_aside import SetAsideLog
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,6 +40,7 @@ MIN_PARTS_TO_MERGE = 12
 DAY_OVER_AFTER_S = 2 * 3600.0
 """Time after the end of a day when it is merged into one object. Later rows are merged again."""
 
+KIND = "ledger"
 RECENT_DAYS = 4
 """Days per topic that each compaction looks at; the first one looks at all."""
 
@@ -49,13 +53,24 @@ class S3Ledger:
         cluster: the cluster's name.
         region: the region of the bucket.
         writer: start of this writer's part of the ids of rows and objects; the rest is random.
+        log: that of the leader, which sets objects aside that cannot be read; others leave them
+            out.
 
     """
 
-    def __init__(self, bucket: str, cluster: str, region: str, writer: str = "") -> None:
+    def __init__(
+        self,
+        bucket: str,
+        cluster: str,
+        region: str,
+        writer: str = "",
+        log: SetAsideLog | None = None,
+    ) -> None:
         self._bucket = bucket
         self._prefix = f"{cluster}/ledger/"
         self._s3: S3Client = client.client("s3", region)
+        self._log = log
+        self._set_aside = SetAsideObjects(bucket, cluster, region)
         self._writer = f"{writer}{secrets.token_hex(5)}"
         self._numbers = itertools.count()
         self._knows_old_days = False
@@ -171,7 +186,7 @@ class S3Ledger:
         for _ in range(READ_ATTEMPTS):
             keys = list_keys()
             if self._all_read(keys, known):
-                rows = (row for key in keys for row in _rows_of(key, known[key]))
+                rows = (row for key in keys for row in self._rows_of(key, known[key]))
                 return ledger_rows.in_order(row for row in rows if _matches(row, since, kinds))
         raise Retryable(
             "the ledger was merged while it was read",
@@ -210,11 +225,12 @@ class S3Ledger:
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=f"{prefix}2", Delimiter="/"
         )
-        return sorted(
+        days = (
             item["Prefix"][len(prefix) :].rstrip("/")
             for page in pages
             for item in page.get("CommonPrefixes", [])
         )
+        return sorted(day for day in days if ledger_rows.is_date(day))
 
     # writing
 
@@ -239,12 +255,13 @@ class S3Ledger:
         known: dict[str, bytes] = {}
         if not keys or not self._all_read(keys, known):
             return 0
-        self.append_many(row for key in keys for row in _rows_of(key, known[key]))
+        self.append_many(row for key in keys for row in self._rows_of(key, known[key]))
         self._delete(keys)
         return len(keys)
 
     def _merge_day(self, folder: str, *, over: bool) -> int:
-        keys = list(self._list(folder))
+        listed = self._list(folder)
+        keys = [key for key in listed if ledger_rows.is_object_name(key.rpartition("/")[2])]
         if over:
             return self._merge(folder, keys, whole_day=True) if len(keys) > 1 else 0
         merged = 0
@@ -256,12 +273,25 @@ class S3Ledger:
                 merged += self._merge(folder, parts, whole_day=False)
         return merged
 
+    def _rows_of(self, key: str, body: bytes) -> list[Row]:
+        """The rows of an object; none of one that cannot be read, which the leader sets aside.
+
+        After that it may be merged away: a copy is kept.
+        """
+        rows = ledger_rows.rows_of(key, body)
+        if not isinstance(rows, Unreadable):
+            return rows
+        if self._log is not None:
+            self._set_aside.add(KIND, key, body, rows, self._log)
+            self._s3.delete_object(Bucket=self._bucket, Key=key)
+        return []
+
     def _merge(self, folder: str, keys: Sequence[str], *, whole_day: bool) -> int:
         """Replace several objects by one. At each moment every row is in an object that exists."""
         known: dict[str, bytes] = {}
         if not self._all_read(keys, known):
             return 0  # another process merges them
-        rows = ledger_rows.in_order(row for key in keys for row in _rows_of(key, known[key]))
+        rows = ledger_rows.in_order(row for key in keys for row in self._rows_of(key, known[key]))
         names = [key.rpartition("/")[2] for key in keys]
         self._put(
             folder
@@ -272,10 +302,6 @@ class S3Ledger:
         )
         self._delete(keys)
         return len(keys)
-
-
-def _rows_of(key: str, body: bytes) -> list[Row]:
-    return [ledger_rows.old_row(key, body)] if key.endswith(".json") else ledger_rows.unpack(body)
 
 
 def _matches(row: Row, since: float, kinds: Collection[str]) -> bool:

@@ -8,13 +8,16 @@ parts of an hour, `day-…` those of a day.
 from __future__ import annotations
 
 import gzip
+import re
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from mesaform.aws.ports import Row
+from mesaform.common.records import Problem, Unreadable
 
 TOPICS: Mapping[str, tuple[str, ...]] = {
     "decisions": ("decision", "override", "order"),
@@ -39,6 +42,24 @@ Old names of kinds (`order`, `held`, `level`, `usage`) stay: old objects have th
 OTHER = "other"
 ROW = "row"
 """The field with a row's id."""
+
+SCHEMA = "ledger.rows"
+MAX_OBJECT_BYTES = 256 * 1024 * 1024
+GZIP_WBITS = 16
+"""Added to the window size: zlib then reads gzip's format."""
+
+
+_DATE = re.compile(r"2\d{3}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
+_OBJECT_NAME = re.compile(r"(\d\d-p-.+|\d\d-q-\d{6}-.+|day-\d{6}-.+)\.gz")
+
+
+class _Stamp(msgspec.Struct):
+    """What readers rely on in each row."""
+
+    at: Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799.0)]
+    kind: str
+    row: str
+
 
 _TOPIC_OF = {kind: topic for topic, kinds in TOPICS.items() for kind in kinds}
 _encoder = msgspec.json.Encoder()
@@ -87,7 +108,22 @@ def pack(rows: Iterable[Mapping[str, object]]) -> bytes:
 
 def unpack(body: bytes) -> list[Row]:
     """Return the rows of an object."""
-    return [msgspec.json.decode(line, type=Row) for line in gzip.decompress(body).splitlines()]
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | GZIP_WBITS)
+    plain = inflater.decompress(body, MAX_OBJECT_BYTES)
+    if not inflater.eof:
+        raise ValueError(f"the object is cut, or has more than {MAX_OBJECT_BYTES} bytes")
+    return [msgspec.json.decode(line, type=Row) for line in plain.splitlines()]
+
+
+def rows_of(key: str, body: bytes) -> list[Row] | Unreadable:
+    """Return the rows of an object with this key. Never raises."""
+    try:
+        rows = [old_row(key, body)] if key.endswith(".json") else unpack(body)
+        for row in rows:
+            msgspec.convert(row, _Stamp)
+    except Exception as error:  # anything that the object makes a decoder raise is its fault
+        return Unreadable(SCHEMA, Problem.UNREADABLE, str(error)[:300] or type(error).__name__)
+    return rows
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
@@ -99,6 +135,16 @@ def old_row(key: str, body: bytes) -> Row:
     """Return the row of an object in the first format: one row per object, the key is its id."""
     row = msgspec.json.decode(body, type=Row)
     return row if ROW in row else stamped(row, key.rpartition("/")[2].removesuffix(".json"), 0)
+
+
+def is_date(text: str) -> bool:
+    """Whether a part of a key is a date."""
+    return _DATE.fullmatch(text) is not None
+
+
+def is_object_name(name: str) -> bool:
+    """Whether an object of a day has a name of this module's."""
+    return _OBJECT_NAME.fullmatch(name) is not None
 
 
 def generation(name: str) -> int:

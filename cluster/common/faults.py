@@ -52,20 +52,23 @@ class FaultLog:
         self.counts: Counter[str] = Counter()
         self._reported: set[tuple[str, str, str]] = set()
 
-    def report(self, faults: Iterable[Fault]) -> None:
-        """Count each fault; log it with its traceback the first time."""
+    def report(self, faults: Iterable[Fault]) -> list[Fault]:
+        """Count each fault; log it with its traceback the first time. Return the new ones."""
+        new = []
         for fault in faults:
             self.counts[fault.kind] += 1
             entry = (fault.kind, fault.subject, fault.text)
             if entry in self._reported or len(self._reported) >= LONGEST_REPORTED:
                 continue
             self._reported.add(entry)
+            new.append(fault)
             log.error(
                 "a fault ended the work for one thing; the rest goes on",
                 kind=fault.kind,
                 subject=fault.subject[:200],
                 exc_info=fault.error,
             )
+        return new
 
 
 def metric_lines(counts: Counter[str]) -> list[str]:

@@ -39,7 +39,9 @@ from mesaform.autoscaler.daemon.record_requests import RecordRequests
 from mesaform.autoscaler.daemon.weekly_profile_store import Learner
 from mesaform.autoscaler.interruption import announcements, controller
 from mesaform.autoscaler.interruption.notice import ParsedNotice
+from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import Inbox
@@ -277,6 +279,7 @@ class Term:
                 overrides,
                 noticed=bool(notices),
             )
+            self._report_faults()
             snapshot = replace(
                 snapshot,
                 profile=self.learner.known,
@@ -369,6 +372,17 @@ class Term:
         for termination in reversed(terminations):
             self.telemetry.decided(termination.decision(usd))
             usd += termination.machine.usd_per_hour
+
+    def _report_faults(self) -> None:
+        """Count what the observer left out, and show each thing once in `mesaform why`."""
+        for fault in self.health.faults.report(self.observer.take_faults()):
+            reason = Reason.of(
+                ReasonCode.REPORT_UNREADABLE,
+                kind=fault.kind,
+                subject=fault.subject[:100],
+                error=fault.text,
+            )
+            self.telemetry.decided(Decision(self.clock.now(), "anomaly", (reason,)))
 
     async def _answer_requests(self) -> None:
         """Carry out what an operator wants done with records that were set aside."""
@@ -537,7 +551,7 @@ def _adapters(
     return _Cloud(
         leases=leases,
         clock=clock,
-        ledger=S3Ledger(bucket, cluster, region, f"e{epoch}"),
+        ledger=S3Ledger(bucket, cluster, region, f"e{epoch}", health.records),
         market=market,
         fleet=AwsFleet(region, market, limiter),
         notices=SqsNotices(cluster, region),

@@ -30,7 +30,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """Tasks that hold resources, and ended tasks that the master still lists."""
+    """Tasks that hold resources, and ended tasks that the master still lists.
+
+    `unreadable` tasks may hold resources of any agent.
+    """
 
     running: tuple[Seen, ...] = ()
     over: tuple[Seen, ...] = ()
+    unreadable: int = 0

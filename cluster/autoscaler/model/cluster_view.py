@@ -140,7 +140,8 @@ class ClusterView:
 
     `recovered` counts known agents that have not returned after a fail-over. `ended` are tasks that
     ended by themselves lately; empty unless consolidation needs them. `elected_at` is epoch seconds
-    (0: not known). `allocator_lag_s` is how late the last allocation began.
+    (0: not known). `allocator_lag_s` is how late the last allocation began. `unreadable` counts
+    agents and tasks that cannot be read, so that a machine may have tasks that are not known.
     """
 
     agents: tuple[Agent, ...] = ()
@@ -150,3 +151,4 @@ class ClusterView:
     ended: tuple[Ended, ...] = ()
     elected_at: float = 0.0
     allocator_lag_s: float = 0.0
+    unreadable: int = 0

@@ -89,6 +89,7 @@ class ReasonCode(StrEnum):
     LAUNCH_SET_ASIDE = "launch_set_aside", "wait_s"
     AGENTS_MISSING = "agents_missing", "missing known"
     QUEUE_UNREADABLE = "queue_unreadable"
+    REPORTS_UNREADABLE = "reports_unreadable", "count"
     FROZEN = "frozen", "note"
     AUTOSCALER_DISABLED = "autoscaler_disabled"
     PAUSED = "paused", "by until_epoch_s note"
@@ -149,6 +150,7 @@ class ReasonCode(StrEnum):
     # Machines and agents that are not as expected.
     REGISTERED_TWICE = "registered_twice", "agents"
     INSTANCE_UNKNOWN = "instance_unknown", "instance_id"
+    REPORT_UNREADABLE = "report_unreadable", "kind subject error"
     CAPACITY_BELOW_EXPECTED = "capacity_below_expected", "missing"
 
     # What came of an action.

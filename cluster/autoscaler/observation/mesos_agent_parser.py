@@ -16,6 +16,8 @@ import msgspec
 from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.shape import NOTHING, Shape, minus, plus, shape_of
 from mesaform.autoscaler.observation.mesos_framework_parser import reserved_for
+from mesaform.common.faults import Fault, contained
+from mesaform.common.json_types import as_object
 from mesaform.mesos.messages import Resource, from_wire
 
 Json = Mapping[str, Any]
@@ -28,12 +30,14 @@ class Agents:
     """All agents, without their tasks.
 
     `allocated` is the JSON of each agent's allocated resources. `recovered` is the number of agents
-    that the master knows from its registry and that have not registered again.
+    that the master knows from its registry and that have not registered again. `unreadable` are the
+    agents of which not even the id can be read.
     """
 
     agents: tuple[Agent, ...] = ()
     recovered: int = 0
     allocated: tuple[bytes, ...] = ()
+    unreadable: int = 0
 
     def resources(self) -> Iterator[Json]:
         """Yield the allocated resources of each agent in the form of GET_AGENTS."""
@@ -78,10 +82,20 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     get_agents: _Body = _Body()
 
 
+class _RawBody(msgspec.Struct, frozen=True, gc=False):
+    agents: list[msgspec.Raw] = []
+    recovered_agents: list[msgspec.Raw] = []
+
+
+class _RawAnswer(msgspec.Struct, frozen=True, gc=False):
+    get_agents: _RawBody = _RawBody()
+
+
 class AgentReader:
     """Reader of GET_AGENTS. JSON that occurred in the last pass is not decoded again."""
 
     def __init__(self) -> None:
+        self.faults: list[Fault] = []
         self._shapes: dict[bytes, Shape] = {}
         self._attributes: dict[bytes, dict[str, str]] = {}
         self._reserved: dict[bytes, dict[str, Shape]] = {}
@@ -91,19 +105,49 @@ class AgentReader:
     def read(self, body: bytes | bytearray) -> Agents:
         """Read a complete answer.
 
+        An agent of which only the identity can be read has no resources. `faults` has each.
+
         Raises:
             msgspec.DecodeError: it is not JSON, or not of agents.
 
         """
-        answer = self._decoder.decode(body).get_agents
+        self.faults = []
+        items, recovered, unreadable = self._items(body)
         shapes, attributes = self._shapes, self._attributes
         self._shapes, self._attributes = {}, {}
         self._reserved_before, self._reserved = self._reserved, {}
-        return Agents(
-            tuple(self._agent(item, shapes, attributes) for item in answer.agents),
-            len(answer.recovered_agents),
-            tuple(bytes(item.allocated_resources) for item in answer.agents),
-        )
+        agents, allocated = [], []
+        for item in items:
+            agent: Agent | None = None
+            with contained("agent", item.agent_info.id.value, self.faults):
+                agent = self._agent(item, shapes, attributes)
+                allocated.append(bytes(item.allocated_resources))
+            if agent is None:
+                agent = _without_resources(item)
+                unreadable += not agent.instance_id
+            agents.append(agent)
+        return Agents(tuple(agents), recovered, tuple(allocated), unreadable)
+
+    def _items(self, body: bytes | bytearray) -> tuple[list[_Item], int, int]:
+        """The agents, the number of recovered ones, and of those that cannot be read.
+
+        Raises:
+            msgspec.DecodeError: it is not JSON, or not of agents.
+
+        """
+        try:
+            answer = self._decoder.decode(body).get_agents
+        except msgspec.ValidationError:
+            return self._items_one_by_one(body)
+        return answer.agents, len(answer.recovered_agents), 0
+
+    def _items_one_by_one(self, body: bytes | bytearray) -> tuple[list[_Item], int, int]:
+        answer = msgspec.json.decode(body, type=_RawAnswer).get_agents
+        items = []
+        for raw in answer.agents:
+            with contained("agent", bytes(raw)[:100].decode("utf-8", "replace"), self.faults):
+                items.append(_lenient(raw))
+        return items, len(answer.recovered_agents), len(answer.agents) - len(items)
 
     def _agent(
         self, item: _Item, shapes: Mapping[bytes, Shape], attributes: Mapping[bytes, dict[str, str]]
@@ -164,6 +208,44 @@ class AgentReader:
                 else {item["name"]: _value(item) for item in msgspec.json.decode(raw)}
             )
         return self._attributes[raw]
+
+
+def _lenient(raw: msgspec.Raw) -> _Item:
+    """The agent, or what is needed to know its machine, if not everything can be decoded.
+
+    Raises:
+        ValueError: not even the identity can be read.
+
+    """
+    try:
+        return msgspec.json.decode(raw, type=_Item)
+    except msgspec.ValidationError:
+        info = as_object(as_object(msgspec.json.decode(raw)).get("agent_info"))
+        agent_id = as_object(info.get("id")).get("value")
+        if not isinstance(agent_id, str) or not agent_id:
+            raise ValueError("the agent has no id") from None
+        attributes = msgspec.Raw(msgspec.json.encode(info.get("attributes") or []))
+        resources = msgspec.Raw(b'"unreadable"')
+        known = _Info(_Id(agent_id), str(info.get("hostname", "")), attributes)
+        return _Item(known, active=True, total_resources=resources)
+
+
+def _without_resources(item: _Item) -> Agent:
+    """An agent whose resources cannot be read: nothing is placed there, and its tasks count."""
+    attributes: dict[str, str] = {}
+    with contained("agent", item.agent_info.id.value, []):
+        named = msgspec.json.decode(item.agent_info.attributes)
+        attributes = {entry["name"]: _value(entry) for entry in named}
+    return Agent(
+        agent_id=item.agent_info.id.value,
+        hostname=item.agent_info.hostname,
+        attributes=attributes,
+        total=NOTHING,
+        active=item.active,
+        deactivated=item.deactivated,
+        drain_state=item.drain_info.state,
+        registered_at=item.registered_time.nanoseconds / 1e9,
+    )
 
 
 def reserved_shapes(resources: list[Json]) -> dict[str, Shape]:

@@ -88,7 +88,7 @@ def refusals_of(metrics: Mapping[str, float]) -> dict[str, int]:
     return {
         name[len(start) : -len(end)]: int(value)
         for name, value in metrics.items()
-        if name.startswith(start) and name.endswith(end)
+        if name.startswith(start) and name.endswith(end) and isinstance(value, int | float)
     }
 
 

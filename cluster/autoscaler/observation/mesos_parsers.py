@@ -1,6 +1,7 @@
 """Conversion of the operator API's and the services API's answers to values of `model`.
 
-Pure. An absent field has its default. Depends on `autoscaler.model` and the parsers of this
+Pure. An absent field has its default. An entry that cannot be converted is left out and is a fault
+(`common.faults`); the others are converted. Depends on `autoscaler.model` and the parsers of this
 package.
 """
 
@@ -18,6 +19,7 @@ from mesaform.autoscaler.model.cluster_view import (
     Constraint,
     Framework,
     QueueEntry,
+    Quota,
     RunningTask,
 )
 from mesaform.autoscaler.model.lifetimes import Ended
@@ -31,6 +33,9 @@ from mesaform.autoscaler.observation.mesos_framework_parser import (
     refusals_of,
 )
 from mesaform.autoscaler.observation.mesos_task_parser import by_agent
+from mesaform.common.errors import ClusterUnreachable
+from mesaform.common.faults import Fault, contained
+from mesaform.common.json_types import as_list, as_object
 
 Json = Mapping[str, Any]
 
@@ -40,7 +45,7 @@ class MasterAnswers:
     """Answers of the elected master: agents, running tasks, GET_FRAMEWORKS, metrics by name.
 
     `over` are the tasks that ended, `quota` is GET_QUOTA, and `elected_at` is the time of the
-    election (epoch s), 0 if it is unknown.
+    election (epoch s), 0 if it is unknown. `unreadable_tasks` cannot be assigned to an agent.
     """
 
     agents: Agents
@@ -50,10 +55,15 @@ class MasterAnswers:
     over: Sequence[Seen] = ()
     quota: Json | None = None
     elected_at: float = 0.0
+    unreadable_tasks: int = 0
 
 
 def cluster_view(
-    answers: MasterAnswers, own: Iterable[str] = (), *, detailed: bool = False
+    answers: MasterAnswers,
+    own: Iterable[str] = (),
+    *,
+    detailed: bool = False,
+    faults: list[Fault] | None = None,
 ) -> ClusterView:
     """Combine the master's answers into a view.
 
@@ -62,38 +72,63 @@ def cluster_view(
     agent's work by task, and the tasks that ended.
     """
     agents, metrics = answers.agents, answers.metrics
+    faults = [] if faults is None else faults
     on_agents = by_agent(answers.tasks)
     names = _framework_names(answers.frameworks) if detailed else None
     return ClusterView(
         agents=tuple(
             _with_tasks(agent, on_agents.get(agent.agent_id, ()), names) for agent in agents.agents
         ),
-        frameworks=_frameworks(_others(answers.frameworks, set(own)), answers.tasks, metrics),
+        frameworks=_frameworks(
+            _others(answers.frameworks, set(own)), answers.tasks, metrics, faults
+        ),
         recovered=agents.recovered,
-        quotas=quotas(answers.quota or {}, agents.resources()),
+        quotas=_quotas(answers, faults),
         ended=() if names is None else _all_ended(answers.over, names),
         elected_at=answers.elected_at,
-        allocator_lag_s=metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0) / 1000,
+        allocator_lag_s=_lag_s(metrics),
+        unreadable=agents.unreadable + answers.unreadable_tasks,
     )
 
 
 def _framework_names(frameworks: Json) -> dict[str, str]:
     """Return the name of each framework by id."""
-    infos = [item.get("framework_info", {}) for item in frameworks.get("frameworks", [])]
+    infos = [as_object(item.get("framework_info")) for item in _objects(frameworks, "frameworks")]
     return {_id(info): str(info.get("name", "")) for info in infos}
 
 
+def _objects(answer: Json, name: str) -> list[Json]:
+    """The objects of a list of an answer; none if it is something else."""
+    return [as_object(item) for item in as_list(answer.get(name))]
+
+
+def _quotas(answers: MasterAnswers, faults: list[Fault]) -> tuple[Quota, ...]:
+    with contained("quota", "GET_QUOTA", faults):
+        return quotas(answers.quota or {}, answers.agents.resources())
+    return ()
+
+
+def _lag_s(metrics: Mapping[str, float]) -> float:
+    lag_ms = metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0)
+    return lag_ms / 1000 if isinstance(lag_ms, int | float) else 0.0
+
+
 def _frameworks(
-    items: Iterable[tuple[str, Json]], tasks: Sequence[Seen], metrics: Mapping[str, float]
+    items: Iterable[tuple[str, Json]],
+    tasks: Sequence[Seen],
+    metrics: Mapping[str, float],
+    faults: list[Fault],
 ) -> tuple[Framework, ...]:
     shapes: dict[str, set[Shape]] = {}
     for task in tasks:
         shapes.setdefault(task.framework_id, set()).add(task.shape)
     counters, refusals = counters_of(metrics), refusals_of(metrics)
-    return tuple(
-        framework(item, shapes.get(framework_id, ()), counters.get(framework_id, {}), refusals)
-        for framework_id, item in items
-    )
+    readable = []
+    for framework_id, item in items:
+        with contained("framework", framework_id, faults):
+            own = counters.get(framework_id, {})
+            readable.append(framework(item, shapes.get(framework_id, ()), own, refusals))
+    return tuple(readable)
 
 
 def _all_ended(over: Iterable[Seen], names: Mapping[str, str]) -> tuple[Ended, ...]:
@@ -103,17 +138,21 @@ def _all_ended(over: Iterable[Seen], names: Mapping[str, str]) -> tuple[Ended, .
 
 def _others(frameworks: Json, skipped: Collection[str]) -> Iterator[tuple[str, Json]]:
     """Yield each framework that is not skipped, with its id."""
-    for item in frameworks.get("frameworks", []):
-        info = item.get("framework_info", {})
+    for item in _objects(frameworks, "frameworks"):
+        info = as_object(item.get("framework_info"))
         if _id(info) not in skipped and info.get("name") != PROBE:
             yield _id(info), item
 
 
-def queue_entries(answer: Json) -> tuple[QueueEntry, ...]:
+def queue_entries(answer: Json, faults: list[Fault] | None = None) -> tuple[QueueEntry, ...]:
     """`GET /v2/queue`."""
-    return tuple(
-        _entry(item) for item in answer.get("queue", []) if item.get("app") or item.get("pod")
-    )
+    entries = []
+    for item in _objects(answer, "queue"):
+        app = as_object(item.get("app") or item.get("pod"))
+        with contained("app", str(app.get("id", ""))[:200], [] if faults is None else faults):
+            if app:
+                entries.append(_entry(item))
+    return tuple(entries)
 
 
 def both_times(before: Iterable[QueueEntry], after: Iterable[QueueEntry]) -> tuple[QueueEntry, ...]:
@@ -134,8 +173,23 @@ def _least(before: QueueEntry, after: QueueEntry) -> QueueEntry:
 
 
 def app_constraints(answer: Json) -> dict[str, tuple[Constraint, ...]]:
-    """`GET /v2/apps`: the constraints of every app."""
-    return {app["id"]: _constraints(app) for app in answer.get("apps", [])}
+    """`GET /v2/apps`: the constraints of every app.
+
+    Raises:
+        ClusterUnreachable: those of an app cannot be read, so that no task may be moved.
+
+    """
+    faults: list[Fault] = []
+    constraints = {}
+    for app in _objects(answer, "apps"):
+        with contained("app", str(app.get("id", ""))[:200], faults):
+            constraints[str(app["id"])] = _constraints(app)
+    if faults:
+        raise ClusterUnreachable(
+            f"the constraints of {faults[0].subject} cannot be read: {faults[0].text}",
+            where="/v2/apps",
+        )
+    return constraints
 
 
 def _constraints(app: Json) -> tuple[Constraint, ...]:
@@ -213,4 +267,4 @@ def _time(text: Any) -> float:
 
 
 def _id(info: Json) -> str:
-    return str(info.get("id", {}).get("value", ""))
+    return str(as_object(info.get("id")).get("value", ""))

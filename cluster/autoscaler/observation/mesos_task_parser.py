@@ -16,6 +16,7 @@ import msgspec
 
 from mesaform.autoscaler.model.cluster_tasks import Seen, Tasks
 from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
+from mesaform.common.faults import Fault, contained
 from mesaform.mesos.messages import TERMINAL_STATES, Resource, from_wire
 from mesaform.topology.user_data import PROTECT
 
@@ -83,12 +84,14 @@ class TaskReader:
     """
 
     def __init__(self) -> None:
+        self.faults: list[Fault] = []
         self._known: dict[str, Seen] = {}
         self._known_over: dict[str, Seen] = {}
 
     def begin(self) -> Reading:
         """Start to read an answer."""
-        return Reading(self._known, self._known_over, self._finished)
+        self.faults = []
+        return Reading(self._known, self._known_over, self._finished, self.faults)
 
     def read(self, body: bytes) -> Tasks:
         """Read a complete answer."""
@@ -108,9 +111,11 @@ class Reading:
         known: dict[str, Seen],
         over: dict[str, Seen],
         finished: Callable[[dict[str, Seen], dict[str, Seen]], None],
+        faults: list[Fault],
     ) -> None:
         self._known, self._known_over, self._finished = known, over, finished
-        self._splitter = Splitter()
+        self._faults = faults
+        self._splitter = Splitter(faults)
         self._running: list[Seen] = []
         self._over: list[Seen] = []
         self._names: dict[str, str] = {}
@@ -134,7 +139,7 @@ class Reading:
             {seen.task_id: seen for seen in self._running},
             {seen.task_id: seen for seen in self._over},
         )
-        return Tasks(tuple(self._running), tuple(self._over))
+        return Tasks(tuple(self._running), tuple(self._over), self._splitter.unreadable)
 
     def _take(self, section: str, items: list[_Item]) -> None:
         if section not in _WANTED:
@@ -153,6 +158,13 @@ class Reading:
         before = known.get(item.task_id.value)
         if before is not None and _is_current(before, item):
             return before
+        with contained("task", item.task_id.value, self._faults):
+            return self._decoded(item, over=over)
+        # The task counts on its agent, which is therefore not idle.
+        app = app_of(item.task_id.value)
+        return Seen(item.task_id.value, item.agent_id.value, item.framework_id.value, app, NOTHING)
+
+    def _decoded(self, item: _Item, *, over: bool) -> Seen:
         labels = _decode_labels(item.labels)
         resources = _RESOURCES.decode(item.resources)
         timestamps_s = _decode_timestamps(item.statuses)
@@ -212,7 +224,9 @@ class Splitter:
     waits for more data. Braces in strings cost memory and lose no task.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, faults: list[Fault] | None = None) -> None:
+        self.unreadable = 0
+        self._faults = [] if faults is None else faults
         self._buffer = bytearray()
         self._section = ""
         self._enough = DECODE_AT_BYTES
@@ -239,11 +253,24 @@ class Splitter:
         """Yield the remaining tasks after the last part."""
         yield from self._whole_sections()
         if self._section:
-            yield self._section, _ITEMS.decode(_listed(self._buffer[: self._buffer.rfind(b"]")]))
+            yield self._section, self._all(_listed(self._buffer[: self._buffer.rfind(b"]")]))
         else:  # The answer has no list, or its JSON has spaces; decode it as a whole.
             for name, items in _ANSWER.decode(self._buffer).get_tasks.items():
                 if name in _WANTED:
-                    yield name, _ITEMS.decode(items)
+                    yield name, self._all(items)
+
+    def _all(self, items: bytes | msgspec.Raw) -> list[_Item]:
+        """Decode a list of tasks; one that cannot be decoded is left out, counted and a fault."""
+        try:
+            return _ITEMS.decode(items)
+        except msgspec.ValidationError:
+            tasks = []
+            for raw in msgspec.json.decode(items, type=list[msgspec.Raw]):
+                with contained("task", bytes(raw)[:100].decode("utf-8", "replace"), self._faults):
+                    tasks.append(msgspec.json.decode(raw, type=_Item))
+                    continue
+                self.unreadable += 1
+            return tasks
 
     def _whole_sections(self) -> Iterator[tuple[str, list[_Item]]]:
         """Yield the sections that are followed by another section."""
@@ -258,7 +285,7 @@ class Splitter:
             del self._buffer[:at]
             ended, self._section, at = self._section, begun, 0
             if ended:
-                yield ended, _ITEMS.decode(_listed(before[: before.rfind(b"]")]))
+                yield ended, self._all(_listed(before[: before.rfind(b"]")]))
 
     def _cut(self) -> tuple[int, list[_Item]]:
         """Return the last offset where whole objects end and others follow, and these objects.

@@ -27,7 +27,8 @@ from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import Fleet, Offering, Template
 from mesaform.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
-from mesaform.config.schema import ClusterSpec
+from mesaform.common.faults import Fault, contained
+from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.mesos.operator import OperatorClient
 from mesaform.topology.ports import Port
 
@@ -47,6 +48,7 @@ class ServicesClient:
         self._session = session
         self._last: str | None = None
         self._info: tuple[float, str] = (-INFO_KEPT_S, "")
+        self.faults: list[Fault] = []
 
     async def queue(self) -> tuple[QueueEntry, ...]:
         """Return the queued instances.
@@ -55,7 +57,7 @@ class ServicesClient:
             ClusterUnreachable: no replica answers.
 
         """
-        return mesos_parsers.queue_entries(await self._get("/v2/queue"))
+        return mesos_parsers.queue_entries(await self._get("/v2/queue"), self.faults)
 
     async def app_constraints(self) -> dict[str, tuple[Constraint, ...]]:
         """Return the constraints of every app.
@@ -118,7 +120,8 @@ class Observer:
     """Observer of a cluster.
 
     `failed` receives the name of each API that does not answer. `raw` holds the tasks and the
-    answer of GET_FRAMEWORKS of the last snapshot.
+    answer of GET_FRAMEWORKS of the last snapshot. `faults` are the entries of answers that
+    cannot be read.
     """
 
     operator: OperatorClient
@@ -128,6 +131,13 @@ class Observer:
     reader: TaskReader = field(default_factory=TaskReader)
     agent_reader: AgentReader = field(default_factory=AgentReader)
     raw: tuple[Tasks, Mapping[str, Any]] | None = None
+    faults: list[Fault] = field(default_factory=list)
+
+    def take_faults(self) -> list[Fault]:
+        """The entries of answers that could not be read since the last call."""
+        faults = [*self.faults, *self.services.faults]
+        self.faults, self.services.faults = [], []
+        return faults
 
     async def snapshot(
         self,
@@ -222,6 +232,7 @@ class Observer:
             self.raw = None
             return None
         self.raw = (tasks, frameworks)
+        self.faults += [*self.agent_reader.faults, *self.reader.faults]
         own = await self._own_framework()
         if own is None:
             # Inferred demand of the services framework would count its queue twice.
@@ -234,10 +245,12 @@ class Observer:
                 metrics,
                 over=tasks.over,
                 quota=quota,
-                elected_at=float(master.get("elected_time") or 0.0),
+                elected_at=_seconds(master.get("elected_time")),
+                unreadable_tasks=tasks.unreadable,
             ),
             own or (),
             detailed=detailed,
+            faults=self.faults,
         )
 
     async def _agents(self) -> Agents:
@@ -309,17 +322,27 @@ class Observer:
         """Read the offerings by pool. A pool with an unknown type has none."""
         by_pool: dict[str, tuple[Offering, ...]] = {}
         for pool in spec.agents:
-            try:
-                by_pool[pool.name] = tuple(
-                    await asyncio.to_thread(
-                        self.fleet.offerings, pool.types, spec.zones, pool.disk_gib
-                    )
-                )
-            except MesaformError as error:
-                self.failed("ec2")
-                trouble.append(f"pool {pool.name}: {error}")
-                by_pool[pool.name] = ()
+            by_pool[pool.name] = ()
+            with contained("pool", pool.name, self.faults):
+                by_pool[pool.name] = await self._offerings_of(pool, spec, trouble)
         return by_pool
+
+    async def _offerings_of(
+        self, pool: Pool, spec: ClusterSpec, trouble: list[str]
+    ) -> tuple[Offering, ...]:
+        try:
+            return tuple(
+                await asyncio.to_thread(self.fleet.offerings, pool.types, spec.zones, pool.disk_gib)
+            )
+        except MesaformError as error:
+            self.failed("ec2")
+            trouble.append(f"pool {pool.name}: {error}")
+            return ()
+
+
+def _seconds(value: object) -> float:
+    """A time of an answer; 0 if it is no number."""
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _unreadable(call: str, error: Exception) -> ClusterUnreachable:

@@ -108,6 +108,8 @@ def _removals_blocked(snapshot: Snapshot, supply: Supply) -> Reason | None:
         return Reason.of(ReasonCode.AGENTS_EXPECTED, count=view.recovered)
     if snapshot.queue is None:
         return Reason.of(ReasonCode.QUEUE_UNREADABLE)
+    if view.unreadable:
+        return Reason.of(ReasonCode.REPORTS_UNREADABLE, count=view.unreadable)
     return _too_many_missing(snapshot, supply)
 
 

@@ -284,6 +284,8 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
         "the record of a launch was set aside; EC2 may need {wait_s:.0f} s to list its machines"
     ),
     ReasonCode.AGENTS_MISSING: "{missing} of {known} agents are missing",
+    ReasonCode.REPORTS_UNREADABLE: "{count} agents or tasks of the master cannot be read",
+    ReasonCode.REPORT_UNREADABLE: "{kind} {subject} cannot be read and is left out: {error}",
     ReasonCode.QUEUE_UNREADABLE: "the services' queue cannot be read, so demand is not known",
     ReasonCode.FROZEN: "{note}",
     ReasonCode.AUTOSCALER_DISABLED: "autoscaler.enabled is false",

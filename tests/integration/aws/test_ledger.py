@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from mesaform.aws import client, ledger_rows
 from mesaform.aws.ledger import MIN_PARTS_TO_MERGE, S3Ledger
+from mesaform.aws.set_aside import SetAsideObjects
 from mesaform.common.errors import NotFound, Retryable
+from mesaform.common.set_aside import SetAsideLog
 from tests.integration.aws.conftest import REGION
 
 NOON = 1_800_014_400.0 - 1_800_014_400.0 % 86400 + 12 * 3600
@@ -220,3 +223,36 @@ def test_rows_come_out_as_they_went_in(times: list[int]):
     ]
     assert ledger_rows.unpack(ledger_rows.pack(rows)) == rows
     assert len({row[ledger_rows.ROW] for row in rows}) == len(rows)
+
+
+def put(bucket: str, name: str, data: bytes) -> None:
+    client.client("s3", REGION).put_object(Bucket=bucket, Key=f"toy/ledger/{name}", Body=data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"garbage",
+        b"",
+        gzip.compress(b"null"),
+        gzip.compress(b'{"at":1}'),
+        gzip.compress(b'{"at":1e300,"kind":"decision","row":"1"}'),
+        gzip.compress(b'{"at":1,"kind":"decision","row":"1"}')[:-9],
+    ],
+)
+def test_an_object_that_cannot_be_read_hides_no_row_and_is_kept(bucket: str, data: bytes):
+    log = SetAsideLog()
+    leader, reader = S3Ledger(bucket, "toy", REGION, "e1", log), S3Ledger(bucket, "toy", REGION)
+    write(leader, 0, MIN_PARTS_TO_MERGE)
+    before = numbers_in(reader)
+    partition = ledger_rows.partition(NOON)
+    put(bucket, f"rows/decisions/{partition}-p-{int(NOON * 1000):013d}-bad.00000000.gz", data)
+    put(bucket, "rows/decisions/2026-11-26/of-somebody-else", data)
+    put(bucket, "rows/decisions/2-no-date/x", data)
+    assert numbers_in(reader) == before
+    assert leader.compact(NOON + 2 * DAY) > 0
+    assert numbers_in(leader) == numbers_in(reader) == before
+    assert log.counts["ledger"] >= 1
+    objects = SetAsideObjects(bucket, "toy", REGION)
+    kept = {objects.content(entry.kind, entry.name) for entry in objects.all()}
+    assert kept == {data}
