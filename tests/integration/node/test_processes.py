@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mesaform.common.files import open_log
 from mesaform.node import process
 from tests.integration.node.nodes import IGNORES_SIGTERM, PARENT, Node, is_alive, until
 from tests.support.ports import free_port
@@ -172,7 +173,7 @@ def test_the_log_of_a_service_is_closed_to_other_users(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"of an earlier release")
     log.chmod(0o644)
-    with process.open_log(log) as output:
+    with open_log(log) as output:
         output.write(b"x" * 200)
     assert process.rotate(log, 100)
     modes = [oct(path.stat().st_mode & 0o777) for path in (log, tmp_path / "a.log.1")]
