@@ -6,6 +6,7 @@ they need inside their commands, so that `--help` stays quick.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -91,6 +92,19 @@ def build() -> typer.Typer:
     return app
 
 
+def describe_os_error(error: OSError) -> str:
+    """What the operating system refused, where, and what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    what = error.strerror or str(error) or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "free some space on that disk"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        fix = "allow this user to write there"
+    else:
+        fix = "correct it"
+    return f"{where}{what}\n  {fix}, then run the same command again: it carries on"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program; `MesaformError` becomes its message on standard error and its exit code."""
     try:
@@ -100,6 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.stderr.write(f"mesaform: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        if os.environ.get("MESAFORM_TRACEBACK"):
+            raise
+        sys.stderr.write(f"mesaform: {describe_os_error(error)}\n")
+        sys.exit(Exit.FAILED)
     except KeyboardInterrupt:
         sys.stderr.write("mesaform: interrupted\n")
         sys.exit(Exit.INTERRUPTED)

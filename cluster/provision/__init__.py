@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from contextlib import AbstractContextManager
 
     from mesaform.common.progress import Report
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mesaform.provision.lock import HeldLock
     from mesaform.provision.ownership import AccountView, FolderKnowledge
     from mesaform.provision.preview import Preview
+    from mesaform.provision.terraform_driver import StacksRun, Verb
     from mesaform.provision.terraform_state import Outputs
 
 
@@ -118,7 +119,7 @@ async def deploy(
         if not known.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
         wanted = [stack for stack in STACKS if stack not in known.unchanged]
-        await StacksRun(place, boot_image, report, turn).run("apply", wanted)
+        await _run_stacks(StacksRun(place, boot_image, report, turn), "apply", wanted)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()
 
@@ -142,7 +143,7 @@ async def plan_adoption(place: ClusterContext, report: Report, held: HeldLock) -
 
     await asyncio.to_thread(require_pinned_account, place)
     deployment = require_deployment(place.cluster_dir)
-    boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
+    boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec.region)
     set_unreadable_aside(place.cluster_dir)
     await cdktf_driver.synthesize(place, boot_image, report, held)
     return await adoption.find_and_search(place, deployment.deployment_id, report)
@@ -197,7 +198,7 @@ async def adopt(
     from mesaform.provision import adoption, image
     from mesaform.provision.terraform_run import open_runner
 
-    boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
+    boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec.region)
     runner = await open_runner(place, boot_image, held)
     if findings.imports:
         await adoption.adopt(place, findings.imports, runner, report)
@@ -304,7 +305,19 @@ async def destroy(
         await asyncio.to_thread(require_pinned_account, place)
         if not await asyncio.to_thread(is_synthesized, place.cluster_dir):
             await cdktf_driver.synthesize(place, NOTHING_TO_BOOT, report, turn)
-        await StacksRun(place, NOTHING_TO_BOOT, report, turn).run("destroy", wanted)
+        await _run_stacks(StacksRun(place, NOTHING_TO_BOOT, report, turn), "destroy", wanted)
+
+
+async def _run_stacks(run: StacksRun, verb: Verb, stacks: Collection[str]) -> None:
+    """Run Terraform, with copies of the states before and after it."""
+    from mesaform.provision.state_copies import keep_copies
+
+    folder = run.place.cluster_dir
+    keep_copies(folder)
+    try:
+        await run.run(verb, stacks)
+    finally:
+        keep_copies(folder)
 
 
 def require_pinned_account(place: ClusterContext) -> Caller:

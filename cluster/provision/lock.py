@@ -12,7 +12,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,11 +50,15 @@ class HeldLock:
     _holders: list[Holder] = field(default_factory=list)
 
     def note(self, holder: Holder) -> None:
-        """Record another process that holds the lock: others see the first that is alive."""
+        """Record another process that holds the lock: others see the first that is alive.
+
+        On a full disk the lock is held without a record.
+        """
         self._holders = [known for known in self._holders if known.is_alive]
         self._holders.append(holder)
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, msgspec.json.encode(self._holders), 0)
+        with suppress(OSError):
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, msgspec.json.encode(self._holders), 0)
 
 
 @contextmanager

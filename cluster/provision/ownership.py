@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mesaform.common.errors import NotOwned
 from mesaform.provision.deployment import Deployment
+from mesaform.provision.state_copies import newest_copy
 from mesaform.provision.terraform_state import StackState
 from mesaform.topology.names import Tag
 
@@ -221,7 +222,8 @@ def _damaged_state(
 
 
 def _restore_hint(suspects: Iterable[StackState]) -> str:
-    backups = [str(state.backup) for state in suspects if state.backup]
+    copies = (newest_copy(state.path.parent, state.stack) or state.backup for state in suspects)
+    backups = [str(path) for path in copies if path]
     if backups:
         return f"restore it from {', '.join(backups)} (copy it over the state file)"
     return "restore it from a backup of this folder"

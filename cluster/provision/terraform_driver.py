@@ -20,6 +20,7 @@ from mesaform.common.progress import Report, Stage, stage
 from mesaform.provision import environment, progress, terraform
 from mesaform.provision.child_process import Child, Command, start
 from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.disk_space import run_with_reserve
 from mesaform.provision.image import BootImage
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.stack_order import Order, creation_order, destruction_order
@@ -66,7 +67,7 @@ class StacksRun:
             log = folder / "log" / f"{verb}-{began}-{stack}.log"
             await self._run_stack(verb, stack, log)
 
-        await run_in_order(order, run_stack)
+        await run_with_reserve(folder, run_in_order(order, run_stack))
 
     async def _run_stack(self, verb: Verb, stack: str, log: Path) -> None:
         """Run Terraform in one stack.

@@ -55,6 +55,7 @@ class StackState:
     condition: Condition
     outputs: Mapping[str, Json] = field(default_factory=dict)
     resources: tuple[ManagedResource, ...] = ()
+    serial: int = 0
 
     @property
     def backup(self) -> Path | None:
@@ -109,6 +110,7 @@ def read_state(folder: Path, stack: str) -> StackState:
         "valid" if "resources" in document else "unreadable",
         _output_values(document),
         tuple(_managed_resources(stack, document)),
+        int(str(document.get("serial") or 0)),
     )
 
 

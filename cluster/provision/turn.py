@@ -14,6 +14,7 @@ from typing import Literal
 
 from mesaform.common.errors import NotOwned
 from mesaform.common.progress import Report, Stage, stage
+from mesaform.provision.disk_space import require_space
 from mesaform.provision.holders import Holder, end_verb, end_workers
 from mesaform.provision.lock import HeldLock, Occupied, hold_cluster
 
@@ -39,6 +40,7 @@ def take_turn(folder: Path, verb: str, choose: Choose, reporter: Reporter) -> It
         Occupied: another process is at work, and the choice was to stop, or it did not end within
             `WAIT_TIMEOUT_S`.
         NotOwned: the process that should be ended belongs to another user.
+        DiskFull: the disk has no room for what a verb writes.
 
     """
     with ExitStack() as locks:
@@ -54,6 +56,7 @@ def take_turn(folder: Path, verb: str, choose: Choose, reporter: Reporter) -> It
                 handled = occupied.holder
                 with reporter() as report:
                     _make_way(folder, occupied, choice, report)
+        require_space(folder)
         yield held
 
 
