@@ -15,7 +15,8 @@ class MastersStack(ClusterStack):
     def __init__(self, scope: Construct, settings: Settings, network: NetworkStack) -> None:
         super().__init__(scope, "masters", settings)
         account_id = aws.DataAwsCallerIdentity(self, "account").account_id
-        document = iam.master_document(self.spec.name, self.spec.region, account_id)
+        types = [name for pool in self.spec.agents for name in pool.types]
+        document = iam.master_document(self.spec.name, self.spec.region, account_id, types)
         profile = instance_profile(self, "master", document)
         masters = [
             instance(

@@ -5,6 +5,7 @@ This product never removes it.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import ClientError
@@ -12,11 +13,14 @@ from botocore.exceptions import ClientError
 from mesaform.aws import client
 from mesaform.aws.errors import error_code, is_absent, translate_errors
 from mesaform.common.errors import NotOwned
+from mesaform.common.json_types import JsonObject, as_list, as_object
+from mesaform.topology import iam
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.literals import BucketLocationConstraintType
 
+TLS_ONLY = "RefuseRequestsWithoutTls"
 BAKE_PREFIX = "bake/"
 BAKE_EXPIRY_DAYS = 30
 """Days after which S3 deletes the bundles, reports and logs of bakes."""
@@ -35,7 +39,33 @@ def ensure_bucket(region: str) -> str:
     with translate_errors(f"s3://{name}"):
         if not _exists(s3, name):
             _create(s3, name, region)
+        if s3.meta.endpoint_url.startswith("https://"):  # the local cloud speaks plain HTTP
+            require_tls(s3, name, region)
     return name
+
+
+def require_tls(s3: S3Client, name: str, region: str) -> None:
+    """Have the bucket refuse requests without TLS. Idempotent; other statements stay."""
+    try:
+        policy = as_object(json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]))
+    except ClientError as error:
+        if error_code(error) != "NoSuchBucketPolicy":
+            raise
+        policy = {"Version": "2012-10-17", "Statement": []}
+    statements = as_list(policy.get("Statement"))
+    if any(as_object(statement).get("Sid") == TLS_ONLY for statement in statements):
+        return
+    arn = f"arn:{iam.partition(region)}:s3:::{name}"
+    denied: JsonObject = {
+        "Sid": TLS_ONLY,
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    document = {**policy, "Statement": [*statements, denied]}
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps(document))
 
 
 def _exists(s3: S3Client, name: str) -> bool:

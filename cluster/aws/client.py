@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader
 
 from mesaform.aws.errors import no_credentials, translate_errors
-from mesaform.topology.names import bucket_name
+from mesaform.topology.names import bucket_account, bucket_name
+
+if TYPE_CHECKING:
+    from botocore.model import OperationModel
 
 _CONFIG = Config(
     connect_timeout=3,
@@ -59,7 +62,25 @@ def _create(service: str, region: str, config: Config) -> Any:
     with translate_errors(where):
         if session.get_credentials() is None:
             raise no_credentials(where)
-        return session.create_client(service, region_name=region, config=config)
+        created = session.create_client(service, region_name=region, config=config)
+    if service == "s3":
+        created.meta.events.register("before-parameter-build.s3", _expect_owner)
+    return created
+
+
+def _expect_owner(
+    params: dict[str, Any], model: OperationModel, context: dict[str, Any], **_: object
+) -> None:
+    """Have S3 refuse calls to a bucket of this name that another account owns.
+
+    The bucket's name contains the account (`topology.names.bucket_name`). Presigned URLs are left
+    as they are: their users would have to send the header.
+    """
+    owner = bucket_account(str(params.get("Bucket", "")))
+    shape = model.input_shape
+    is_supported = shape is not None and "ExpectedBucketOwner" in shape.members
+    if owner and is_supported and not context.get("is_presign_request"):
+        params.setdefault("ExpectedBucketOwner", owner)
 
 
 _clients = _Clients()

@@ -55,18 +55,18 @@ def write(
 
     """
     from mesaform.common.errors import BadInput
+    from mesaform.common.files import write_atomically
     from mesaform.config.parser import parse
     from mesaform.config.sample import sample
 
     text = sample(name, target, operator_cidrs)
     if target == "local" or operator_cidrs:
         parse(text, str(path))
-    try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
+    if path.exists() and not force:
         raise BadInput(
             "exists already", where=str(path), fix="write over it: mesaform init --force"
-        ) from None
+        )
+    try:
+        write_atomically(path, text.encode())
     except OSError as error:
         raise BadInput(error.strerror or str(error), where=str(path)) from None

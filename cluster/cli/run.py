@@ -146,5 +146,33 @@ async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float 
     async with aiohttp.ClientSession() as session:
         wiring = Wiring(context)
         leader, sandboxes = wiring.operator(session).leader, wiring.sandboxes(session)
-        runner = Runner(job, uuid.uuid4().hex[:12], leader, sandboxes, session, reporter, timeout_s)
+        runner = Runner(
+            job,
+            uuid.uuid4().hex[:12],
+            leader,
+            sandboxes,
+            session,
+            reporter,
+            timeout_s,
+            is_gone=lambda: asyncio.to_thread(_is_gone, context),
+        )
         return await runner.run(interrupted)
+
+
+def _is_gone(context: Context) -> bool:
+    """Whether the cloud answers and lists no living master, or the local cloud was stopped."""
+    from mesaform.cli.wiring import Wiring
+    from mesaform.common.errors import MesaformError, MissingPrerequisite
+    from mesaform.topology.names import Tag
+
+    try:
+        context.enter_cloud()
+        machines = Wiring(context).fleet.machines(context.spec.name)
+    except MissingPrerequisite:
+        return context.spec.target == "local"
+    except MesaformError:
+        return False
+    return not any(
+        machine.tags.get(Tag.ROLE) == "master" and machine.state in {"pending", "running"}
+        for machine in machines
+    )

@@ -12,6 +12,9 @@ from mesaform.config.field_types import Problem
 if TYPE_CHECKING:
     from mesaform.config.schema import ClusterSpec
 
+RESERVED_NAMES = {"bake": "the account's bucket keeps the bundles of images below it"}
+"""Names that no cluster may have, and why."""
+
 PARAMETER_BYTES = 8192
 """Size of an advanced SSM parameter, from which the autoscaler reads the spec."""
 
@@ -19,12 +22,18 @@ PARAMETER_BYTES = 8192
 def spec_problems(spec: ClusterSpec) -> list[Problem]:
     """Return all problems of a spec, each with the path of its field."""
     return [
+        *_reserved_name_problems(spec),
         *_network_problems(spec),
         *_pool_reference_problems(spec),
         *_pool_name_problems(spec),
         *_engine_problems(spec),
         *_size_problems(spec),
     ]
+
+
+def _reserved_name_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    if spec.name in RESERVED_NAMES:
+        yield ("name",), f"{spec.name} is reserved: {RESERVED_NAMES[spec.name]}"
 
 
 def _network_problems(spec: ClusterSpec) -> Iterator[Problem]:

@@ -26,6 +26,9 @@ LEADER_WAIT_S = 15.0
 """Seconds to wait for a leader at the start; an election takes less."""
 
 LEADER_RETRY_S = 0.5
+GONE_LOOK_S = 3.0
+"""Seconds between two looks for masters while none answers."""
+
 KILL_WAIT_S = 20.0
 KILL_RETRY_S = 5.0
 TEARDOWN_WAIT_S = 5.0
@@ -61,6 +64,7 @@ class Runner:
         reporter: receives the progress.
         timeout_s: after this time the tasks are killed and the exit code is 124; None: no limit.
         leader_wait_s: seconds to wait for a leading master at the start.
+        is_gone: whether the cluster's masters exist no more; asked while no master answers.
 
     """
 
@@ -72,6 +76,7 @@ class Runner:
     reporter: Reporter
     timeout_s: float | None = None
     leader_wait_s: float = LEADER_WAIT_S
+    is_gone: Callable[[], Awaitable[bool]] | None = None
     _ended: dict[str, asyncio.Event] = field(default_factory=dict)
     _following: list[asyncio.Task[None]] = field(default_factory=list)
     _is_cut_off: bool = False
@@ -83,8 +88,8 @@ class Runner:
         when the time was over.
 
         Raises:
-            ClusterUnreachable: no master leads within `leader_wait_s` of the start. Later, a leader
-                is waited for without a limit.
+            ClusterUnreachable: no master leads within `leader_wait_s` of the start, or the masters
+                are gone. Otherwise a leader is waited for without a limit.
             Permanent: the master refuses the framework.
 
         """
@@ -145,10 +150,13 @@ class Runner:
         reports = asyncio.create_task(self._report_waits(execution, client), name="wait reports")
         done = asyncio.create_task(_until(lambda: execution.is_done, news), name="all tasks ended")
         stop = asyncio.create_task(interrupted.wait(), name="interrupt")
+        gone = asyncio.create_task(self._until_gone(), name="cluster gone")
         try:
             await asyncio.wait(
-                {done, stop}, timeout=self.timeout_s, return_when=asyncio.FIRST_COMPLETED
+                {done, stop, gone}, timeout=self.timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
+            if gone.done():
+                gone.result()
             if done.done():
                 return execution.exit_code
             self.reporter.note(
@@ -159,9 +167,26 @@ class Runner:
             await self._kill_all(execution, client, done)
             return INTERRUPTED if stop.done() else TIMED_OUT
         finally:
-            for task in (reports, done, stop):
+            for task in (reports, done, stop, gone):
                 task.cancel()
-            await asyncio.gather(reports, done, stop, return_exceptions=True)
+            await asyncio.gather(reports, done, stop, gone, return_exceptions=True)
+
+    async def _until_gone(self) -> None:
+        """Watch the cluster while no master answers.
+
+        Raises:
+            ClusterUnreachable: its masters exist no more.
+
+        """
+        while True:
+            await asyncio.sleep(GONE_LOOK_S)
+            if self._is_cut_off and self.is_gone is not None and await self.is_gone():
+                for event in self._ended.values():
+                    event.set()
+                raise ClusterUnreachable(
+                    "the cluster was taken down while the job ran",
+                    fix="raise it again, then run the job again: mesaform up",
+                )
 
     async def _kill_all(
         self, execution: Execution, client: SchedulerClient, done: asyncio.Task[None]

@@ -7,7 +7,7 @@ messages of the cluster's queue. Agents run other people's tasks and have no rig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from mesaform.topology import eventbridge
@@ -71,8 +71,19 @@ def trust_document(region: str) -> Document:
     )
 
 
-def master_document(cluster: str, region: str, account_id: str) -> Document:
-    """Return the policy of the masters: the rights that the autoscaler needs."""
+def master_document(
+    cluster: str, region: str, account_id: str, instance_types: Sequence[str] = ()
+) -> Document:
+    """Return the policy of the masters: the rights that the autoscaler needs.
+
+    Args:
+        cluster: the cluster's name.
+        region: the cluster's region.
+        account_id: the account.
+        instance_types: the types of the pools; machines of other types may not be launched. Without
+            types the policy does not limit them.
+
+    """
     arn = _Arns(partition(region), region, account_id)
     return _document(
         [
@@ -82,7 +93,7 @@ def master_document(cluster: str, region: str, account_id: str) -> Document:
                 "*",
                 {"StringEquals": {"aws:RequestedRegion": region}},
             ),
-            *_launch_statements(cluster, arn),
+            *_launch_statements(cluster, arn, instance_types),
             *_bucket_statements(cluster, arn.bucket(bucket_name(account_id, region))),
             _allow("ReadTheSpec", "ssm:GetParameter", arn.parameter(spec_parameter_name(cluster))),
             _allow("ReadPrices", "pricing:GetProducts", "*"),
@@ -91,9 +102,11 @@ def master_document(cluster: str, region: str, account_id: str) -> Document:
     )
 
 
-def _launch_statements(cluster: str, arn: _Arns) -> list[Statement]:
+def _launch_statements(cluster: str, arn: _Arns, instance_types: Sequence[str]) -> list[Statement]:
     """Rights to launch machines with the cluster's tag, and to terminate the launched ones."""
     owned = {f"ec2:ResourceTag/{Tag.CLUSTER}": cluster}
+    tagged = {f"aws:RequestTag/{Tag.CLUSTER}": cluster}
+    types = {"ec2:InstanceType": sorted(set(instance_types))} if instance_types else {}
     return [
         _allow(
             "LaunchFromTheClustersTemplates",
@@ -104,8 +117,14 @@ def _launch_statements(cluster: str, arn: _Arns) -> list[Statement]:
         _allow(
             "LaunchTaggedMachines",
             "ec2:RunInstances",
-            arn.ec2(*_LAUNCHED),
-            {"StringEquals": {f"aws:RequestTag/{Tag.CLUSTER}": cluster}},
+            arn.ec2("instance/*"),
+            {"StringEquals": {**tagged, **types}},
+        ),
+        _allow(
+            "LaunchTaggedParts",
+            "ec2:RunInstances",
+            arn.ec2(*_PARTS),
+            {"StringEquals": tagged},
         ),
         _allow("LaunchByFleet", "ec2:CreateFleet", arn.ec2("fleet/*", *_LAUNCHED)),
         _allow("LaunchSpot", _LAUNCH, arn.ec2("spot-instances-request/*")),
@@ -158,7 +177,8 @@ _DESCRIBE = [
 _LAUNCH = ["ec2:CreateFleet", "ec2:RunInstances"]
 _RECEIVE = ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
 _CREATE_ACTIONS = ["CreateFleet", "RunInstances"]
-_LAUNCHED = ("instance/*", "volume/*", "network-interface/*")
+_PARTS = ("volume/*", "network-interface/*")
+_LAUNCHED = ("instance/*", *_PARTS)
 
 
 class _Arns:

@@ -61,3 +61,10 @@ def bucket_name(account_id: str, region: str) -> str:
     when a cluster is removed.
     """
     return f"mesaform-{account_id}-{region}"
+
+
+def bucket_account(bucket: str) -> str:
+    """The account in a bucket's name (`bucket_name`); empty for another bucket."""
+    start, _, rest = bucket.partition("-")
+    account_id = rest.partition("-")[0]
+    return account_id if start == "mesaform" and account_id.isdigit() else ""

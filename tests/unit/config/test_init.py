@@ -94,3 +94,8 @@ def test_validate_prints_a_table_for_people(tmp_path):
     shown = CliRunner().invoke(program(init, validate), ["validate", "--file", str(file)])
     assert "127.42.0.10 in us-east-1a" in shown.stdout
     assert "per hour" in shown.stdout
+
+
+def test_a_name_that_collides_with_the_bundles_prefix_is_refused():
+    with pytest.raises(BadInput, match="bake is reserved"):
+        parse("name: bake\n", "cluster.yaml")

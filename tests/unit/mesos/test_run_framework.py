@@ -8,6 +8,7 @@ import pytest
 
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.common.resources import Resources
+from mesaform.mesos import run_framework
 from mesaform.mesos.run_framework import Runner
 from mesaform.mesos.run_state import Change, Job
 from mesaform.mesos.sandbox import Sandboxes
@@ -166,6 +167,36 @@ async def test_a_job_begun_while_masters_elect_waits_for_the_leader(
     engine.finish(task_id)
     assert await asyncio.wait_for(running, 10) == 0
     assert reporter.notes == ["no leading master answers; waiting up to 15 s for a leader"]
+
+
+async def test_a_job_ends_with_an_error_when_the_cluster_is_taken_down(
+    engine: ScriptedEngine, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_framework, "GONE_LOOK_S", 0.01)
+    runner = runner_for(engine, session, RecordingReporter())
+    looks: list[int] = []
+
+    async def is_gone() -> bool:
+        looks.append(1)
+        return True
+
+    is_down = asyncio.Event()
+
+    async def leader() -> str:
+        if is_down.is_set():
+            raise ClusterUnreachable("no leading master answers")
+        return engine.url
+
+    runner.is_gone, runner.leader = is_gone, leader
+    running = asyncio.create_task(runner.run(asyncio.Event()))
+    [task_id] = await started(engine)
+    assert not looks, "a connected job asked whether its cluster is gone"
+    engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
+    is_down.set()
+    engine.break_streams()
+    with pytest.raises(ClusterUnreachable, match="taken down"):
+        await asyncio.wait_for(running, 10)
+    engine.frameworks.clear()  # the masters are gone, so nobody tore the framework down
 
 
 async def test_a_missing_leader_is_an_error(session: aiohttp.ClientSession) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mesaform.topology import iam
 
-DOCUMENT = iam.master_document("west", "eu-west-1", "123456789012")
+TYPES = ("m5.large", "c5.large", "m5.large")
+DOCUMENT = iam.master_document("west", "eu-west-1", "123456789012", TYPES)
 
 
 def statements(action: str) -> list[iam.Statement]:
@@ -48,7 +49,23 @@ def test_machines_are_launched_only_with_the_clusters_tag():
         for s in statements("ec2:RunInstances")
         if any("instance/*" in r for r in s["Resource"])
     ]
-    assert conditions == [{"StringEquals": {"aws:RequestTag/mesaform:cluster": "west"}}]
+    assert conditions == [
+        {
+            "StringEquals": {
+                "aws:RequestTag/mesaform:cluster": "west",
+                "ec2:InstanceType": ["c5.large", "m5.large"],
+            }
+        }
+    ]
+
+
+def test_disks_and_interfaces_are_launched_only_with_the_clusters_tag():
+    (statement,) = [s for s in DOCUMENT["Statement"] if s["Sid"] == "LaunchTaggedParts"]
+    assert [resource.rpartition(":")[2] for resource in statement["Resource"]] == [
+        "volume/*",
+        "network-interface/*",
+    ]
+    assert statement["Condition"] == {"StringEquals": {"aws:RequestTag/mesaform:cluster": "west"}}
 
 
 def test_tags_are_set_only_by_launches():
