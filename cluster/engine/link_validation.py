@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 
 import msgspec
+import msgspec.inspect
 
 from mesaform.engine import link
 from mesaform.engine.validation.names import has_control_character, invalid_id
@@ -50,6 +52,7 @@ TASK_STATES = frozenset(
 )  # fmt: skip
 
 Problems = Iterator[str]
+FieldsOf = Callable[[type[msgspec.Struct]], tuple[str, ...]]
 
 
 class RejectedLaunch(msgspec.Struct, frozen=True):
@@ -77,8 +80,14 @@ class _LaunchIds(msgspec.Struct, tag="Launch"):
 
 def problem_of(message: link.LinkMessage) -> str | None:
     """Why the message is invalid, with the path of the value; None when it is valid."""
-    checks = _CHECKS.get(type(message), _nothing)
-    return next(_values(message, ""), None) or next(checks(message), None)
+    return _problem(message, _fields_with_numbers)
+
+
+def _problem(message: link.LinkMessage, fields_of: FieldsOf) -> str | None:
+    problem = _bad_value(message, fields_of)
+    if problem is not None:
+        return problem.removeprefix(".")
+    return next(_CHECKS.get(type(message), _nothing)(message), None)
 
 
 def read_from_agent(data: bytes) -> link.FromAgent:
@@ -92,7 +101,7 @@ def read_from_agent(data: bytes) -> link.FromAgent:
         message: link.FromAgent = link.decode_from_agent(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise link.BadMessage(f"not a message of an agent: {error}") from error
-    problem = problem_of(message)
+    problem = _problem(message, _unconstrained_fields)
     if problem is not None:
         raise link.BadMessage(f"{type(message).__name__}: {problem}")
     return message
@@ -111,7 +120,7 @@ def read_from_master(data: bytes) -> link.FromMaster | RejectedLaunch:
         problem: str | None = f"not a message of a master: {error}"
         kind = "message"
     else:
-        problem, kind = problem_of(message), type(message).__name__
+        problem, kind = _problem(message, _unconstrained_fields), type(message).__name__
         if problem is None:
             return message
     rejected = _rejected_launch(data, problem or "")
@@ -139,41 +148,101 @@ def problem_of_task(framework: FrameworkInfo, task: TaskInfo) -> str | None:
 
 def problem_of_agent(agent_id: str, info: AgentInfo) -> str | None:
     """Why an agent cannot be registered as this; None when it can."""
-    return (
-        next(_values(info, "info"), None)
-        or next(_id(agent_id, "agent_id"), None)
-        or next(_agent_info(info), None)
-    )
+    problem = _bad_value(info, _fields_with_numbers)
+    return problem or next(_id(agent_id, "agent_id"), None) or next(_agent_info(info), None)
 
 
 def _nothing(_message: object) -> Problems:
     return iter(())
 
 
-def _values(value: object, path: str, depth: int = 0) -> Problems:
-    """Numbers that are not finite or exceed 64 bits, and values that are nested too deep."""
+def _bad_value(value: object, fields_of: FieldsOf, depth: int = 0) -> str | None:
+    """The path and problem of the first number that is not finite or exceeds 64 bits.
+
+    Values that are nested too deep are a problem, too. This visits every value of every message,
+    so it asks for the most frequent types first.
+    """
+    if isinstance(value, int | float):
+        return _bad_number(value)
+    if depth >= MAX_DEPTH:
+        return f" is nested deeper than {MAX_DEPTH} levels"
+    for name, item in _items(value, fields_of):
+        if type(item) not in _PLAIN:
+            problem = _bad_value(item, fields_of, depth + 1)
+            if problem is not None:
+                return f"{name}{problem}"
+    return None
+
+
+def _bad_number(value: float) -> str | None:
     if isinstance(value, float):
-        if not math.isfinite(value):
-            yield f"{path} is not a finite number"
-    elif isinstance(value, int):
-        if value not in _INT64:
-            yield f"{path} does not fit into 64 bits"
-    elif isinstance(value, msgspec.Struct | dict | list):
-        if depth >= MAX_DEPTH:
-            yield f"{path} is nested deeper than {MAX_DEPTH} levels"
-            return
-        for name, item in _items(value):
-            yield from _values(item, f"{path}{name}", depth + 1)
+        return None if math.isfinite(value) else " is not a finite number"
+    return None if value in _INT64 else " does not fit into 64 bits"
 
 
-def _items(
-    value: msgspec.Struct | dict[str, object] | list[object],
-) -> Iterable[tuple[str, object]]:
+_PLAIN = frozenset({str, bytes, bool, type(None)})
+
+
+@cache
+def _fields_with_numbers(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a message that may hold a number or a structure."""
+    return tuple(name for name, info in _types(kind) if not _is_text(info))
+
+
+@cache
+def _unconstrained_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields whose values the decoder does not check whole by their types."""
+    return tuple(name for name, info in _types(kind) if not _is_checked(info, frozenset({kind})))
+
+
+def _types(kind: type[msgspec.Struct]) -> list[tuple[str, msgspec.inspect.Type]]:
+    fields = msgspec.structs.fields(kind)
+    return [(field.name, msgspec.inspect.type_info(field.type)) for field in fields]
+
+
+def _is_checked(info: msgspec.inspect.Type, known: frozenset[type]) -> bool:
+    """Whether the decoder refuses every invalid value of a type. `known` ends recursive types."""
+    match info:
+        case msgspec.inspect.UnionType():
+            return all(_is_checked(part, known) for part in info.types)
+        case msgspec.inspect.FloatType() | msgspec.inspect.IntType():
+            return None not in {info.ge, info.le}
+        case msgspec.inspect.ListType():
+            return _is_checked(info.item_type, known)
+        case msgspec.inspect.StructType():
+            return info.cls in known or _is_checked_struct(info.cls, known | {info.cls})
+    return _is_text(info)
+
+
+def _is_checked_struct(kind: type[msgspec.Struct], known: frozenset[type]) -> bool:
+    return all(_is_checked(info, known) for _, info in _types(kind))
+
+
+def _is_text(info: msgspec.inspect.Type) -> bool:
+    if isinstance(info, msgspec.inspect.UnionType):
+        return all(_is_text(part) for part in info.types)
+    return isinstance(info, _TEXT_TYPES)
+
+
+_TEXT_TYPES = (
+    msgspec.inspect.StrType,
+    msgspec.inspect.BytesType,
+    msgspec.inspect.BoolType,
+    msgspec.inspect.NoneType,
+    msgspec.inspect.EnumType,
+    msgspec.inspect.LiteralType,
+)
+
+
+def _items(value: object, fields_of: FieldsOf) -> Iterable[tuple[str, object]]:
+    """The parts of a structure with their names in a path."""
     if isinstance(value, msgspec.Struct):
-        return ((f".{name}", getattr(value, name)) for name in value.__struct_fields__)
+        return [(f".{name}", getattr(value, name)) for name in fields_of(type(value))]
     if isinstance(value, dict):
-        return ((f".{name!s:.40}", item) for name, item in value.items())
-    return ((f"[{index}]", item) for index, item in enumerate(value))
+        return [(f".{name!s:.40}", item) for name, item in value.items()]
+    if isinstance(value, list):
+        return [(f"[{index}]", item) for index, item in enumerate(value)]
+    return ()
 
 
 # --- names
