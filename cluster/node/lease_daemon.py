@@ -43,7 +43,6 @@ from mesaform.node.lease_monitor import (
 )
 from mesaform.topology.instance_identity import (
     PROOF_VARIABLE,
-    SignedIdentity,
     identity_header,
     read_proof,
 )
@@ -205,7 +204,7 @@ class Cluster:
     """`ClusterPort` over ZooKeeper and HTTP.
 
     `agent_url` is the machine's own engine agent. `reports` are the URLs where autoscalers take
-    shutdown reports, `proof` proves which machine this is.
+    shutdown reports. `session` sends the proof of this machine with each call if it `has_proof`.
     """
 
     zk_hosts: str
@@ -215,7 +214,7 @@ class Cluster:
     operator: OperatorClient
     session: aiohttp.ClientSession
     reports: Sequence[str] = ()
-    proof: SignedIdentity | None = None
+    has_proof: bool = False
     agent_id: str = ""
     _zk: ZooKeeper | None = None
 
@@ -287,8 +286,8 @@ class Cluster:
 
     async def _post_report(self, body: bytes) -> bool:
         """Send the report to the autoscalers in turn; whether one of them has stored it."""
-        headers = {"Content-Type": "application/json", **identity_header(self.proof)}
-        for url in self.reports if self.proof else ():
+        headers = {"Content-Type": "application/json"}
+        for url in self.reports if self.has_proof else ():
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                 async with self.session.post(
                     url, data=body, headers=headers, timeout=_TIMEOUT
@@ -350,7 +349,9 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
         Terms(float(environ["MESAFORM_LEASE_S"]), float(environ["MESAFORM_EMPTY_S"])),
         time.monotonic(),
     )
-    async with aiohttp.ClientSession() as session:
+    proof = read_proof(environ.get(PROOF_VARIABLE, ""))
+    # The masters carry out a call from an agent's machine only with its proof.
+    async with aiohttp.ClientSession(headers=identity_header(proof)) as session:
         cluster = Cluster(
             zk_hosts,
             zk_path,
@@ -359,7 +360,7 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
             OperatorClient(urls, session),
             session,
             [f"http://{host}:{Port.AUTOSCALER}{SHUTDOWN_REPORTS_PATH}" for host in hosts],
-            read_proof(environ.get(PROOF_VARIABLE, "")),
+            has_proof=proof is not None,
         )
         try:
             channel = await ControlChannel.open(environ)

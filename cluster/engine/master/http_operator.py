@@ -13,6 +13,7 @@ from aiohttp import web
 
 from mesaform.common.errors import MesaformError
 from mesaform.engine.documents import Document
+from mesaform.engine.master.agent_calls import why_refused
 from mesaform.engine.master.http_common import (
     JSON,
     NOT_ACCEPTABLE,
@@ -36,16 +37,21 @@ from mesaform.engine.master.render import (
 from mesaform.engine.master.streams import Stream, record
 from mesaform.engine.master.term import HEARTBEAT, HEARTBEAT_S, Term
 from mesaform.mesos.operator_api import CALL_TYPES_WITH_BODY, OperatorCall
+from mesaform.topology.instance_identity import IDENTITY_HEADER, InstanceVerifier
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """What the process knows beside the core, each read at the time of the call."""
+    """What the process knows beside the core, each read at the time of the call.
+
+    `verifier` verifies callers on machines of agents.
+    """
 
     version: Callable[[], Document]
     flags: Callable[[], dict[str, str]]
     metrics: Callable[[], dict[str, float]]
     master: Callable[[], Document]
+    verifier: InstanceVerifier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +78,24 @@ async def answer_call(request: web.Request, term: Term, facts: ProcessFacts) -> 
         return await _subscribe(request, term)
     if not accepts(request, JSON):
         return text(406, NOT_ACCEPTABLE)
-    return await _answer(term, facts, call, call.type or "")
+    return await _answer(request, term, facts, call)
 
 
-async def _answer(term: Term, facts: ProcessFacts, call: OperatorCall, type_: str) -> web.Response:
+async def _answer(
+    request: web.Request, term: Term, facts: ProcessFacts, call: OperatorCall
+) -> web.Response:
+    type_ = call.type or ""
     if type_ in _READS:
         return document({"type": type_} | _READS[type_](term, facts))
     operation = _operation(call)
     if operation is None:
         return text(501, f"The embedded engine has no {type_} yet")
+    source, proof = request.remote or "", request.headers.get(IDENTITY_HEADER, "")
+    why = why_refused(term.core.state, facts.verifier, source, proof, (type_, operation.target))
+    return text(403, why) if why else await _operate(term, type_, operation)
+
+
+async def _operate(term: Term, type_: str, operation: _Operation) -> web.Response:
     try:
         reply = await term.operate(
             type_,

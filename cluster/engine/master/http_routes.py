@@ -18,6 +18,7 @@ from mesaform.engine.master.http_legacy import PATHS, answer, answer_read, healt
 from mesaform.engine.master.http_operator import ProcessFacts
 from mesaform.engine.master.term import Term
 from mesaform.http import HttpPort, Limits
+from mesaform.topology.instance_identity import InstanceVerifier
 from mesaform.webui import assets
 
 _OWN_PATHS = frozenset({"health", "version", "flags", "metrics/snapshot", "redirect"})
@@ -32,6 +33,7 @@ class Host(Protocol):
     leader: JsonObject | None
     own_address: tuple[str, int]
     authenticator: FrameworkAuthenticator
+    verifier: InstanceVerifier | None
 
     def version(self) -> Document:
         """VersionInfo."""
@@ -68,7 +70,9 @@ class HttpApi:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._facts = ProcessFacts(host.version, host.flags, host.metrics, host.master)
+        self._facts = ProcessFacts(
+            host.version, host.flags, host.metrics, host.master, host.verifier
+        )
         self._assets = assets.load("master")
         self._known = _OWN_PATHS | _LEADER_PATHS | set(self._assets)
 

@@ -79,6 +79,7 @@ class MasterProcess:
         self.faults: Counter[str] = Counter()
         self._ids = Ids(self.id)
         self.authenticator = settings.authenticator
+        self.verifier = settings.verifier
         self._http = HttpServer(
             HttpApi(self).app(),
             http_port(settings.port, allows_jsonp=settings.http.allows_jsonp),

@@ -12,13 +12,16 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
+from msgspec import structs
 
 from mesaform.common.errors import BadInput
 from mesaform.engine import link
+from mesaform.engine.master.agent_calls import why_refused
 from mesaform.engine.master.authentication import authenticator_from, denied_users
+from mesaform.engine.registry import AgentRecord
 from mesaform.mesos.credential import Credential
 from mesaform.mesos.messages import AgentInfo, Attribute, Text, to_wire
-from mesaform.topology.instance_identity import SignedIdentity
+from mesaform.topology.instance_identity import SignedIdentity, identity_header
 from tests.integration.engine_master.process import (
     SIZE,
     HttpScheduler,
@@ -27,6 +30,7 @@ from tests.integration.engine_master.process import (
     running,
 )
 from tests.support.instances import Account
+from tests.unit.engine_master.world import World
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 
@@ -156,6 +160,32 @@ async def test_an_agent_of_an_older_image_may_return_until_it_has_proven_its_ins
         async with an_agent(master, account.proof(OWNER, ADDRESS), known, instance_id=OWNER):
             pass
         assert "does not prove" in await refused(an_agent(master, None, known, instance_id=OWNER))
+
+
+@pytest.mark.parametrize("type_", ["MARK_AGENT_GONE", "TEARDOWN", "DEACTIVATE_AGENT"])
+def test_a_task_on_an_agents_machine_cannot_act_as_an_operator(
+    account: Account, type_: str
+) -> None:
+    world = World()
+    agent, other = world.agent(host="10.0.0.5"), world.agent(host="10.0.0.6")
+    world.state.registry.agents[agent.id] = _owned(world, agent.id, OWNER)
+    world.state.registry.agents[other.id] = _owned(world, other.id, INTRUDER)
+    (proof,) = identity_header(account.proof(OWNER, "10.0.0.5")).values()
+
+    def refusal(source: str, header: str, target: str) -> str | None:
+        return why_refused(world.state, account.verifier, source, header, (type_, target))
+
+    assert "does not prove" in (refusal("10.0.0.5", "", agent.id) or "")
+    assert "has the address 10.0.0.5" in (refusal("10.0.0.6", proof, agent.id) or "")
+    assert refusal("10.0.0.5", proof, other.id) == f"{type_} of {other.id} is refused to {OWNER}"
+    is_own_end = type_ == "MARK_AGENT_GONE"
+    assert (refusal("10.0.0.5", proof, agent.id) is None) is is_own_end
+    assert refusal("10.0.0.99", "", agent.id) is None  # an operator, or a master
+    assert why_refused(world.state, None, "10.0.0.5", "", (type_, agent.id)) is None
+
+
+def _owned(world: World, agent_id: str, instance_id: str) -> AgentRecord:
+    return structs.replace(world.state.registry.agents[agent_id], instance_id=instance_id)
 
 
 def subscription(framework_id: str | None, principal: str | None) -> dict[str, Any]:
