@@ -20,6 +20,7 @@ from mesaform.common.errors import BadInput
 from mesaform.engine.agent.cgroups import Limiter, NoLimits, detect
 from mesaform.engine.agent.containerizer import ContainerSpec
 from mesaform.engine.agent.events import ContainerEvent, Exited, LaunchFailed, Ran, Started
+from mesaform.engine.agent.identity import UserPolicy
 from mesaform.engine.agent.layout import Layout
 from mesaform.engine.agent.output import OutputLimits
 from mesaform.engine.agent.posix import PosixContainerizer, TaskSettings
@@ -46,6 +47,7 @@ class Machine:
         self.reports: list[ContainerEvent] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
+        self.users = UserPolicy()
         self.containers = self._make()
 
     def _make(self) -> PosixContainerizer:
@@ -55,7 +57,7 @@ class Machine:
             self._report,
             self._spawn,
             self.limiter,
-            TaskSettings(environment, output=self.output_limits),
+            TaskSettings(environment, self.users, self.output_limits),
         )
 
     def _spawn(self, work: Coroutine[object, None, None], name: str) -> asyncio.Task[None]:
@@ -398,6 +400,28 @@ async def test_a_user_cannot_have_files_fetched_that_it_may_not_read(machine, tm
     secret.chmod(0o600)
     machine.launch({"value": "cat secret", "user": "nobody", "uris": [{"value": str(secret)}]})
     assert "Permission denied" in (await machine.reported(LaunchFailed)).why
+
+
+@needs_root
+@pytest.mark.parametrize("named", [None, "root"])
+async def test_without_permission_root_is_no_user_of_a_task(machine, named):
+    machine.users = UserPolicy("nobody", allows_root=False)
+    await machine.restart()
+    machine.launch({"value": "id -un; id -u; echo $HOME", **({"user": named} if named else {})})
+    assert (await machine.reported(Exited)).wait_status == 0, machine.output("stderr")
+    (sandbox,) = (machine.layout.sandboxes / "fw" / "t").iterdir()
+    assert machine.output().split() == ["nobody", "65534", str(sandbox)]
+    assert sandbox.stat().st_mode & 0o777 == 0o750
+    assert sandbox.owner() == "nobody"
+
+
+@needs_root
+async def test_root_is_allowed_where_the_operator_says_so(machine):
+    machine.users = UserPolicy("nobody", allows_root=True)
+    await machine.restart()
+    machine.launch({"value": "id -un", "user": "root"})
+    await machine.reported(Exited)
+    assert machine.output().split() == ["root"]
 
 
 @needs_root

@@ -14,12 +14,20 @@ from aiohttp import ClientSession, web
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import Inbox, run_in_daemon_thread
+from mesaform.autoscaler.observation.shutdown_endpoint import ShutdownEndpoint
 from mesaform.autoscaler.reporting.http_server import http_port
 from mesaform.aws.ports import ScheduledEvent
 from mesaform.common.errors import NotFound, Retryable
 from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeNotices
-from mesaform.topology.user_data import NOTICES_PATH, MachineNotice
+from mesaform.topology.instance_identity import identity_header
+from mesaform.topology.user_data import (
+    NOTICES_PATH,
+    SHUTDOWN_REPORTS_PATH,
+    MachineNotice,
+    ShutdownReport,
+)
+from tests.support.instances import Account
 from tests.unit.autoscaler.builders import NOW
 from tests.unit.autoscaler.test_notice import an_event
 
@@ -215,7 +223,7 @@ def test_a_machine_may_stop_telling_once_it_is_remembered(world):
 
 
 @asynccontextmanager
-async def served(endpoint: NoticeEndpoint) -> AsyncIterator[ClientSession]:
+async def served(endpoint: NoticeEndpoint | ShutdownEndpoint) -> AsyncIterator[ClientSession]:
     server = HttpServer(endpoint.add_to(web.Application()), http_port(9550))
     port = await server.listen("127.0.0.1", 0)
     async with ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -244,6 +252,43 @@ async def test_only_the_leader_accepts_reports_of_machines_over_http(world):
         other = msgspec.json.encode(msgspec.structs.replace(TOLD, instance_id="i-2"))
         assert (await client.post(NOTICES_PATH, data=other)).status == 403
     assert await world.passes() == ["i-1"]
+
+
+async def test_a_notice_without_the_machines_proof_is_refused(world, tmp_path):
+    account = Account(tmp_path)
+    endpoint = NoticeEndpoint(account.verifier)
+    endpoint.inbox = world.inbox
+    body = msgspec.json.encode(TOLD)
+    own, other = account.proof("i-1", "127.0.0.1"), account.proof("i-2", "127.0.0.1")
+    async with served(endpoint) as client:
+        for proof in (None, other, account.proof("i-1", "10.0.0.1")):
+            answer = await client.post(NOTICES_PATH, data=body, headers=identity_header(proof))
+            assert answer.status == 403
+        damaged = {"Mesaform-Instance-Identity": "x"}
+        assert (await client.post(NOTICES_PATH, data=body, headers=damaged)).status == 403
+        answer = await client.post(NOTICES_PATH, data=body, headers=identity_header(own))
+        assert answer.status == 200
+    assert await world.passes() == ["i-1"]
+
+
+async def test_a_machine_reports_its_shutdown_to_any_autoscaler_with_its_proof(tmp_path):
+    account = Account(tmp_path)
+    stored: list[ShutdownReport] = []
+
+    async def store(report: ShutdownReport) -> None:
+        stored.append(report)
+
+    report = ShutdownReport("i-1", NOW, 600.0, 700.0, 60.0)
+    body = msgspec.json.encode(report)
+    endpoint = ShutdownEndpoint(store, account.verifier)
+    async with served(endpoint) as client:
+        other = identity_header(account.proof("i-2", "127.0.0.1"))
+        for headers in ({}, other):
+            answer = await client.post(SHUTDOWN_REPORTS_PATH, data=body, headers=headers)
+            assert answer.status == 403
+        own = identity_header(account.proof("i-1", "127.0.0.1"))
+        assert (await client.post(SHUTDOWN_REPORTS_PATH, data=body, headers=own)).status == 204
+    assert stored == [report]
 
 
 async def test_blocking_work_beside_hands_back_its_result_or_its_error():
