@@ -17,6 +17,7 @@ from mesaform.engine import link
 from mesaform.engine.master.config import read_settings
 from mesaform.engine.master.shell import MasterProcess
 from mesaform.mesos.messages import AgentInfo, TaskStatus, ident, to_wire
+from tests.support.engine_invariants import check_state
 from tests.support.ports import free_port
 from tests.unit.engine_master.world import JsonDict
 
@@ -56,7 +57,13 @@ class Running:
     async def leading(self) -> None:
         await eventually(lambda: self.process.term is not None)
 
+    def check(self) -> None:
+        """Check the invariants of the state, if this master leads."""
+        if self.process.term is not None:
+            check_state(self.process.term.core.state)
+
     async def stop(self) -> None:
+        self.check()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -7,8 +7,10 @@ import pytest
 from mesaform.common.resources import Resources
 from mesaform.engine import link
 from mesaform.engine.registry import Admit, Registry, SetDeactivated, StartDrain
-from mesaform.mesos.messages import AgentInfo, ident, to_wire
-from tests.unit.engine_master.world import SIZE, START, World, known
+from mesaform.mesos.messages import AgentInfo, FrameworkInfo, ident, to_wire
+from tests.unit.engine_master.world import SIZE, START, FrameworkIdentity, World, known
+
+REPORTED = FrameworkIdentity(FrameworkInfo(user="root", name="f", failover_timeout=1e6), "f-1")
 
 
 @pytest.fixture
@@ -256,3 +258,39 @@ def test_an_agent_that_left_and_starts_again_is_admitted_anew(world):
     agent.connect()
     assert agent.got(link.Registered)
     assert agent.id in world.state.agents
+
+
+def test_ports_that_two_tasks_report_are_counted_once_and_all_return(world):
+    ports = Resources.of(cpus=0.1, ports=[(31000, 31009)])
+    beyond = Resources.of(cpus=0.1, ports=[(40000, 40009)])
+    tasks = [
+        known(REPORTED, "one", "a", size=ports),
+        known(REPORTED, "same", "a", size=ports),
+        known(REPORTED, "beyond", "a", size=beyond),
+    ]
+    agent = world.agent(agent_id="a", tasks=tasks)
+    assert world.state.agents[agent.id].used().ports == ((31000, 31009),)
+    for name in ("same", "beyond", "one"):
+        scheduler = world.framework(id_="f-1", failover_s=1e6)
+        agent.update(scheduler, name, "TASK_FINISHED")
+    assert world.state.allocator.free(agent.id) + world.state.agents[agent.id].offered() == SIZE
+
+
+def test_an_agent_that_reports_more_than_it_has_is_not_offered_below_zero(world):
+    large = known(REPORTED, "large", "a", size=Resources.of(cpus=100, mem_mib=16))
+    agent = world.agent(agent_id="a", tasks=[large])
+    scheduler = world.framework()
+    for offer in scheduler.offers:
+        assert min(offer.resources.milli.values()) > 0
+        assert "cpus" not in offer.resources.milli
+    agent.update(world.framework(id_="f-1", failover_s=1e6), "large", "TASK_FINISHED")
+    scheduler.decline(*scheduler.offers, refuse_s=0.0)
+    world.tick()
+
+
+def test_a_task_that_runs_elsewhere_is_killed_at_the_agent_that_returns_with_it(world):
+    first = world.agent(agent_id="a", tasks=[known(REPORTED, "t", "a")])
+    second = world.agent(agent_id="b", tasks=[known(REPORTED, "t", "b", "TASK_FINISHED")])
+    assert world.state.frameworks["f-1"].tasks["t"].agent_id == first.id
+    assert not world.state.frameworks["f-1"].tasks["t"].is_terminal
+    assert second.got(link.Kill) == [link.Kill("f-1", "t")]

@@ -20,7 +20,7 @@ from mesaform.engine.documents import Document
 from mesaform.engine.master import events as ev
 from mesaform.engine.master.core import EventFailed, Master
 from mesaform.engine.master.parse import parse
-from mesaform.engine.master.state import Agent, Config, Framework, Ids, Offer, State, total
+from mesaform.engine.master.state import Config, Framework, Ids, Offer, State
 from mesaform.engine.registry import Registry
 from mesaform.mesos.messages import (
     AgentInfo,
@@ -32,6 +32,7 @@ from mesaform.mesos.messages import (
     to_wire,
 )
 from mesaform.mesos.scheduler_api import Call
+from tests.support.engine_invariants import check_state
 
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
 SMALL = Resources.of(cpus=0.1, mem_mib=32)
@@ -137,40 +138,8 @@ class World:
         self.feed(ev.Tick())
 
     def check(self) -> None:
-        """Check that resources are conserved and that only offerable agents are offered."""
-        state = self.state
-        for agent in state.agents.values():
-            self._check_agent(agent)
-        for offer in state.offers.values():
-            framework, agent = state.frameworks[offer.framework_id], state.agents[offer.agent_id]
-            assert framework.is_active
-            assert framework.offers[offer.id] is agent.offers[offer.id] is offer
-        for framework in state.frameworks.values():
-            for task in framework.tasks.values():
-                assert state.agents[task.agent_id].tasks[framework.id, task.id] is task
-        self._check_sets()
-
-    def _check_sets(self) -> None:
-        """Check the relations between the collections of State."""
-        state = self.state
-        assert not state.effects
-        assert not state.wants_offers
-        assert not set(state.frameworks) & set(state.completed_frameworks)
-        assert not set(state.agents) & state.recovered
-        assert all(state.agents[id_].link_id == link_id for link_id, id_ in state.links.items())
-
-    def _check_agent(self, agent: Agent) -> None:
-        allocator = self.state.allocator
-        taken = total([agent.used(), agent.offered()])
-        assert allocator.free(agent.id) + taken == agent.total, (
-            f"{agent.id}: resources are not conserved"
-        )
-        allocated = total(allocator.allocated(agent.id).values())
-        assert allocated == taken, (
-            f"{agent.id}: the allocator counts {allocated}, the master {taken}"
-        )
-        if agent.offers:
-            assert self.state.is_active(agent), f"{agent.id} may not be offered"
+        """Check the invariants of the state."""
+        check_state(self.state)
 
     # --- frameworks
 
