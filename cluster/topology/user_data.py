@@ -46,6 +46,12 @@ class LeaseTerms(msgspec.Struct, frozen=True):
     empty_s: float
 
 
+MAX_EPOCH_S = 253402300799
+"""The last second of the year 9999, the last that dates can show."""
+EpochS = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPOCH_S)]
+LongSeconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPOCH_S)]
+
+
 class Lease(msgspec.Struct, frozen=True):
     """The agents' lease: the autoscaler's leader rewrites it while it works.
 
@@ -70,15 +76,10 @@ class ShutdownReport(msgspec.Struct, frozen=True):
     """
 
     instance_id: str
-    at: float
-    lease_s: float
-    silent_s: float
-    empty_s: float
-
-
-MAX_EPOCH_S = 253402300799
-"""The last second of the year 9999, the last that dates can show."""
-EpochS = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPOCH_S)]
+    at: EpochS
+    lease_s: LongSeconds
+    silent_s: LongSeconds
+    empty_s: LongSeconds
 
 
 class MachineNotice(msgspec.Struct, frozen=True):

@@ -30,6 +30,7 @@ from mesaform.autoscaler.daemon.launch_check import problem_with
 from mesaform.autoscaler.daemon.lease import (
     Leases,
     SelfTermination,
+    ShutdownReports,
     endings,
     store_report,
     succession,
@@ -195,6 +196,7 @@ class Term:
     inbox: Inbox
     health: LeaderHealth
     requests: RecordRequests
+    reports: ShutdownReports
     planner_state: PlannerState = field(default_factory=PlannerState)
     intents: list[Intent] = field(default_factory=list)
     _waiting: int = 0
@@ -292,10 +294,10 @@ class Term:
                 snapshot = replace(snapshot, state=self.planner_state, intents=tuple(self.intents))
             snapshot = await self._absorb_notices(notices, snapshot)
             planned = plan(snapshot, self.clock.now())
-            reports = await self.leases.shutdown_reports()
+            reports = await self.reports.read()
             await self._account(planned, snapshot, reports)
             self.planner_state = await self.actor.execute(planned)
-            await self.leases.delete_reports(reports, planned.state.billed_machines)
+            await self.reports.delete(reports, planned.state.billed_machines)
         await self._learn(replace(snapshot, state=planned.state), planned.at)
         await self.leases.renew(spec, snapshot.machines)
         self.telemetry.measures.lease.set(self.clock.now())
@@ -591,6 +593,7 @@ def _term(
         inbox=Inbox(cloud.notices, clock.now),
         health=health,
         requests=RecordRequests(zk, settings.zk_path, cloud.control, clock.now),
+        reports=ShutdownReports(zk, settings.zk_path, health.records),
     )
 
 

@@ -10,21 +10,25 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import BilledMachine
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.supply import LIVE, PROTECT_TAG
 from mesaform.aws.ports import Machine
+from mesaform.common.records import Codec, Unreadable
+from mesaform.common.set_aside import SetAsideLog
 from mesaform.config.schema import ClusterSpec
 from mesaform.topology.launch_documents import lease_terms
 from mesaform.topology.names import Tag
 from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from mesaform.topology.zookeeper import ZK_LEASE, ZK_LEGACY_SHUTDOWN_REPORTS, ZK_SHUTDOWN_REPORTS
 from mesaform.zookeeper.session import ZooKeeper
+from mesaform.zookeeper.set_aside import RecordNodes
 
 RENEW_EVERY_S = 5.0
+LEASE = Codec("autoscaler.lease", Lease)
+REPORT = Codec("autoscaler.shutdown-report", ShutdownReport)
+REPORT_KIND = "shutdown-reports"
 SHUT_DOWN_FROM_INSIDE = "Client.InstanceInitiatedShutdown"
 
 
@@ -157,10 +161,8 @@ class Leases:
     async def previous(self) -> Lease | None:
         """Return the last lease of the previous leader; None if there is no readable one."""
         stored = await self._zk.get(f"{self._path}/{ZK_LEASE}")
-        try:
-            return None if stored is None else msgspec.json.decode(stored[0], type=Lease)
-        except msgspec.DecodeError:
-            return None
+        lease = None if stored is None else LEASE.decode(stored[0])
+        return None if isinstance(lease, Unreadable) else lease
 
     async def renew(
         self, spec: ClusterSpec | None = None, machines: Iterable[Machine] = ()
@@ -180,7 +182,7 @@ class Leases:
         ):
             return
         lease = Lease(self.term, self._renewals + 1, self._holder, self._clock(), terms, protected)
-        await self._zk.put(f"{self._path}/{ZK_LEASE}", msgspec.json.encode(lease))
+        await self._zk.put(f"{self._path}/{ZK_LEASE}", LEASE.encode(lease))
         self._renewals, self._renewed_at, self._terms, self._protected_ids = (
             lease.renewal,
             now,
@@ -188,37 +190,36 @@ class Leases:
             protected,
         )
 
-    async def shutdown_reports(self) -> dict[str, ShutdownReport]:
-        """Return the shutdown reports by instance id; unreadable reports are deleted."""
+
+class ShutdownReports:
+    """Reports of machines that terminated themselves, as records in ZooKeeper.
+
+    Args:
+        zk: a started session.
+        path: the autoscaler's folder in ZooKeeper.
+        log: counts the reports that cannot be read and are set aside.
+
+    """
+
+    def __init__(self, zk: ZooKeeper, path: str, log: SetAsideLog) -> None:
+        root = path.rstrip("/")
+        self._zk = zk
+        self._records = RecordNodes(zk, root, log)
+        # Agents of older images write to the first folder.
+        self._folders = (f"{root}/{ZK_LEGACY_SHUTDOWN_REPORTS}", f"{root}/{ZK_SHUTDOWN_REPORTS}")
+
+    async def read(self) -> dict[str, ShutdownReport]:
+        """Return the reports by instance id."""
         reports: dict[str, ShutdownReport] = {}
-        for folder in self._report_folders:
-            reports |= await self._reports_below(folder)
+        for folder in self._folders:
+            readable, _ = await self._records.read_all(REPORT_KIND, folder, REPORT)
+            reports |= readable
         return reports
 
-    async def _reports_below(self, folder: str) -> dict[str, ShutdownReport]:
-        reports = {}
-        for name in await self._zk.children(folder):
-            node = await self._zk.get(f"{folder}/{name}")
-            if node is None:
-                continue
-            try:
-                reports[name] = msgspec.json.decode(node[0], type=ShutdownReport)
-            except msgspec.DecodeError:
-                await self._zk.delete(f"{folder}/{name}")
-        return reports
-
-    @property
-    def _report_folders(self) -> tuple[str, str]:
-        """Both folders that agents write to; agents of older images use the first."""
-        return (
-            f"{self._path}/{ZK_LEGACY_SHUTDOWN_REPORTS}",
-            f"{self._path}/{ZK_SHUTDOWN_REPORTS}",
-        )
-
-    async def delete_reports(self, reported: Iterable[str], live: Iterable[str]) -> None:
+    async def delete(self, reported: Iterable[str], live: Iterable[str]) -> None:
         """Delete the reports of machines that are gone; reports of live machines stay."""
         for name in sorted(set(reported) - set(live)):
-            for folder in self._report_folders:
+            for folder in self._folders:
                 await self._zk.delete(f"{folder}/{name}")
 
 
@@ -226,10 +227,11 @@ async def store_report(zk: ZooKeeper, path: str, report: ShutdownReport) -> None
     """Write a report below the autoscaler's path, where the leader reads it.
 
     Raises:
+        RecordRefused: the report breaks a constraint.
         ZooKeeperUnavailable: no answer.
 
     """
-    await zk.put(f"{path}/{ZK_SHUTDOWN_REPORTS}/{report.instance_id}", msgspec.json.encode(report))
+    await zk.put(f"{path}/{ZK_SHUTDOWN_REPORTS}/{report.instance_id}", REPORT.encode(report))
 
 
 def _protected(machines: Iterable[Machine]) -> Iterable[str]:

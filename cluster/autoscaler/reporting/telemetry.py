@@ -49,7 +49,7 @@ EARLIER_S = 900.0
 """A new leader records tasks that ended so shortly before its term (s), as nobody else may have."""
 
 LIMITS = {
-    Condition.CREDENTIALS: Limit(failures=5, seconds=20.0),
+    Condition.CREDENTIALS: Limit(failures=4, seconds=6.0),
     Condition.PASSES: Limit(failures=10, seconds=60.0),
     Condition.ZOOKEEPER: Limit(failures=3, seconds=10.0),
 }

@@ -16,6 +16,7 @@ from mesaform.autoscaler.daemon.lease import (
     RENEW_EVERY_S,
     SHUT_DOWN_FROM_INSIDE,
     Leases,
+    ShutdownReports,
     endings,
     succession,
 )
@@ -30,6 +31,7 @@ from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws.clock import CloudClock
 from mesaform.aws.ports import Machine
 from mesaform.common.errors import Permanent, Retryable
+from mesaform.common.set_aside import SetAsideLog
 from mesaform.testing.fake_cloud import FakeControl
 from mesaform.topology.names import Tag
 from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
@@ -201,30 +203,38 @@ async def test_a_leader_without_a_spec_renews(leases: Leases):
     assert shown.terms is None
 
 
+def reports_in(zk: ZooKeeper, root: str) -> tuple[ShutdownReports, SetAsideLog]:
+    log = SetAsideLog()
+    return ShutdownReports(zk, root, log), log
+
+
 @pytest.mark.zookeeper
-async def test_reports_stay_until_their_machines_end_and_unreadable_ones_are_deleted(
-    leases: Leases, zk: ZooKeeper, zookeeper_root: str
+async def test_reports_stay_until_their_machines_end_and_unreadable_ones_are_set_aside(
+    zk: ZooKeeper, zookeeper_root: str
 ):
-    assert await leases.shutdown_reports() == {}
+    stored, log = reports_in(zk, zookeeper_root)
+    assert await stored.read() == {}
     for name in ("i-1", "i-2"):
         await zk.put(f"{zookeeper_root}/shutdown-reports/{name}", msgspec.json.encode(a_word(name)))
     await zk.put(f"{zookeeper_root}/shutdown-reports/i-3", b"rubbish")
-    words = await leases.shutdown_reports()
-    assert set(words) == {"i-1", "i-2"}
-    await leases.delete_reports(words, live=["i-2"])
+    reports = await stored.read()
+    assert set(reports) == {"i-1", "i-2"}
+    assert log.counts == {"shutdown-reports": 1}
+    await stored.delete(reports, live=["i-2"])
     assert await zk.children(f"{zookeeper_root}/shutdown-reports") == ["i-2"]
 
 
 @pytest.mark.zookeeper
 async def test_reports_of_agents_with_an_older_image_are_read_and_deleted(
-    leases: Leases, zk: ZooKeeper, zookeeper_root: str
+    zk: ZooKeeper, zookeeper_root: str
 ):
     old, new = f"{zookeeper_root}/farewells/i-1", f"{zookeeper_root}/shutdown-reports/i-2"
     await zk.put(old, msgspec.json.encode(a_word("i-1")))
     await zk.put(new, msgspec.json.encode(a_word("i-2")))
-    reports = await leases.shutdown_reports()
+    stored, _ = reports_in(zk, zookeeper_root)
+    reports = await stored.read()
     assert reports == {"i-1": a_word("i-1"), "i-2": a_word("i-2")}
-    await leases.delete_reports(reports, live=())
+    await stored.delete(reports, live=())
     assert await zk.get(old) is None
     assert await zk.get(new) is None
 
@@ -290,6 +300,7 @@ async def test_a_daemon_that_the_cloud_keeps_waiting_renews_and_one_that_cannot_
         inbox=stand_in,
         health=health,
         requests=stand_in,
+        reports=stand_in,
     )
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):
