@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,32 @@ def open_log(path: Path, mode: int = SHARED_FILE_MODE) -> BinaryIO:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
     os.fchmod(descriptor, mode)
     return os.fdopen(descriptor, "ab", buffering=0)
+
+
+LOG_CAP_BYTES = 8 * 1024 * 1024
+"""Size at which a log is rotated. One older part remains: a program's logs take twice this."""
+
+
+def rotate_log(log: Path, cap_bytes: int = LOG_CAP_BYTES) -> bool:
+    """Move the content of a log above the cap to `<log>.1`; true if it did.
+
+    The file is copied and truncated, not renamed: the program has it open for appending and goes on
+    at the new end. A pipe through its parent would make it depend on the parent.
+
+    Raises:
+        OSError: the copy cannot be written; the log is as it was.
+
+    """
+    try:
+        if log.stat().st_size <= cap_bytes:
+            return False
+    except FileNotFoundError:
+        return False
+    older = log.with_name(log.name + ".1")
+    with open_log(older):
+        shutil.copyfile(log, older)
+    os.truncate(log, 0)
+    return True
 
 
 def write_atomically(

@@ -117,7 +117,7 @@ class Hypervisor:
         self._wake = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
-        self._ended = storage.EndedMachines(layout)
+        self._files = storage.MachineFiles(layout)
         self._cleaned_at = 0.0
 
     async def run(self) -> None:
@@ -259,15 +259,18 @@ class Hypervisor:
         self._accept(await self._ec2.world())
 
     def _begin_cleaning(self, group: asyncio.TaskGroup, world: World) -> None:
+        is_due = time.monotonic() - self._cleaned_at >= CLEANING_INTERVAL_S
+        known = self._processes.known()
+        if is_due:
+            self._cleaned_at = time.monotonic()
+            self._begin(group, "logs", asyncio.to_thread(self._files.rotate, known))
         if not world.is_complete:
             return
         if unused := storage.unused_images(self._layout, world):
             self._begin(group, "images", asyncio.to_thread(storage.remove, unused))
-        now = time.monotonic()
-        if now - self._cleaned_at >= CLEANING_INTERVAL_S:
-            self._cleaned_at = now
-            folders = self._ended.folders(world, self._processes.known())
-            work = asyncio.to_thread(self._ended.clean, folders, world.known, time.time())
+        if is_due:
+            folders = self._files.folders(world, known)
+            work = asyncio.to_thread(self._files.clean, folders, world.known, time.time())
             self._begin(group, "cleaning", work)
 
 

@@ -15,7 +15,12 @@ from pathlib import Path
 
 import structlog
 
-from mesaform.common.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, write_atomically
+from mesaform.common.files import (
+    PRIVATE_FILE_MODE,
+    PRIVATE_FOLDER_MODE,
+    rotate_log,
+    write_atomically,
+)
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.protocol import PendingImage, World
 
@@ -81,8 +86,8 @@ class Retention:
     max_consoles: int = 100
 
 
-class EndedMachines:
-    """Removes the folders of ended machines and keeps the end of each console."""
+class MachineFiles:
+    """Removes the folders of ended machines, keeps the end of each console, and limits logs."""
 
     def __init__(self, layout: Layout, retention: Retention | None = None) -> None:
         self._layout = layout
@@ -111,6 +116,15 @@ class EndedMachines:
             elif name in expired:
                 self._strip(path)
         self._limit_consoles()
+
+    def rotate(self, running: Collection[str]) -> None:
+        """Limit the logs of the local cloud and the consoles of machines that run. Blocks."""
+        consoles = [self._layout.console(name) for name in running]
+        for path in (*self._layout.log.glob("*.log"), *consoles):
+            try:
+                rotate_log(path)
+            except OSError as error:
+                log.warning("log.not_rotated", file=str(path), reason=error.strerror or str(error))
 
     def _expired(self, ended: Mapping[str, Path], now: float) -> set[str]:
         """The machines whose folders are too old, or too large together."""

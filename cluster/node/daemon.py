@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mesaform.common import proc
-from mesaform.common.files import PRIVATE_FOLDER_MODE, write_atomically
+from mesaform.common.files import PRIVATE_FOLDER_MODE, rotate_log, write_atomically
 from mesaform.node import process, status
 from mesaform.node.control_channel import NODE_FD
 from mesaform.node.model import Desired, Service
@@ -273,6 +273,6 @@ class Daemon:
             await asyncio.sleep(LOG_CHECK_INTERVAL_S)
             for service in self._desired.services:
                 try:
-                    process.rotate(self._log_dir / f"{service.name}.log")
+                    rotate_log(self._log_dir / f"{service.name}.log")
                 except OSError as error:
                     log_line(f"cannot rotate the log of {service.name}: {error.strerror or error}")

@@ -7,7 +7,6 @@ Linux only. Depends on `mesaform.common.proc`. Use it from the main thread: the 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +15,6 @@ from subprocess import DEVNULL, Popen
 
 from mesaform.common import proc
 from mesaform.common.files import open_log
-
-LOG_CAP_BYTES = 8 * 1024 * 1024
-"""Size at which a log is rotated. One older part remains: a service's logs take twice this."""
 
 _KILL_INTERVAL_S = 0.01
 
@@ -108,21 +104,3 @@ def kill_descendants(within_s: float = 5.0) -> int:
         list(proc.reap())
     list(proc.reap())
     return len(killed)
-
-
-def rotate(log: Path, cap_bytes: int = LOG_CAP_BYTES) -> bool:
-    """Move the content of a log above the cap to `<log>.1`; true if it did.
-
-    The file is copied and truncated, not renamed: the service has it open for appending and goes on
-    at the new end. A pipe through the node would make services depend on the node.
-    """
-    try:
-        if log.stat().st_size <= cap_bytes:
-            return False
-    except FileNotFoundError:
-        return False
-    older = log.with_name(log.name + ".1")
-    with open_log(older):
-        shutil.copyfile(log, older)
-    os.truncate(log, 0)
-    return True

@@ -113,3 +113,20 @@ def test_a_start_without_a_port_listens_where_the_last_one_did(tmp_path: Path) -
     again = daemon.start(tmp_path)
     daemon.stop(tmp_path)
     assert again.url == first.url
+
+
+def test_a_damaged_endpoint_file_is_kept_and_written_again(cloud: Cloud) -> None:
+    path = cloud.root / "endpoint.json"
+    for damaged in (b"", b"{", b'{"schema":"localcloud.endpoint/9","url":"","pid":1}'):
+        path.write_bytes(damaged)
+        running = daemon.start(cloud.root)
+        assert (running.url, running.pid, running.started) == (cloud.url, cloud.pid, False)
+        kept = sorted(cloud.root.glob("endpoint.json.set-aside*"))
+        assert damaged in [item.read_bytes() for item in kept]
+    assert any("endpoint.json.set-aside" in text for text in daemon.status(cloud.root)["set_aside"])
+
+
+def test_an_endpoint_file_without_a_schema_is_read(cloud: Cloud) -> None:
+    document = {"url": cloud.url, "pid": cloud.pid}
+    (cloud.root / "endpoint.json").write_text(json.dumps(document))
+    assert daemon.find(cloud.root) == daemon.Running(cloud.url, cloud.pid)

@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mesaform.common.files import open_log
-from mesaform.node import process
+from mesaform.common.files import open_log, rotate_log
 from tests.integration.node.nodes import IGNORES_SIGTERM, PARENT, Node, is_alive, until
 from tests.support.ports import free_port
 
@@ -175,7 +174,7 @@ def test_the_log_of_a_service_is_closed_to_other_users(tmp_path: Path) -> None:
     log.chmod(0o644)
     with open_log(log) as output:
         output.write(b"x" * 200)
-    assert process.rotate(log, 100)
+    assert rotate_log(log, 100)
     modes = [oct(path.stat().st_mode & 0o777) for path in (log, tmp_path / "a.log.1")]
     assert modes == ["0o640", "0o640"]
 
@@ -184,10 +183,10 @@ def test_a_log_over_its_cap_is_rotated_while_its_writer_continues(tmp_path: Path
     log = tmp_path / "x.log"
     with log.open("ab", buffering=0) as writer:
         writer.write(b"a" * 100)
-        assert not process.rotate(log, 100)
+        assert not rotate_log(log, 100)
         writer.write(b"b")
-        assert process.rotate(log, 100)
+        assert rotate_log(log, 100)
         writer.write(b"c")
     assert log.read_bytes() == b"c"
     assert (tmp_path / "x.log.1").read_bytes() == b"a" * 100 + b"b"
-    assert not process.rotate(tmp_path / "none.log", 100)
+    assert not rotate_log(tmp_path / "none.log", 100)

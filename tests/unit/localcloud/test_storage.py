@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mesaform.common.files import LOG_CAP_BYTES
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.protocol import World
-from mesaform.localcloud.storage import CONSOLE_BYTES, EndedMachines, Retention
+from mesaform.localcloud.storage import CONSOLE_BYTES, MachineFiles, Retention
 
 NOW = 10_000.0
 SMALL = Retention(max_s=100.0, max_bytes=3000, max_consoles=2)
@@ -38,7 +39,7 @@ def world(*known: str) -> World:
 
 
 def clean(layout: Layout, seen: World, running: set[str]) -> None:
-    machines = EndedMachines(layout, SMALL)
+    machines = MachineFiles(layout, SMALL)
     machines.clean(machines.folders(seen, running), seen.known, NOW)
 
 
@@ -89,3 +90,13 @@ def test_only_the_newest_consoles_stay(layout: Layout) -> None:
         os.utime(path, (NOW + number, NOW + number))
     clean(layout, world(), set())
     assert files(layout.consoles) == ["i-2.log", "i-3.log"]
+
+
+def test_the_console_of_a_machine_that_runs_has_a_limit(layout: Layout) -> None:
+    layout.machine("i-runs").mkdir()
+    console, small = layout.console("i-runs"), layout.log / "endpoint.log"
+    console.write_bytes(bytes(LOG_CAP_BYTES + 1))
+    small.write_bytes(b"x")
+    MachineFiles(layout).rotate({"i-runs", "i-without-a-folder"})
+    assert (console.stat().st_size, small.stat().st_size) == (0, 1)
+    assert console.with_name("console.log.1").stat().st_size == LOG_CAP_BYTES + 1
