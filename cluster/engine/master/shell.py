@@ -155,7 +155,7 @@ class MasterProcess:
 
     async def _watch(self, zk: ZooKeeper) -> None:
         async for payload in watch_leader(zk, self.settings.zk_path):
-            self.leader = msgspec.json.decode(payload) if payload else None
+            self.leader = leader_of(payload)
             log.info("leader_changed", leader=self.leader["pid"] if self.leader else None)
 
     async def _lead(self, zk: ZooKeeper, epoch: int) -> float | None:
@@ -304,6 +304,21 @@ class MasterProcess:
             "flags": self.flags(),
             "mesaform": self._own_state(),
         }
+
+
+def leader_of(payload: bytes | None) -> JsonObject | None:
+    """The MasterInfo of a leader's node; None without one, and for one that cannot be read."""
+    if not payload:
+        return None
+    try:
+        info: JsonObject = msgspec.json.decode(payload, type=dict)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        log.warning("master_info_unreadable", error=str(error))
+        return None
+    if not isinstance(info.get("pid"), str) or not isinstance(info.get("address"), dict):
+        log.warning("master_info_unreadable", error="it has no pid or no address")
+        return None
+    return info
 
 
 def _key(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -86,3 +88,32 @@ async def test_a_leader_whose_passes_fail_one_after_another_resigns(
         assert term.is_over
     finally:
         await zk.stop()
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"null", b"[]", b"{}", b'{"pid": 7}', b"\xff"])
+async def test_a_leaders_node_that_cannot_be_read_ends_no_master(
+    zookeeper_hosts, zookeeper_url, data
+):
+    root = "/" + zookeeper_url.partition("://")[2].partition("/")[2]
+    other = ZooKeeper(zookeeper_hosts)
+    await other.start()
+    try:
+        await other.create_sequential(f"{root}/json.info_", data)
+        async with standby(zookeeper_url) as master:
+            await eventually(lambda: master.process.metrics()["master/elected"] == 0.0)
+            await other.stop()
+            await master.leading()
+    finally:
+        await other.stop()
+
+
+@contextlib.asynccontextmanager
+async def standby(zk_url: str) -> AsyncIterator[Running]:
+    """A master that serves while a node that it cannot read leads."""
+    master = Running(zk_url)
+    running_task = asyncio.create_task(master.process.run())
+    try:
+        yield master
+    finally:
+        running_task.cancel()
+        await asyncio.gather(running_task, return_exceptions=True)
