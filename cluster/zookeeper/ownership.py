@@ -12,6 +12,7 @@ from collections import deque
 import structlog
 
 from mesaform.common.errors import MesaformError
+from mesaform.topology.zookeeper import ZK_ENGINE_PATH
 from mesaform.zookeeper.session import ZooKeeper
 
 log = structlog.get_logger("zookeeper")
@@ -29,6 +30,7 @@ async def protect_tree(zk: ZooKeeper, path: str) -> None:
     if zk.credentials is None:
         return
     try:
+        await zk.ensure(ZK_ENGINE_PATH)  # an agent of Apache Mesos ends if it may not create it
         changed = sum([await zk.protect(root) for root in ROOTS])
         changed += await _protect_below(zk, "/" + path.strip("/").partition("/")[0])
     except MesaformError as error:

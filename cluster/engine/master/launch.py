@@ -188,8 +188,8 @@ def _unauthorized(state: State, framework: Framework, info: TaskInfo) -> str | N
     if user is None or user not in state.config.denied_users:
         return None
     return (
-        f"Not authorized to launch task {info.task_id.value} of framework {framework.id} "
-        f"under user '{user}'"
+        f"Principal '{framework.info.principal or ''}' no authorized to launch task "
+        f"{info.task_id.value} of framework {framework.id} under user '{user}'"
     )
 
 

@@ -317,7 +317,8 @@ async def test_a_command_that_names_root_is_refused_in_the_words_of_mesos(
         status = (await scheduler.events.next("UPDATE"))["update"]["status"]
         assert (status["state"], status["reason"]) == ("TASK_ERROR", "REASON_TASK_UNAUTHORIZED")
         assert status["message"] == (
-            f"Not authorized to launch task t of framework {scheduler.id} under user 'root'"
+            f"Principal '' no authorized to launch task t of framework {scheduler.id}"
+            " under user 'root'"
         )
 
 
