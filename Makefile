@@ -63,3 +63,7 @@ bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.traces
 	$(RUN)/python -m benchmarks.boundary
 	$(RUN)/python -m benchmarks.road
+
+differential: ## the same calls to a real Apache Mesos and to the embedded engine; COUNT=2000
+	@scripts/setup --tests
+	$(RUN)/python -m tests.differential $(COUNT) $(SEED)

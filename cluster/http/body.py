@@ -71,10 +71,13 @@ async def read_body(
     return body
 
 
-async def read_json(request: web.Request, *, max_bytes: int | None = None) -> bytes:
+async def read_json(
+    request: web.Request, *, max_bytes: int | None = None, large_integers: bool = False
+) -> bytes:
     """The body as a JSON text within the limits of elements, depth and integers.
 
-    Whether it is JSON shows the decoder.
+    Whether it is JSON shows the decoder. `large_integers` allows integers of more than 64 bits, for
+    a reader that takes them as Mesos does.
 
     Raises:
         BadRequest: as `read_body` and `json_limits.check`.
@@ -82,7 +85,9 @@ async def read_json(request: web.Request, *, max_bytes: int | None = None) -> by
     """
     text = await read_body(request, max_bytes=max_bytes)
     limits = limits_of(request)
-    json_limits.check(text, max_elements=limits.json_elements, max_depth=limits.json_depth)
+    json_limits.check_shape(text, max_elements=limits.json_elements, max_depth=limits.json_depth)
+    if not large_integers:
+        json_limits.check_integers(text)
     return text
 
 

@@ -30,25 +30,38 @@ _PAIRS = (b"[]", b"{}")
 def check(text: bytes, *, max_elements: int, max_depth: int) -> None:
     """Check a text that is to be decoded as JSON. Whether it is JSON shows the decoder.
 
-    Elements are the members of objects and the items of arrays.
+    Raises:
+        BadRequest: as `check_shape` and `check_integers`.
+
+    """
+    check_shape(text, max_elements=max_elements, max_depth=max_depth)
+    check_integers(text)
+
+
+def check_shape(text: bytes, *, max_elements: int, max_depth: int) -> None:
+    """Check the number of elements, which are members of objects and items of arrays, and depth.
 
     Raises:
-        BadRequest: 413 for too many elements; 400 for a text that is nested too deeply or has an
-            integer of more than 64 bits.
+        BadRequest: 413 for too many elements; 400 for a text that is nested too deeply.
 
     """
     separators = text.translate(None, _NOT_SEPARATORS)
     if len(separators) > max_elements and _has_more_elements(text, max_elements):
         raise BadRequest(f"The JSON document has more than {max_elements} elements", 413)
     may_be_deep = len(separators) - separators.count(b",") > max_depth
-    may_be_large = _LONG_NUMBER in text.translate(_DIGITS_TO_ZERO)
-    if not may_be_deep and not may_be_large:
-        return
-    plain = _without_strings(text)
-    if may_be_deep and _is_deeper(plain, max_depth):
+    if may_be_deep and _is_deeper(_without_strings(text), max_depth):
         raise BadRequest(f"The JSON document is nested more than {max_depth} levels deep")
-    if may_be_large:
-        _check_integers(plain)
+
+
+def check_integers(text: bytes) -> None:
+    """Check that each integer has at most 64 bits.
+
+    Raises:
+        BadRequest: 400 for a larger one.
+
+    """
+    if _LONG_NUMBER in text.translate(_DIGITS_TO_ZERO):
+        _check_integers(_without_strings(text))
 
 
 def _without_strings(text: bytes) -> bytes:

@@ -403,7 +403,7 @@ def _program_and_argv(command: CommandInfo) -> tuple[str, list[str]]:
     if command.shell is not False:
         return "/bin/sh", ["sh", "-c", command.value or ""]
     arguments = list(command.arguments)
-    program = command.value or arguments[0]
+    program = command.value or next(iter(arguments), "")
     return program, arguments or [program]
 
 

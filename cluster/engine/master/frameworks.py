@@ -106,7 +106,12 @@ def invalid_change(framework: Framework, call: UpdateFramework) -> str | None:
 
 def _add(state: State, event: Subscribe) -> Framework:
     framework_id = event.framework_id or state.ids.framework()
-    info = msgspec.structs.replace(event.info, id=ident(framework_id))
+    info = msgspec.structs.replace(
+        event.info,
+        id=ident(framework_id),
+        failover_timeout=event.info.failover_timeout or 0.0,
+        checkpoint=bool(event.info.checkpoint),
+    )
     framework = Framework(info, framework_id, state.now, state.now, event.stream_id, is_active=True)
     state.frameworks[framework_id] = framework
     add_to_allocator(state, framework, event.suppressed_roles)

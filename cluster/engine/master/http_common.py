@@ -64,7 +64,7 @@ async def read_call(request: web.Request, message: type[M]) -> M | web.Response:
     if media_type != JSON:
         return text(415, f"Expecting 'Content-Type' of {JSON} or {PROTOBUF}")
     try:
-        return parse_body(await read_json(request), message)
+        return parse_body(await read_json(request, large_integers=True), message)
     except BadMessage as error:
         return text(400, str(error))
 

@@ -146,7 +146,9 @@ def _invalid_body(call: Call) -> str | None:
 
 
 def _invalid_uuid(uuid_: bytes) -> str | None:
-    return "Not a valid UUID" if len(uuid_) != UUID_BYTES else None
+    """Mesos takes the versions 1 to 5 of RFC 4122."""
+    is_valid = len(uuid_) == UUID_BYTES and 1 <= uuid_[6] >> 4 <= 5
+    return None if is_valid else "Not a valid UUID"
 
 
 async def _subscribe(

@@ -19,7 +19,8 @@ from mesaform.engine.validation.resources import is_never_offered, resource_text
 from mesaform.engine.validation.support import refusal, unsupported_task
 from mesaform.engine.validation.tasks import (
     invalid_executor,
-    invalid_executor_info,
+    invalid_group_executor,
+    invalid_in_group,
     invalid_launch,
     invalid_task,
     own_cgroups,
@@ -263,13 +264,17 @@ def _refuse_group(
     _refuse(state, target.framework, tasks, cause)
 
 
-def _invalid_group(target: Target, tasks: Iterable[TaskInfo], executor: ExecutorInfo) -> str | None:
+def _invalid_group(target: Target, tasks: list[TaskInfo], executor: ExecutorInfo) -> str | None:
     for info in tasks:
         allocated = _with_allocation(info, target.role)
-        problem = _invalid_ids(target, allocated) or invalid_task(allocated)
+        problem = (
+            _invalid_ids(target, allocated) or invalid_task(allocated) or invalid_in_group(info)
+        )
         if problem is not None:
             return f"Task '{info.task_id.value}' is invalid: {problem}"
-    return invalid_executor_info(executor, target.framework.id)
+    resources = _allocated(executor.resources, target.role)
+    allocated_executor = msgspec.structs.replace(executor, resources=resources)
+    return invalid_group_executor(allocated_executor, tasks, target.framework.id)
 
 
 def decline(state: State, framework: Framework, call: Decline) -> None:

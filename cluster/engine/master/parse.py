@@ -56,11 +56,11 @@ def parse_body(body: bytes, of: type[M]) -> M:
         message: M = _decoder(of).decode(body)
         if not _lacks_name(message):
             return message
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, ValueError):
         pass  # the second way finds out what is wrong
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, ValueError):
         raise BadMessage("Failed to parse body into JSON: syntax error at line 1 near: ") from None
     try:
         return parse(document, of)

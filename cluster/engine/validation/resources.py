@@ -78,7 +78,18 @@ def invalid_resource(resource: Resource) -> str | None:
             if resource.reservations
             else _invalid_former_reservation(resource)
         )
+        or _invalid_sharing(resource)
     )
+
+
+def _invalid_sharing(resource: Resource) -> str | None:
+    if resource.shared is None:
+        return None
+    if resource.name != "disk":
+        return f"Resource {resource.name} cannot be shared"
+    if resource.disk is None or resource.disk.persistence is None:
+        return "Only persistent volumes can be shared"
+    return None
 
 
 def _has_other_value(resource: Resource, name: str) -> bool:

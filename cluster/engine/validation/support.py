@@ -56,6 +56,8 @@ def unsupported_framework(info: FrameworkInfo, constraints: OfferConstraints | N
         role.groups for role in constraints.role_constraints.values()
     ):
         return refusal("offer constraints")
+    if info.id is not None and not info.id.value:  # the master chooses one
+        info = msgspec.structs.replace(info, id=None)
     return nonconforming(info, MAX_FRAMEWORK_BYTES)
 
 

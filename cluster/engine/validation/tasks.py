@@ -166,12 +166,16 @@ def invalid_executor(info: TaskInfo, framework_id: str) -> str | None:
     return _shared_cgroups_of_executor(executor)
 
 
-def invalid_executor_info(executor: ExecutorInfo, framework_id: str) -> str | None:
+def invalid_executor_info(
+    executor: ExecutorInfo, framework_id: str, *, is_framework_required: bool = False
+) -> str | None:
     """The rules for any executor. The executor of a LAUNCH may lack its framework's id."""
+    is_missing = executor.framework_id is None and is_framework_required
     return (
         _invalid_executor_type(executor)
         or invalid_id(executor.executor_id.value)
         or _invalid_executor_parts(executor)
+        or ("'ExecutorInfo.framework_id' must be set" if is_missing else None)
         or _invalid_executor_framework(executor, framework_id)
         or _invalid_executor_resources(executor)
     )
@@ -247,3 +251,90 @@ def own_cgroups(info: TaskInfo) -> str | None:
     if _shares_cgroups(info.container) is False:
         return "Only tasks in a task group may have 'share_cgroups' set to 'false'"
     return None
+
+
+# --- task groups
+
+MIN_EXECUTOR_CPUS = 0.01
+MIN_EXECUTOR_MEM_MIB = 32
+"""The least that the executor of a group must have (master/constants.hpp)."""
+
+
+def invalid_in_group(info: TaskInfo) -> str | None:
+    """Why a valid task cannot be in a group."""
+    container, check = info.container, info.health_check
+    has_network = container is not None and bool(container.network_infos)
+    return first_true(
+        (
+            has_network and check is not None and check.type in {"HTTP", "TCP"},
+            _NETWORK_CHECK,
+        ),
+        (
+            container is not None and container.type == "DOCKER",
+            "Docker ContainerInfo is not supported on the task",
+        ),
+        (bool(info.limits) and _shares_cgroups(container) is not False, _LIMITS_OF_GROUP),
+    )
+
+
+_NETWORK_CHECK = (
+    "HTTP and TCP health checks are not supported for nested containers"
+    " not joining parent's network"
+)
+_LIMITS_OF_GROUP = (
+    "Resource limits may only be set for tasks within a task group when the"
+    " 'share_cgroups' field is set to 'false'."
+)
+
+
+def invalid_group_executor(
+    executor: ExecutorInfo, tasks: Iterable[TaskInfo], framework_id: str
+) -> str | None:
+    """Why an executor cannot run a task group."""
+    return (
+        invalid_executor_info(executor, framework_id, is_framework_required=True)
+        or first_true(
+            (executor.type is None, "'ExecutorInfo.type' must be set"),
+            (executor.type == "UNKNOWN", "Unknown executor type"),
+            (
+                executor.container is not None and executor.container.type == "DOCKER",
+                "Docker ContainerInfo is not supported on the executor",
+            ),
+        )
+        or first_of(_other_executor(info, executor) for info in tasks)
+        or _too_small_executor(executor)
+    )
+
+
+def _other_executor(info: TaskInfo, executor: ExecutorInfo) -> str | None:
+    if info.executor is None or info.executor == executor:
+        return None
+    return (
+        f"The `ExecutorInfo` of task '{info.task_id.value}' is different from "
+        f"executor '{executor.executor_id.value}'"
+    )
+
+
+def _too_small_executor(executor: ExecutorInfo) -> str | None:
+    amounts = {
+        resource.name: resource.scalar.value
+        for resource in executor.resources
+        if resource.scalar is not None and resource.scalar.value
+    }
+    name, least = f"Executor '{executor.executor_id.value}'", "than the minimum required"
+    cpus, mem = amounts.get("cpus", 0), amounts.get("mem", 0)
+    return first_true(
+        (
+            cpus < MIN_EXECUTOR_CPUS,
+            f"{name} uses less CPUs ({_amount(amounts, 'cpus')}) {least} (0.01)",
+        ),
+        (
+            mem < MIN_EXECUTOR_MEM_MIB,
+            f"{name} uses less memory ({_amount(amounts, 'mem', 'MB')}) {least} (32MB)",
+        ),
+        ("disk" not in amounts, f"{name} uses no disk"),
+    )
+
+
+def _amount(amounts: dict[str, float], name: str, unit: str = "") -> str:
+    return f"{amounts[name]:g}{unit}" if name in amounts else "None"

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Self, TypeVar
+from uuid import UUID
 
 import aiohttp
 import grpc.aio
@@ -211,7 +212,7 @@ class LinkedAgent:
                     return message
 
     async def update(self, framework_id: str, task_id: str, state: str) -> bytes:
-        uuid = next(self._numbers).to_bytes(16, "big")
+        uuid = UUID(int=next(self._numbers), version=4).bytes
         status = TaskStatus(
             task_id=ident(task_id),
             state=state,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 
 import aiohttp
 import grpc
@@ -44,7 +45,7 @@ async def exchange(session, method, url, **kw):
 
 
 J = {"Content-Type": "application/json"}
-UUID = base64.b64encode(bytes(16)).decode()
+UUID = base64.b64encode(uuid.UUID(int=0, version=4).bytes).decode()  # RFC 4122, version 4
 FID = "{fid}"
 
 SCHEDULER_ERRORS = [
@@ -225,11 +226,11 @@ async def test_a_task_from_offer_to_acknowledgement(master, session):
         assert launched.task.command is not None
         assert launched.task.command.value == "true"
         for state in ("TASK_RUNNING", "TASK_FINISHED"):
-            uuid = await agent.update(scheduler.id, "t", state)
+            sent = await agent.update(scheduler.id, "t", state)
             status = (await scheduler.events.next("UPDATE"))["update"]["status"]
-            assert (status["state"], base64.b64decode(status["uuid"])) == (state, uuid)
+            assert (status["state"], base64.b64decode(status["uuid"])) == (state, sent)
             await scheduler.acknowledge(status)
-            assert (await agent.receive(link.Acknowledge)).uuid == uuid
+            assert (await agent.receive(link.Acknowledge)).uuid == sent
         tasks = await operator(session, master, "GET_TASKS")
         assert [task["state"] for task in tasks["completed_tasks"]] == ["TASK_FINISHED"]
         assert tasks["tasks"] == []

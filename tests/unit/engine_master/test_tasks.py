@@ -114,7 +114,7 @@ BAD_TASKS = {
     "too much": ({"resources": [scalar("cpus", 5)]}, "is more than available"),
     "reserved": ({"resources": [scalar("cpus", 1, role="ads")]}, "is more than available"),
     "revocable": ({"resources": [scalar("cpus", 1, revocable={})]}, "is more than available"),
-    "shared": ({"resources": [scalar("cpus", 1, shared={})]}, "is more than available"),
+    "shared": ({"resources": [scalar("cpus", 1, shared={})]}, "cpus cannot be shared"),
     "cpus as ranges": ({"resources": [ports((1, 2), name="cpus")]}, "is more than available"),
     "overlap": ({"resources": [ports((31000, 31005), (31003, 31009))]}, "overlapping ranges"),
     "inverted range": ({"resources": [ports((31005, 31000))]}, "begin > end"),
