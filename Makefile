@@ -1,18 +1,20 @@
 # What people type. Everything else is `mesaform --help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up down check test test-fast coverage mutants fuzz bench
+.PHONY: help setup up down check test test-fast coverage mutants fuzz differential bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
 # Tests wait for processes most of the time, so there are twice as many workers as cores.
 WORKERS ?= 4
+# Generated calls of `make differential`, besides the hand-written ones.
+COUNT ?= 2000
 SEED := $(or $(SEED),$(shell echo $$RANDOM))
 PYTEST := -n $(WORKERS) --no-loadscope-reorder --durations=10 --hypothesis-seed=$(SEED)
 QUICK := not slow and not terraform and not browser and not endtoend and not zookeeper
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  FILE=$(FILE) names the cluster file"
 
 setup: ## bring everything that is needed; quick when nothing is missing
@@ -57,13 +59,13 @@ fuzz: ## an hour of generated inputs for every port, record and link; FUZZ_SECON
 	-$(RUN)/python -m pip install -q --require-hashes --no-deps -r tests/fuzz/requirements.lock
 	$(RUN)/python -m tests.fuzz
 
+differential: ## the same calls to a real Apache Mesos and to the embedded engine; COUNT, SEED
+	@scripts/setup --tests
+	$(RUN)/python -m tests.differential $(COUNT) $(SEED)
+
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing
 	$(RUN)/python -m benchmarks.passes
 	$(RUN)/python -m benchmarks.traces
 	$(RUN)/python -m benchmarks.boundary
 	$(RUN)/python -m benchmarks.road
-
-differential: ## the same calls to a real Apache Mesos and to the embedded engine; COUNT=2000
-	@scripts/setup --tests
-	$(RUN)/python -m tests.differential $(COUNT) $(SEED)

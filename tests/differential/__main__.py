@@ -9,6 +9,7 @@ when a difference has no reason.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -46,17 +47,19 @@ def main(count: int, seed: int) -> int:
         print(f"    embedded {json.dumps(answers.embedded):.600}", flush=True)
 
     print(f"seed {seed}; repeat with: make differential SEED={seed}")
-    with (
-        tempfile.TemporaryDirectory(prefix="differential-") as folder,
-        comparer(prefix, Path(folder)) as compare,
-    ):
+    folder = Path(tempfile.mkdtemp(prefix="differential-"))
+    print(f"logs of the engines: {folder}", flush=True)
+    with comparer(prefix, folder) as compare:
         for case in hand_written():
             report(compare(case))
         run_generated(compare, count, seed, report)
     for reason, number in explained.most_common():
         print(f"{number:5} {reason}")
     print(f"{total} calls, {explained.total()} differ with a reason, {len(unexplained)} without")
-    return 1 if unexplained else 0
+    if unexplained:
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 if __name__ == "__main__":

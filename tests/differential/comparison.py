@@ -168,11 +168,12 @@ def summary(outcome: Outcome, scheduler: Scheduler, task_id: str) -> Summary:
         scheduler.stream_id: "STREAM",
     }
     text = _plain(outcome.text, ids) if outcome.status >= 400 or outcome.status == 0 else ""
-    events = [_event(event, ids) for event in outcome.events if event["type"] not in _OFFER_EVENTS]
+    events = [_event(event, ids) for event in outcome.events if event["type"] not in _UNORDERED]
     return {"status": outcome.status, "text": text, "events": events}
 
 
-_OFFER_EVENTS = {"OFFERS", "RESCIND"}
+# Apache Mesos asks agents about operations, so their statuses come at any time.
+_UNORDERED = {"OFFERS", "RESCIND", "UPDATE_OPERATION_STATUS"}
 
 
 def _event(event: Event, ids: dict[str, str]) -> Document:

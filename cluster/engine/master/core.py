@@ -191,6 +191,11 @@ def _reconcile(state: State, framework: Framework, call: Call) -> None:
         reconcile.reconcile(state, framework, call.reconcile)
 
 
+def _reconcile_operations(state: State, framework: Framework, call: Call) -> None:
+    if call.reconcile_operations is not None:
+        reconcile.reconcile_operations(state, framework, call.reconcile_operations)
+
+
 def _teardown(state: State, framework: Framework, _call: Call) -> None:
     state.counters["messages_unregister_framework"] += 1
     frameworks.remove(state, framework)
@@ -215,6 +220,7 @@ CALL_HANDLERS: dict[str, CallHandler] = {
     "KILL": _kill,
     "ACKNOWLEDGE": _acknowledge,
     "RECONCILE": _reconcile,
+    "RECONCILE_OPERATIONS": _reconcile_operations,
     "TEARDOWN": _teardown,
     "UPDATE_FRAMEWORK": _update,
     "REQUEST": _request,

@@ -44,9 +44,7 @@ def _deactivate(state: State, call: Operator) -> None:
 
 
 def _reactivate(state: State, call: Operator) -> None:
-    if not _is_manageable(state, call.id):
-        _reply(state, call, 400, "Unknown agent")
-    elif not state.is_deactivated(call.id):
+    if not state.is_deactivated(call.id):  # also an unknown one, as in Mesos
         _reply(state, call, 400, "Agent is not deactivated")
     elif state.drain_state(call.id) == "DRAINING":
         _reply(state, call, 400, "Agent is still in the DRAINING state")

@@ -20,9 +20,10 @@ import binascii
 import math
 import re
 import string
+import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast
 
@@ -38,6 +39,8 @@ MAX_ELEMENTS = 100_000
 
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=-_")
 _NUMBER = re.compile(r"\s*-?\d+(\.\d+)?([eE][-+]?\d+)?\s*")
+_LONG_INTEGER = re.compile(rb"[0-9]{309}")
+_MAX_DOUBLE = int(sys.float_info.max)
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -60,12 +63,21 @@ def parse_body(body: bytes, of: type[M]) -> M:
         pass  # the second way finds out what is wrong
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        raise BadMessage("Failed to parse body into JSON: syntax error at line 1 near: ") from None
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise BadMessage(f"Failed to parse body into JSON: {_syntax_error(error)}") from None
+    if _LONG_INTEGER.search(body) and _has_large_number(document):
+        raise BadMessage("Failed to parse body into JSON: Value out of range")
     try:
         return parse(document, of)
     except BadMessage as error:
         raise BadMessage(f"Failed to convert JSON into Call protobuf: {error}") from None
+
+
+def _syntax_error(error: Exception) -> str:
+    """What is wrong with a JSON text, in Mesos' words."""
+    if "out of range" in str(error):
+        return "Value out of range"
+    return "syntax error at line 1 near: "
 
 
 @cache
@@ -108,15 +120,21 @@ def parse(document: object, of: type[M]) -> M:
 
 
 def _is_too_large(document: object) -> bool:
-    count, waiting = 0, [document]
+    return any(count > MAX_ELEMENTS for count, _ in enumerate(_values(document)))
+
+
+def _has_large_number(document: object) -> bool:
+    """Whether an integer is larger than any double."""
+    return any(isinstance(value, int) and abs(value) > _MAX_DOUBLE for value in _values(document))
+
+
+def _values(document: object) -> Iterator[object]:
+    waiting = [document]
     while waiting:
         value = waiting.pop()
+        yield value
         if isinstance(value, dict | list):
-            count += len(value)
-            if count > MAX_ELEMENTS:
-                return True
             waiting.extend(value.values() if isinstance(value, dict) else value)
-    return False
 
 
 _Kind = Literal["one", "list", "map"]

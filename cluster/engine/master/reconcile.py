@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
+from mesaform.engine.documents import Document
 from mesaform.engine.master.state import Framework, State, Task
 from mesaform.engine.master.status import Cause, generate_status, send_status
 from mesaform.mesos.messages import TaskStatus
-from mesaform.mesos.scheduler_api import Reconcile, ReconcileTask
+from mesaform.mesos.scheduler_api import Reconcile, ReconcileOperations, ReconcileTask
 
 REASON = "REASON_RECONCILIATION"
 
@@ -27,6 +28,37 @@ def reconcile(state: State, framework: Framework, call: Reconcile) -> None:
         status = explain(state, framework, query)
         if status is not None:
             send_status(state, framework, status)
+
+
+def reconcile_operations(state: State, framework: Framework, call: ReconcileOperations) -> None:
+    """Send a status for each operation of the call. This engine has none, so all are unknown."""
+    for query in call.operations:
+        agent_id = query.agent_id.value if query.agent_id is not None else None
+        outcome, message = _unknown_operation(state, agent_id)
+        status: Document = {
+            "operation_id": query.operation_id,
+            "state": outcome,
+            "message": f"Reconciliation: {message}",
+        }
+        for name in ("agent_id", "resource_provider_id"):
+            if getattr(query, name) is not None:
+                status[name] = getattr(query, name)
+        state.send_event(framework, "UPDATE_OPERATION_STATUS", {"status": status})
+
+
+def _unknown_operation(state: State, agent_id: str | None) -> tuple[str, str]:
+    """The state of an unknown operation and why, by the rules of Master::reconcileOperations."""
+    if agent_id is not None:
+        if agent_id in state.recovered:
+            return "OPERATION_RECOVERING", "Agent is recovered but has not re-registered"
+        if state.is_unreachable(agent_id):
+            return "OPERATION_UNREACHABLE", "Agent is unreachable"
+        if state.is_gone(agent_id):
+            return "OPERATION_GONE_BY_OPERATOR", "Agent marked gone by operator"
+        if agent_id not in state.agents:
+            return "OPERATION_UNKNOWN", "Both operation and agent are unknown"
+        return "OPERATION_UNKNOWN", "Operation is unknown"
+    return "OPERATION_UNKNOWN", "Operation is unknown and no 'agent_id' was provided"
 
 
 def explain(state: State, framework: Framework, query: ReconcileTask) -> TaskStatus | None:

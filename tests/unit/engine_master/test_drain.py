@@ -28,7 +28,7 @@ def framework(world, agent):
     [
         ("DRAIN_AGENT", (400, "Unknown agent")),
         ("DEACTIVATE_AGENT", (400, "Unknown agent")),
-        ("REACTIVATE_AGENT", (400, "Unknown agent")),
+        ("REACTIVATE_AGENT", (400, "Agent is not deactivated")),
         ("MARK_AGENT_GONE", (404, "Agent 'nope' not found")),
         ("TEARDOWN", (400, "No framework found with specified ID")),
     ],

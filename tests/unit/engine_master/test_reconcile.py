@@ -102,3 +102,17 @@ def test_silence_while_the_registry_is_being_written_about_the_agent(world, agen
     world.hold_stores = True
     world.operate("MARK_AGENT_GONE", agent.id)
     assert framework.reconcile(("t", agent.id)) == []
+
+
+def test_every_operation_is_unknown_because_there_are_none(world):
+    agent, framework = world.agent(), world.framework()
+    queries = [{"agent_id": {"value": agent.id}}, {"agent_id": {"value": "elsewhere"}}, {}]
+    operations = [{"operation_id": {"value": "o"}, **query} for query in queries]
+    framework.call("RECONCILE_OPERATIONS", reconcile_operations={"operations": operations})
+    statuses = [event["status"] for event in framework.events("UPDATE_OPERATION_STATUS")]
+    assert {status["state"] for status in statuses} == {"OPERATION_UNKNOWN"}
+    assert [status["message"].removeprefix("Reconciliation: ") for status in statuses] == [
+        "Operation is unknown",
+        "Both operation and agent are unknown",
+        "Operation is unknown and no 'agent_id' was provided",
+    ]

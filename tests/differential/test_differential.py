@@ -1,0 +1,64 @@
+"""A part of the differential: hand-written calls that end quickly, and some generated ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.differential.cases import Case, hand_written
+from tests.differential.comparison import Answers
+from tests.differential.engines import PREFIX_VARIABLE, mesos_prefix
+from tests.differential.run import comparer, run_generated
+from tests.differential.table import PAGE, differences, explanation, updated_page
+from tests.support.zookeeper import available
+
+GENERATED = 60
+SEED = 17
+QUICK_TASKS = 3
+"""Of the tasks, each third one is sent: Apache Mesos needs a second for one that starts."""
+
+Compare = Callable[[Case], Answers]
+
+
+def test_the_page_has_the_table_of_differences():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == updated_page(page), "run: python -m tests.differential.table"
+
+
+def test_each_hand_written_case_has_a_name_of_its_own():
+    names = [case.name for case in hand_written()]
+    assert len(names) == len(set(names))
+
+
+@pytest.fixture(scope="module")
+def compare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compare]:
+    prefix = mesos_prefix()
+    if prefix is None or not available():
+        pytest.skip(f"${PREFIX_VARIABLE} names no installed Apache Mesos, or no ZooKeeper is there")
+    with comparer(prefix, tmp_path_factory.mktemp("differential")) as function:
+        yield function
+
+
+def unexplained(answers: Answers) -> bool:
+    return answers.differ and explanation(differences(), answers) is None
+
+
+@pytest.mark.slow
+@pytest.mark.zookeeper
+@pytest.mark.timeout(240)
+def test_hand_written_calls_are_answered_as_by_apache_mesos(compare: Compare) -> None:
+    tasks = [case for case in hand_written() if case.kind in {"task", "accept"}]
+    others = [case for case in hand_written() if case.kind not in {"task", "accept"}]
+    answers = [compare(case) for case in [*others, *tasks[::QUICK_TASKS]]]
+    assert [entry for entry in answers if unexplained(entry)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.zookeeper
+@pytest.mark.timeout(240)
+def test_generated_calls_are_answered_as_by_apache_mesos(compare: Compare) -> None:
+    answers: list[Answers] = []
+    run_generated(compare, GENERATED, SEED, answers.append)
+    assert len(answers) == GENERATED
+    assert [entry for entry in answers if unexplained(entry)] == []
