@@ -204,7 +204,7 @@ def _autoscaler_rows(status: Status) -> list[tuple[str, str]]:
     view = status.autoscaler
     return [
         ("autoscaler", _autoscaler(status)),
-        *(("cannot work", reason) for reason in view.reasons),
+        *(("cannot work", reason) for reason in status.unable),
         *(("override", override) for override in view.overrides),
     ]
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import aiohttp
@@ -18,6 +19,7 @@ import msgspec
 from mesaform.aws.overrides import Override, describe, in_force
 from mesaform.aws.ports import Control, Fleet, Machine
 from mesaform.common.errors import MesaformError
+from mesaform.common.json_types import as_list
 from mesaform.common.set_aside import SetAside
 from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient
@@ -119,9 +121,12 @@ class Gatherer:
         return await self._read("Terraform", asyncio.to_thread(self.outputs))
 
     async def _cluster(self, reach: Mapping[str, str]) -> Sources:
-        engine, services = await asyncio.gather(self._engine(reach), self._services(reach))
+        engine, services, unable = await asyncio.gather(
+            self._engine(reach), self._services(reach), self._unable(reach)
+        )
         return replace(
             engine,
+            unable=unable,
             services_leader=services.services_leader,
             services_up=services.services_up,
             queue=services.queue,
@@ -150,6 +155,21 @@ class Gatherer:
             agents=agents,
             tasks=tasks,
             frameworks=frameworks,
+        )
+
+    async def _unable(self, reach: Mapping[str, str]) -> tuple[str, ...]:
+        """Why services and autoscalers cannot work, by their own account."""
+        asked = [
+            (f"{name} of {private}", f"http://{at}:{port}/health")
+            for private, at in sorted(reach.items())
+            for name, port in (("services", Port.SERVICES), ("autoscaler", Port.AUTOSCALER))
+        ]
+        answers = await asyncio.gather(*(self._get(url) for _, url in asked))
+        return tuple(
+            f"{name}: {reason}"
+            for (name, _), (code, body) in zip(asked, answers, strict=True)
+            if code == HTTPStatus.SERVICE_UNAVAILABLE
+            for reason in as_list((_decoded(body) or {}).get("reasons"))
         )
 
     async def _services(self, reach: Mapping[str, str]) -> Sources:

@@ -42,7 +42,8 @@ class Sources:
 
     `overrides` describe the operators' overrides in force. `masters_up` and `services_up` are the
     private addresses whose ports 5050 and 8080 answer; `leader` and `services_leader` are among
-    them. `objects_set_aside` are the records that were set aside in S3.
+    them. `objects_set_aside` are the records that were set aside in S3, `unable` says which
+    program cannot do its work and why.
     `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and
     GET_FRAMEWORKS, `queue` is that of `/v2/queue`.
     """
@@ -61,6 +62,7 @@ class Sources:
     freeze: str | None = None
     overrides: tuple[str, ...] = ()
     objects_set_aside: tuple[SetAside, ...] = ()
+    unable: tuple[str, ...] = ()
     outputs: Json | None = None
     unreachable: tuple[Unreachable, ...] = ()
 
@@ -114,17 +116,13 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class AutoscalerView:
-    """The autoscaler. `state`: active, frozen, silent (old heartbeat), off (none) or unknown.
-
-    `reasons` say why its leader cannot work.
-    """
+    """The autoscaler. `state`: active, frozen, silent (old heartbeat), off (none) or unknown."""
 
     state: str
     address: str = ""
     heartbeat_age_s: float | None = None
     freeze: str | None = None
     overrides: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +148,7 @@ class Status:
     offers: Mapping[str, float] | None
     autoscaler: AutoscalerView
     set_aside: tuple[SetAside, ...]
+    unable: tuple[str, ...]
     usd_per_hour: float
     unpriced: tuple[str, ...]
     outputs: Json | None
@@ -190,11 +189,19 @@ def join(cluster: str, *, target: str, region: str, engine: str, sources: Source
         offers=_offers(sources.frameworks),
         autoscaler=_autoscaler(sources),
         set_aside=_set_aside(sources),
+        unable=_unable(sources),
         usd_per_hour=round(sum(view.usd_per_hour or 0.0 for view in views), 6),
         unpriced=_unpriced(views),
         outputs=sources.outputs,
         unreachable=sources.unreachable,
     )
+
+
+def _unable(sources: Sources) -> tuple[str, ...]:
+    """Why a program cannot do its work; the autoscaler's heartbeat counts if no port answers."""
+    heartbeat = sources.heartbeat or {}
+    reported = tuple(f"autoscaler: {reason}" for reason in heartbeat.get("reasons", ()))
+    return sources.unable or reported
 
 
 def _set_aside(sources: Sources) -> tuple[SetAside, ...]:
@@ -451,7 +458,6 @@ def _autoscaler(sources: Sources) -> AutoscalerView:
         round(age_s, 1),
         sources.freeze,
         sources.overrides,
-        tuple(sources.heartbeat.get("reasons", ())),
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from mesaform.aws.ports import Machine
+from mesaform.common.records import Problem
+from mesaform.common.set_aside import SetAside
 from mesaform.config.schema import ClusterSpec
-from mesaform.status.ready import describe_unattended, missing
+from mesaform.status.ready import describe_set_aside, describe_unattended, missing
 from mesaform.status.view import Sources, Status, Unreachable, join
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
@@ -317,3 +319,33 @@ def test_missing_parts_are_named_in_the_order_in_which_they_start() -> None:
         f"master {MASTERS[0]} does not answer on 8080"
     ]
     assert lacks(heartbeat=None) == ["the autoscaler is off"]
+
+
+def test_records_that_were_set_aside_are_shown_with_the_command() -> None:
+    def entry(kind: str, name: str, tree: str = "/marathon") -> SetAside:
+        return SetAside(
+            kind=kind,
+            name=name,
+            place=f"{tree}/{kind}/{name}",
+            problem=Problem.NEWER,
+            detail="version 2 is newer than version 1",
+            size_bytes=9,
+            at=990.0,
+            tree=tree,
+        )
+
+    apps = [entry("apps", "%2Fweb"), entry("apps", "%2Fapi")]
+    heartbeat = {"at": 998.0, "frozen": False, "address": "a:1", "set_aside": apps}
+    status = picture(heartbeat=heartbeat, objects_set_aside=(entry("overrides", "o", "s3"),))
+    [line] = describe_set_aside(status.set_aside)
+    assert line.startswith("set aside: 3 records that could not be read (2 of apps, 1 of over")
+    assert line.endswith("see `mesaform records list`")
+    assert json.loads(json.dumps(status.as_json()))["set_aside"][0]["problem"] == "newer version"
+    assert describe_set_aside(picture().set_aside) == []
+
+
+def test_a_program_that_cannot_work_is_named_with_its_reasons() -> None:
+    heartbeat = {"at": 998.0, "frozen": False, "address": "a:1", "reasons": ["orders readable: x"]}
+    assert picture(heartbeat=heartbeat).unable == ("autoscaler: orders readable: x",)
+    unable = ("services of 127.42.0.10: ZooKeeper writable: y",)
+    assert picture(heartbeat=heartbeat, unable=unable).unable == unable
