@@ -45,11 +45,25 @@ def settings() -> Settings:
     )
 
 
+def close_to_others(folder: Path) -> None:
+    """Let only the owner into a folder: user data of masters has the cluster's secret.
+
+    The files are written by jsii's process, which does not take this one's umask.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for path in folder.rglob("cdk.tf.json"):
+        path.chmod(0o600)
+
+
 def main() -> int:
-    # User data of masters has the cluster's secret, so only the owner may read the files.
-    os.umask(0o077)
+    outdir = os.environ.get("CDKTF_OUTDIR")
     try:
-        build(settings(), outdir=os.environ.get("CDKTF_OUTDIR")).synth()
+        if outdir:
+            close_to_others(Path(outdir))
+        build(settings(), outdir=outdir).synth()
+        if outdir:
+            close_to_others(Path(outdir))
     except MesaformError as error:
         sys.stderr.write(f"mesaform: {error}\n")
         return error.exit_code
