@@ -426,7 +426,7 @@ class Leader:
     async def follow(self, zk: ZooKeeper, path: str) -> None:
         """Update the address until cancelled."""
         async for payload in watch_leader(zk, path):
-            self.address = (payload or b"").decode()
+            self.address = (payload or b"").decode("utf-8", "replace")
 
 
 def rest_s(next_pass_at: float | None, interval_s: float, now: float) -> float:

@@ -47,6 +47,8 @@ class Config:
 
     `master` is `zk://…/path`, or `host:port` of the only master. Addresses are IPv4. `gc_delay_s`
     is how long the sandbox of an ended task stays while the disk is not full (MESOS_GC_DELAY).
+    `disk_watch_s` is the interval in which sandboxes are compared with the disk of their tasks;
+    None: they are not limited, as by default (MESOS_ENFORCE_CONTAINER_DISK_QUOTA).
     `task_environment` is what tasks inherit, `users` as whom they run, and `output` limits what
     they write. `proof_file` has the signed identity of this instance, which only root reads; empty:
     the agent proves nothing.
@@ -62,6 +64,7 @@ class Config:
     link_port: int
     isolation: str
     gc_delay_s: float
+    disk_watch_s: float | None
     flags: Mapping[str, str]
     task_environment: Mapping[str, str]
     output: OutputLimits
@@ -100,6 +103,7 @@ class Config:
             resources=parse_resources(resources) if resources else machine_resources(work_dir),
             attributes=parse_attributes(environment.get("MESOS_ATTRIBUTES", "")),
             link_port=_port(environment, "MESAFORM_LINK_PORT", DEFAULT_LINK_PORT),
+            disk_watch_s=_disk_watch_s(environment),
             gc_delay_s=parse_mesos_duration_s(
                 environment.get("MESOS_GC_DELAY") or "1weeks", "MESOS_GC_DELAY"
             ),
@@ -117,6 +121,13 @@ class Config:
             ),
             proof_file=environment.get(PROOF_VARIABLE, ""),
         )
+
+
+def _disk_watch_s(environment: Mapping[str, str]) -> float | None:
+    if environment.get("MESOS_ENFORCE_CONTAINER_DISK_QUOTA", "").lower() not in {"true", "1"}:
+        return None
+    name = "MESOS_CONTAINER_DISK_WATCH_INTERVAL"
+    return parse_mesos_duration_s(environment.get(name) or "15secs", name)
 
 
 def _flags(environment: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from mesaform.engine.agent.events import (
     Checkpoint,
     Connected,
     Disconnected,
+    DiskExceeded,
     Effect,
     Event,
     Exited,
@@ -101,6 +102,7 @@ class AgentCore:
             LaunchFailed: self._on_launch_failed,
             HealthChecked: self._on_health,
             CheckFailed: self._on_check_failed,
+            DiskExceeded: self._on_disk_exceeded,
         }
 
     def restore(self, saved: Iterable[SavedTask]) -> None:
@@ -172,9 +174,9 @@ class AgentCore:
             return self.tasks.get((event.framework_id, event.task_id))
         return None
 
-    def _fault(self, record: TaskRecord, why: str) -> None:
+    def _fault(self, record: TaskRecord, why: str, reason: str = statuses.CHECK_FAILED) -> None:
         self._effects.append(KillContainer(record.container_id, 0.0))
-        note = _Note(why, statuses.CHECK_FAILED, statuses.BY_AGENT)
+        note = _Note(why, reason, statuses.BY_AGENT)
         self._advance(record, Stimulus.FAULT, note)
 
     def _handle_container(self, event: Event, handler: _Handler) -> None:
@@ -349,6 +351,11 @@ class AgentCore:
 
     def _on_check_failed(self, record: TaskRecord, event: CheckFailed) -> None:
         self._fault(record, f"The health check cannot be carried out: {event.why}")
+
+    def _on_disk_exceeded(self, record: TaskRecord, event: DiskExceeded) -> None:
+        used, limit = event.used_bytes // 2**20, event.limit_bytes // 2**20
+        why = f"Disk usage ({used}MB) exceeds quota ({limit}MB)"  # Mesos' words (disk/du.cpp)
+        self._fault(record, why, statuses.OUT_OF_DISK)
 
     # --- operations on tasks
 

@@ -25,6 +25,7 @@ from mesaform.engine.agent.checks import watch_health
 from mesaform.engine.agent.config import MESOS_VERSION, Config
 from mesaform.engine.agent.containerizer import Containerizer, ContainerSpec
 from mesaform.engine.agent.core import AgentCore
+from mesaform.engine.agent.disk_quota import Quota, enforce
 from mesaform.engine.agent.events import (
     Checkpoint,
     Connected,
@@ -53,6 +54,7 @@ from mesaform.engine.agent.views import Snapshot
 from mesaform.engine.agent.web import serve
 from mesaform.engine.link_validation import problem_of_task
 from mesaform.http import UNHANDLED
+from mesaform.mesos.messages import from_wire
 
 log = structlog.get_logger(__name__)
 
@@ -170,7 +172,7 @@ class Agent:
 
     def _parts(self) -> dict[str, Callable[[], Coroutine[object, None, None]]]:
         """What runs as long as the agent, by name."""
-        return {
+        parts: dict[str, Callable[[], Coroutine[object, None, None]]] = {
             "uplink": self.uplink.run,
             "ticker": self._tick,
             "checkpoints": self.checkpoints.retry,
@@ -178,6 +180,20 @@ class Agent:
                 self.layout.sandboxes, self.config.gc_delay_s, self._containers
             ),
         }
+        interval_s = self.config.disk_watch_s
+        if interval_s is not None:
+            parts["disk quota"] = lambda: enforce(self._quotas, self.dispatch, interval_s)
+        return parts
+
+    def _quotas(self) -> list[Quota]:
+        """The quotas of live tasks that state their disk."""
+        quotas = []
+        for record in self.core.tasks.values():
+            disk_mib = from_wire(record.task.resources).disk_mib
+            if not record.is_over and disk_mib > 0:
+                sandbox = self.layout.sandbox(*record.key, record.container_id)
+                quotas.append(Quota(record.container_id, sandbox, int(disk_mib * 2**20)))
+        return quotas
 
     def dispatch(self, event: Event) -> None:
         """Feed the core. An event that occurs while effects are carried out is queued."""

@@ -66,6 +66,15 @@ class CheckFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskExceeded:
+    """A container's sandbox uses more than its task's disk."""
+
+    container_id: str
+    used_bytes: int
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskLost:
     """A task of the last run whose record cannot be read. Its processes are killed."""
 
@@ -101,7 +110,9 @@ class KillAll:
     is_refused: bool
 
 
-ContainerEvent: TypeAlias = Started | Ran | Exited | LaunchFailed | HealthChecked | CheckFailed
+ContainerEvent: TypeAlias = (
+    Started | Ran | Exited | LaunchFailed | HealthChecked | CheckFailed | DiskExceeded
+)
 LinkEvent: TypeAlias = (
     link.Launch | link.Kill | link.Acknowledge | link.Drain | link.Undrain | link.ShutdownFramework
 )

@@ -48,8 +48,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-async def running_agent(work_dir: Path, master: FakeMaster) -> AsyncIterator[AgentProcess]:
-    agent = AgentProcess(work_dir, HOST, master.port)
+async def running_agent(
+    work_dir: Path, master: FakeMaster, **settings: str
+) -> AsyncIterator[AgentProcess]:
+    """An agent that runs with these variables; see the fixture `agent`."""
+    agent = AgentProcess(work_dir, HOST, master.port, **settings)
     agent.start()
     yield agent
     if agent.process is not None and agent.process.poll() is None:

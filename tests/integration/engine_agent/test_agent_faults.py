@@ -280,3 +280,35 @@ def _with_bytes(value: object) -> object:
         name: msgspec.convert(item, bytes) if name == "uuid" else _with_bytes(item)
         for name, item in value.items()
     }
+
+
+# --- disk quota
+
+
+async def test_a_task_that_exceeds_its_disk_is_ended_when_quotas_are_enforced(
+    tmp_path: Path, master: FakeMaster
+):
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    quotas = {
+        "MESOS_ENFORCE_CONTAINER_DISK_QUOTA": "true",
+        "MESOS_CONTAINER_DISK_WATCH_INTERVAL": "100ms",
+    }
+    async for agent in running_agent(work_dir, master, **quotas):
+        await master.registered()
+        disk = {"name": "disk", "type": "SCALAR", "scalar": {"value": 2.0}}
+        line = "head -c {} /dev/zero >file; sync; sleep 1000"
+        for name, size in (("small", 1 << 20), ("large", 5 << 20)):
+            launched = msgspec.to_builtins(task(name, line.format(size)), builtin_types=(bytes,))
+            launched["resources"].append(disk)
+            owner = msgspec.to_builtins(OWNER, builtin_types=(bytes,))
+            master.say(
+                msgspec.msgpack.encode({"type": "Launch", "framework": owner, "task": launched})
+            )
+        failed = await master.status("large", "TASK_FAILED")
+        assert failed.reason == "REASON_CONTAINER_LIMITATION_DISK"
+        assert failed.message == "Disk usage (5MB) exceeds quota (2MB)"
+        await master.status("small", "TASK_RUNNING")
+        master.say(link.Kill("fw", "small"))
+        await master.status("small", "TASK_KILLED")
+        assert is_running(agent.pid)
