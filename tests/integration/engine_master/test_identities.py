@@ -144,6 +144,24 @@ async def test_an_agent_cannot_register_at_the_address_of_another_one(
         assert list(master.process.term.core.state.agents) == [agent.id]
 
 
+async def test_an_agent_id_still_belongs_to_its_instance_under_the_next_master(
+    zookeeper_url: str, account: Account
+) -> None:
+    async with running(zookeeper_url, **account.environment) as first:
+        await first.leading()
+        async with an_agent(first, account.proof(OWNER, ADDRESS)) as agent:
+            known = agent.id
+    async with running(zookeeper_url, **account.environment) as second:
+        await second.leading()
+        intruder = account.proof(INTRUDER, ELSEWHERE)
+        assert await refused(an_agent(second, intruder, known, ELSEWHERE)) == (
+            f"agent {known} belongs to {OWNER}, not to {INTRUDER}"
+        )
+        assert "does not prove" in await refused(an_agent(second, None, known))
+        async with an_agent(second, account.proof(OWNER, ADDRESS), known) as agent:
+            assert agent.id == known
+
+
 async def test_an_agent_of_an_older_image_may_return_until_it_has_proven_its_instance(
     zookeeper_url: str, account: Account
 ) -> None:
