@@ -1,7 +1,7 @@
 # What people type. Everything else is `mesaform --help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up down check test test-fast coverage mutants fuzz differential bench
+.PHONY: help setup up down check test test-fast coverage mutants fuzz differential faults bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
@@ -62,6 +62,10 @@ fuzz: ## an hour of generated inputs for every port, record and link; FUZZ_SECON
 differential: ## the same calls to a real Apache Mesos and to the embedded engine; COUNT, SEED
 	@scripts/setup --tests
 	$(RUN)/python -m tests.differential $(COUNT) $(SEED)
+
+faults: ## kill, stop, fill, cut and interrupt a cluster; FAULTS='--only killed --seed 7'
+	@scripts/setup --tests
+	$(RUN)/python -m benchmarks.faults $(FAULTS)
 
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing

@@ -36,15 +36,15 @@ async def survey_cluster(context: Context) -> Survey:
     import aiohttp
 
     from mesaform import provision
-    from mesaform.provision.deployment import read_deployment
     from mesaform.teardown.account_check import require_listed_state
+    from mesaform.teardown.journal import is_teardown_unfinished
 
     caller = await asyncio.to_thread(provision.require_pinned_account, context)
     async with aiohttp.ClientSession() as session:
         surveyed = await survey(await asyncio.to_thread(_world, context, session))
     require_listed_state(
         surveyed.inventory,
-        is_pinned=read_deployment(context.cluster_dir) is not None,
+        is_resumed=is_teardown_unfinished(context.cluster_dir),
         where=f"the AWS account {caller.account_id} ({context.spec.region})",
         folder=context.cluster_dir,
     )

@@ -30,14 +30,14 @@ def unlisted_ids(inventory: Inventory) -> tuple[str, ...]:
 
 
 def require_listed_state(
-    inventory: Inventory, *, is_pinned: bool, where: str, folder: Path
+    inventory: Inventory, *, is_resumed: bool, where: str, folder: Path
 ) -> None:
     """Check that this can be the account that holds the cluster.
 
     Args:
         inventory: what the account shows, and what the state lists.
-        is_pinned: the account is known to be that of the first `mesaform up`; then resources that
-            are in the state alone were removed by other means.
+        is_resumed: an earlier teardown of this folder removed resources and did not finish; then
+            resources that are in the state alone may be those.
         where: account and region, for the message.
         folder: the cluster's state folder, for the message.
 
@@ -45,7 +45,7 @@ def require_listed_state(
         NotOwned: the state lists resources and the account shows none of them. Nothing was removed.
 
     """
-    missing = () if is_pinned else unlisted_ids(inventory)
+    missing = () if is_resumed else unlisted_ids(inventory)
     if missing:
         more = f" and {len(missing) - NAMED_AT_MOST} more" if len(missing) > NAMED_AT_MOST else ""
         raise NotOwned(

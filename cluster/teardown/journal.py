@@ -123,6 +123,11 @@ class Journal:
         write_record(self._path, CODEC, self._record)
 
 
+def is_teardown_unfinished(folder: Path) -> bool:
+    """Whether a teardown of this folder began and did not write its receipt."""
+    return (folder / FILE).exists()
+
+
 def _usage(record: MachineRecord, now: float) -> MachineUsage:
     values = {key: value for key, value in record.items() if key != "running"}
     if record.get("running"):

@@ -9,15 +9,16 @@ import pytest
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.common.errors import NotOwned
 from mesaform.teardown.account_check import require_listed_state
+from mesaform.teardown.journal import Journal, is_teardown_unfinished
 from mesaform.teardown.plan import Inventory, TeardownRequest, plan
 
 OURS = {"mesaform:cluster": "one"}
 STATE = {"network": frozenset({"vpc-1", "subnet-1", "r-rtb-1080289494"})}
 
 
-def check(inventory: Inventory, *, is_pinned: bool = False) -> None:
+def check(inventory: Inventory, *, is_resumed: bool = False) -> None:
     require_listed_state(
-        inventory, is_pinned=is_pinned, where="the AWS account 1 (r)", folder=Path("/state")
+        inventory, is_resumed=is_resumed, where="the AWS account 1 (r)", folder=Path("/state")
     )
 
 
@@ -30,8 +31,18 @@ def test_one_listed_resource_shows_that_it_is_the_right_account():
     check(Inventory("one", resources=(OwnedResource("vpc", "vpc-1", OURS),), stacks=STATE))
 
 
-def test_in_the_pinned_account_what_is_missing_was_removed_by_other_means():
-    check(Inventory("one", stacks=STATE), is_pinned=True)
+def test_what_an_unfinished_teardown_removed_may_be_missing():
+    check(Inventory("one", stacks=STATE), is_resumed=True)
+
+
+def test_a_teardown_is_unfinished_until_its_receipt_is_written(tmp_path):
+    assert not is_teardown_unfinished(tmp_path)
+    journal = Journal(tmp_path, "one", 1.0)
+    journal.record_start("Destroy the stacks", 2.0)
+    assert is_teardown_unfinished(tmp_path)
+    receipt = journal.close({"cluster": "one"}, 3.0)
+    assert not is_teardown_unfinished(tmp_path)
+    assert receipt.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_empty_state_needs_nothing_from_the_account():

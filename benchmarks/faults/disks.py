@@ -1,0 +1,92 @@
+"""Full disks: of an agent's work folder, of a master's ZooKeeper, and of the operator.
+
+A file system without room is mounted over a folder; files that a process holds open go on. Needs
+root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.faults.scenario import Outcome, Scenario
+from benchmarks.faults.site import AGENT, Site, last_for
+from mesaform.common import proc
+from tests.support.cluster_harness import until
+
+FULL_S = 20.0
+SPARE_KIB = 64
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """Mount a full file system with the same content over a folder for the block."""
+    with tempfile.TemporaryDirectory() as aside:
+        copy = Path(aside) / "copy"
+        shutil.copytree(folder, copy, symlinks=True)
+        size = sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
+        kib = 2 * (size // 1024) + 4096 + SPARE_KIB
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
+        subprocess.run(mount, check=True)
+        try:
+            shutil.copytree(copy, folder, symlinks=True, dirs_exist_ok=True)
+            _fill(folder / "filler")
+            yield
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _fill(path: Path) -> None:
+    stats = os.statvfs(path.parent)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, stats.f_bavail * stats.f_frsize)
+
+
+def full_operator(site: Site) -> Outcome:
+    """`up` refuses at once on a full disk, and works again with space."""
+    folder = site.road.folder / ".mesaform" / "clusters" / site.road.name
+    with full_disk(folder):
+        site.road.mesaform("up", "--yes", expect=1, timeout_s=60)
+    began = time.monotonic()
+    site.road.mesaform("up", "--yes", timeout_s=400)
+    return Outcome(time.monotonic() - began, lost=site.lost())
+
+
+def full_agent(site: Site) -> Outcome:
+    """A launch on a full disk fails with its reason instead of staying in staging."""
+    address = site.agents()[0]
+    work = _value(site.process(address, *AGENT), "MESOS_WORK_DIR")
+    with full_disk(Path(work)):
+        last_for(FULL_S)
+    return Outcome(site.recovery("the cluster serves", site.is_serving), lost=site.lost())
+
+
+def full_zookeeper(site: Site) -> Outcome:
+    """One ZooKeeper that cannot write does not matter to the cluster."""
+    address = site.random.choice(site.road.masters())
+    words = proc.command_of(site.zookeeper(address))
+    configuration = Path(words[-1]).read_text(encoding="utf-8")
+    line = next(line for line in configuration.splitlines() if line.startswith("dataDir="))
+    with full_disk(Path(line.partition("=")[2])):
+        last_for(FULL_S)
+        until("the cluster serves meanwhile", site.is_serving, 60)
+    return Outcome(site.recovery("the cluster serves", site.is_serving), lost=site.lost())
+
+
+def _value(pid: int, name: str) -> str:
+    prefix = f"{name}=".encode()
+    entries = proc.environment_of(pid)
+    return next(entry for entry in entries if entry.startswith(prefix)).decode().partition("=")[2]
+
+
+SCENARIOS = (
+    Scenario("disk", "full disk of an agent, 20 s", 5, full_agent),
+    Scenario("disk", "full disk of a ZooKeeper, 20 s", 5, full_zookeeper),
+    Scenario("disk", "full disk of the operator, then up", 75, full_operator),
+)
