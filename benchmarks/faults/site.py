@@ -98,8 +98,8 @@ class Site:
     def autoscaler_leader(self) -> str | None:
         """The master whose autoscaler reports the latest heartbeat."""
         text = self.road.mesaform("status", "--json", timeout_s=60)
-        address: str | None = json.loads(text).get("autoscaler", {}).get("address")
-        return address
+        address = json.loads(text).get("autoscaler", {}).get("address")
+        return str(address).partition(":")[0] if address else None
 
     # load
 
