@@ -262,7 +262,7 @@ class Term:
     async def _pass(self) -> float:
         """Run a pass and return the time to the next one in seconds."""
         await self._answer_requests()
-        await self.orders.read(msgspec.to_builtins(self.planner_state))
+        await self.orders.read(lambda: msgspec.to_builtins(self.planner_state))
         freeze, overrides = self.orders.freeze_reason, self.orders.overrides
         spec = await self.specs.get()
         if spec is None:

@@ -76,11 +76,11 @@ class Orders:
             return f"the freeze and the overrides were last read {age_s:.0f} s ago: {self._problem}"
         return self._freeze
 
-    async def read(self, planner_state: Mapping[str, object]) -> None:
+    async def read(self, planner_state: Callable[[], Mapping[str, object]]) -> None:
         """Read the orders, and confirm a change of the freeze at once.
 
         The program that sets a freeze waits for the confirmation in the heartbeat, which has
-        `planner_state` for `mesaform plan`.
+        what `planner_state` returns, for `mesaform plan`.
         """
         try:
             self._freeze, self.overrides = await asyncio.gather(
@@ -98,7 +98,7 @@ class Orders:
                 self._conditions.failed(Condition.CREDENTIALS, error.what)
             log.warning("the orders cannot be read", error=str(error), freeze=self.freeze_reason)
 
-    async def _confirm(self, planner_state: Mapping[str, object]) -> None:
+    async def _confirm(self, planner_state: Callable[[], Mapping[str, object]]) -> None:
         """Write the heartbeat when it is due or what it says has changed."""
         frozen, now = self._freeze is not None, self._clock()
         says = (frozen, tuple(entry.id for entry in self.set_aside))
@@ -109,7 +109,7 @@ class Orders:
             now,
             frozen=frozen,
             address=self._address,
-            planner_state=planner_state,
+            planner_state=planner_state(),
             set_aside=self.set_aside,
             reasons=self._conditions.reasons(),
         )

@@ -35,11 +35,11 @@ async def test_orders_that_were_never_read_freeze_everything():
     orders, conditions = an_orders(control, clock)
     assert "not read yet" in str(orders.freeze_reason)
     control.fail_next = Retryable("S3 is away", after_s=1)
-    await orders.read({})
+    await orders.read(dict)
     assert "not read yet: S3 is away" in str(orders.freeze_reason)
     assert list(conditions.unmet) == [Condition.ORDERS]
     assert control.last_heartbeat() is None, "a freeze is not confirmed that is not known"
-    await orders.read({})
+    await orders.read(dict)
     assert (orders.freeze_reason, conditions.unmet) == (None, {})
     assert control.last_heartbeat() is not None
 
@@ -47,14 +47,14 @@ async def test_orders_that_were_never_read_freeze_everything():
 async def test_orders_stay_in_force_for_a_while_when_they_cannot_be_read_again():
     control, clock = FakeControl(), Clock()
     orders, _ = an_orders(control, clock)
-    await orders.read({})
+    await orders.read(dict)
     clock.now += VALID_S
     control.fail_next = Retryable("S3 is away", after_s=1)
-    await orders.read({})
+    await orders.read(dict)
     assert orders.freeze_reason is None
     clock.now += 1
     assert "last read 16 s ago: S3 is away" in str(orders.freeze_reason)
-    await orders.read({})
+    await orders.read(dict)
     assert orders.freeze_reason is None
 
 
@@ -62,7 +62,7 @@ async def test_missing_credentials_are_a_condition_of_their_own():
     control, clock = FakeControl(), Clock()
     orders, conditions = an_orders(control, clock)
     control.fail_next = NotAuthenticated("no AWS credentials")
-    await orders.read({})
+    await orders.read(dict)
     assert set(conditions.unmet) == {Condition.ORDERS, Condition.CREDENTIALS}
 
 
