@@ -13,11 +13,11 @@ from typing import Literal
 import msgspec
 from hypothesis import strategies as st
 
-from mesaform.mesos import messages, operator_api, scheduler_api
+from mesaform.mesos import executor_api, messages, operator_api, scheduler_api
 from tests.differential.client import INFO, Document
 from tests.support.struct_strategies import documents, mistaken, one_of_values
 
-Kind = Literal["subscribe", "task", "accept", "call", "operator"]
+Kind = Literal["subscribe", "task", "accept", "call", "operator", "executor"]
 OFFER, AGENT, FRAMEWORK, TASK = "$offer", "$agent", "$framework", "$task"
 
 
@@ -511,6 +511,55 @@ CALL_VARIANTS: Mapping[str, Document] = {
 }
 
 
+STATUS = {
+    "task_id": {"value": "t"},
+    "state": "TASK_RUNNING",
+    "source": "SOURCE_EXECUTOR",
+    "uuid": "AAAAAAAAQACAAAAAAAAAAA==",
+}
+EXECUTOR_VARIANTS: Mapping[str, Document] = {
+    "no type": {},
+    "unknown type": {"type": "NEW"},
+    "SUBSCRIBE": {"type": "SUBSCRIBE", "subscribe": {}},
+    "SUBSCRIBE without subscribe": {"type": "SUBSCRIBE"},
+    "HEARTBEAT": {"type": "HEARTBEAT"},
+    "MESSAGE without data": {"type": "MESSAGE", "message": {}},
+    "MESSAGE": {"type": "MESSAGE", "message": {"data": "AAAA"}},
+    "no framework id": {"type": "HEARTBEAT", "framework_id": None},
+    "UPDATE": {"type": "UPDATE", "update": {"status": STATUS}},
+    "UPDATE without uuid": {"type": "UPDATE", "update": {"status": {**STATUS, "uuid": None}}},
+    "UPDATE with a short uuid": {
+        "type": "UPDATE",
+        "update": {"status": {**STATUS, "uuid": "AAAA"}},
+    },
+    "UPDATE from the master": {
+        "type": "UPDATE",
+        "update": {"status": {**STATUS, "source": "SOURCE_MASTER"}},
+    },
+    "UPDATE of another executor": {
+        "type": "UPDATE",
+        "update": {"status": {**STATUS, "executor_id": {"value": "other"}}},
+    },
+    "UPDATE to TASK_STAGING": {
+        "type": "UPDATE",
+        "update": {"status": {**STATUS, "state": "TASK_STAGING"}},
+    },
+    "UPDATE to an unknown state": {
+        "type": "UPDATE",
+        "update": {"status": {**STATUS, "state": "NEW"}},
+    },
+    "UPDATE with an empty check status": {
+        "type": "UPDATE",
+        "update": {"status": {**STATUS, "check_status": {}}},
+    },
+    "UPDATE with a check status without http": {
+        "type": "UPDATE",
+        "update": {"status": {**STATUS, "check_status": {"type": "HTTP"}}},
+    },
+}
+EXECUTOR_IDS = {"executor_id": {"value": "e"}, "framework_id": {"value": "unknown"}}
+
+
 def hand_written() -> list[Case]:
     """Every hand-written case."""
     return [
@@ -528,6 +577,10 @@ def hand_written() -> list[Case]:
             if isinstance(value, list)
             else Case(f"call {name}", "call", {"framework_id": {"value": FRAMEWORK}, **value})
             for name, value in CALL_VARIANTS.items()
+        ),
+        *(
+            Case(f"executor {name}", "executor", {**EXECUTOR_IDS, **value})
+            for name, value in EXECUTOR_VARIANTS.items()
         ),
         *(
             Case(f"operator {type_} without its body", "operator", {"type": type_})
@@ -692,6 +745,28 @@ def operator_cases() -> st.SearchStrategy[Case]:
     )
 
 
+def executor_cases() -> st.SearchStrategy[Case]:
+    """Calls of the executor API."""
+    status = documents(
+        messages.TaskStatus,
+        {
+            "source": st.sampled_from(["SOURCE_EXECUTOR", "SOURCE_AGENT"]),
+            "uuid": one_of_values((STATUS["uuid"], "AAAA", None)),
+            "executor_id": _ids("e"),
+        },
+    )
+    call = documents(
+        executor_api.ExecutorCall,
+        {
+            "status": status,
+            "executor_id": _ids("e"),
+            "framework_id": _ids("unknown"),
+            "unacknowledged_tasks": st.just([]),
+        },
+    )
+    return mistaken(call, most=1).map(lambda body: Case("executor", "executor", body))
+
+
 def _is_safe(document: Document) -> bool:
     """Whether the document runs no other command, and does not end the process of Mesos."""
     text = repr(document)
@@ -702,5 +777,12 @@ def cases() -> st.SearchStrategy[Case]:
     """Generated cases of every kind; tasks are the most frequent."""
     task = task_cases()
     return st.one_of(
-        task, task, task, subscribe_cases(), accept_cases(), call_cases(), operator_cases()
+        task,
+        task,
+        task,
+        subscribe_cases(),
+        accept_cases(),
+        call_cases(),
+        operator_cases(),
+        executor_cases(),
     )

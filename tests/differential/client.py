@@ -52,6 +52,7 @@ class Scheduler:
         self.base, self._session = base, session
         self.id = self.stream_id = self.agent_id = ""
         self.offers: list[Event] = []
+        self._agent_base = ""
         self._response: aiohttp.ClientResponse | None = None
 
     async def subscribe(self) -> None:
@@ -183,12 +184,20 @@ class Scheduler:
             body = await response.json(content_type=None)
             return body[type_.lower()]
 
-    async def operate(self, document: Document) -> Outcome:
+    async def operate(self, document: bytes) -> Outcome:
         """POST a document to the operator API."""
-        data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        async with self._session.post(
-            f"{self.base}/api/v1", data=data, headers={"Content-Type": "application/json"}
-        ) as response:
+        return await self._post(f"{self.base}/api/v1", document)
+
+    async def execute(self, document: bytes) -> Outcome:
+        """POST a document to the executor API of the agent."""
+        if not self._agent_base:
+            body = await self.read("GET_AGENTS")
+            self._agent_base = "http://" + body["agents"][0]["pid"].partition("@")[2]
+        return await self._post(f"{self._agent_base}/slave(1)/api/v1/executor", document)
+
+    async def _post(self, url: str, document: bytes) -> Outcome:
+        headers = {"Content-Type": "application/json"}
+        async with self._session.post(url, data=document, headers=headers) as response:
             return Outcome(response.status, await response.text(errors="replace"))
 
     async def subscribe_as(self, document: Document) -> Outcome:

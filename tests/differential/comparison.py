@@ -71,6 +71,8 @@ async def _run(scheduler: Scheduler, case: Case, task_id: str) -> Summary:
 async def _outcome(scheduler: Scheduler, case: Case, task_id: str) -> Outcome:
     if case.kind == "operator":
         return await scheduler.operate(_filled(case.document, scheduler, task_id))
+    if case.kind == "executor":
+        return await scheduler.execute(_filled(case.document, scheduler, task_id))
     if case.kind == "subscribe":
         return await scheduler.subscribe_as(_subscription(case.document))
     await scheduler.offer()

@@ -17,6 +17,8 @@ from tests.differential.engines import apache_mesos, embedded_engine
 from tests.support.zookeeper import ZooKeeperServer
 
 CASE_S = 120.0
+BATCH = 100
+"""Hypothesis varies what it has made, so later cases of one seed resemble earlier ones."""
 
 
 @contextlib.asynccontextmanager
@@ -70,18 +72,22 @@ def comparer(prefix: Path, folder: Path) -> Iterator[Callable[[Case], Answers]]:
 def run_generated(
     compare: Callable[[Case], Answers], count: int, number: int, report: Callable[[Answers], None]
 ) -> None:
-    """Compare `count` generated cases of the seed `number`."""
+    """Compare `count` generated cases. Each hundred has a seed of its own, from `number` on."""
 
-    @seed(number)
-    @settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(cases())
-    def check(case: Case) -> None:
-        report(compare(case))
+    def run(size: int, own_seed: int) -> None:
+        @seed(own_seed)
+        @settings(
+            max_examples=size,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(cases())
+        def check(case: Case) -> None:
+            report(compare(case))
 
-    check()
+        check()
+
+    for start in range(0, count, BATCH):
+        run(min(BATCH, count - start), number + start)

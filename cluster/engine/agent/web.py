@@ -19,6 +19,8 @@ from mesaform.engine.agent.sandbox_files import SandboxFiles
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.engine.agent.uplink import Uplink
 from mesaform.engine.documents import Document
+from mesaform.engine.master.parse import BadMessage, parse_body
+from mesaform.engine.validation.executor_calls import invalid_executor_call
 from mesaform.http import (
     UNHANDLED,
     BadRequest,
@@ -27,7 +29,9 @@ from mesaform.http import (
     Limits,
     decode_json,
     json_or_script,
+    read_json,
 )
+from mesaform.mesos.executor_api import ExecutorCall
 
 LIMITS = Limits(body_bytes=64 * 1024, json_elements=1000)
 """Operators' calls name what they want to read, and no more."""
@@ -91,6 +95,7 @@ def _application(endpoints: Endpoints) -> web.Application:
             application.router.add_get(f"{prefix}{path}", handler)
     for path in ("/api/v1", "/slave(1)/api/v1"):
         application.router.add_post(path, endpoints.call)
+        application.router.add_post(f"{path}/executor", endpoints.executor_call)
     return application
 
 
@@ -162,6 +167,36 @@ class Endpoints:
                 text=f"The embedded engine's agents do not support {kind[:64]}"
             )
         return _json(request, {"type": kind, kind.lower(): render()})
+
+    async def executor_call(self, request: web.Request) -> web.Response:
+        """POST /api/v1/executor. No executor of this engine speaks it, so no call has an effect."""
+        if not request.headers.get("Content-Type"):
+            raise BadRequest("Expecting 'Content-Type' to be present")
+        if request.content_type != "application/json":
+            raise BadRequest("Expecting 'Content-Type' of application/json", 415)
+        try:
+            call = parse_body(await read_json(request, large_integers=True), ExecutorCall)
+        except BadMessage as error:
+            raise BadRequest(str(error)) from None
+        problem = invalid_executor_call(call)
+        if problem is not None:
+            raise BadRequest(f"Failed to validate Executor::Call: {problem}")
+        if call.type == "HEARTBEAT":
+            return web.Response(status=202)
+        raise self._unknown_executor(call)
+
+    def _unknown_executor(self, call: ExecutorCall) -> BadRequest:
+        """The refusal of a call: its executor is unknown, or it is a task of this engine."""
+        tasks = [
+            record
+            for record in self.agent.snapshot().tasks
+            if record.framework_id == call.framework_id.value
+        ]
+        if not tasks:
+            return BadRequest("Framework cannot be found")
+        if all(record.task_id != call.executor_id.value for record in tasks):
+            return BadRequest("Executor cannot be found")
+        return BadRequest("Executor is not subscribed", 403)
 
     def _v1_flags(self) -> Document:
         return {"flags": _entries(self.agent.config.flags)}

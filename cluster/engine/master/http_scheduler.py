@@ -32,6 +32,7 @@ from mesaform.engine.master.http_common import (
 from mesaform.engine.master.state import Framework
 from mesaform.engine.master.streams import Stream
 from mesaform.engine.master.term import Term
+from mesaform.engine.validation.names import invalid_uuid
 from mesaform.engine.validation.support import unsupported_accept
 from mesaform.mesos.messages import Id
 from mesaform.mesos.scheduler_api import (
@@ -44,7 +45,6 @@ from mesaform.mesos.scheduler_api import (
 from mesaform.mesos.scheduler_api import Subscribe as SubscribeBody
 
 STREAM_ID = "Mesos-Stream-Id"
-UUID_BYTES = 16
 
 
 async def answer_call(
@@ -132,23 +132,17 @@ def _invalid_body(call: Call) -> str | None:
     """Why the body that the call's type names is invalid. Other bodies have no effect."""
     match call:
         case Call(type="ACKNOWLEDGE", acknowledge=Acknowledge(uuid=uuid_)):
-            return _invalid_uuid(uuid_)
+            return invalid_uuid(uuid_)
         case Call(
             type="ACKNOWLEDGE_OPERATION_STATUS",
             acknowledge_operation_status=AcknowledgeOperationStatus() as operation,
         ):
             missing = "Expecting 'agent_id' to be present" if operation.agent_id is None else None
-            return _invalid_uuid(operation.uuid) or missing
+            return invalid_uuid(operation.uuid) or missing
         case Call(type="UPDATE_FRAMEWORK", update_framework=UpdateFramework() as update):
             if _id_text(update.framework_info.id) != _id_text(call.framework_id):
                 return "'framework_id' differs from 'update_framework.framework_info.id'"
     return None
-
-
-def _invalid_uuid(uuid_: bytes) -> str | None:
-    """Mesos takes the versions 1 to 5 of RFC 4122."""
-    is_valid = len(uuid_) == UUID_BYTES and 1 <= uuid_[6] >> 4 <= 5
-    return None if is_valid else "Not a valid UUID"
 
 
 async def _subscribe(

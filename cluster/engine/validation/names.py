@@ -5,6 +5,7 @@ from __future__ import annotations
 from mesaform.engine.validation.rules import first_of, first_true
 from mesaform.mesos.values import MAX_ID_LENGTH
 
+UUID_BYTES = 16
 _CONTROL = frozenset([*map(chr, range(32)), "\x7f"])
 _ROLE_SPACE = frozenset("\t\n\v\f\r \x7f")
 
@@ -25,6 +26,12 @@ def invalid_id(value: str) -> str | None:
 def has_control_character(text: str) -> bool:
     """Whether a text has one of the control characters of ASCII."""
     return not _CONTROL.isdisjoint(text)
+
+
+def invalid_uuid(value: bytes) -> str | None:
+    """Why bytes are not a UUID. Mesos takes the versions 1 to 5 of RFC 4122."""
+    is_valid = len(value) == UUID_BYTES and 1 <= value[6] >> 4 <= 5
+    return None if is_valid else "Not a valid UUID"
 
 
 def invalid_role(role: str) -> str | None:
