@@ -35,13 +35,14 @@ def bake(
 ) -> None:
     """Bake, with progress on standard error and the image on standard output."""
     from mesaform.cli.progress import reporter
+    from mesaform.provision.lock import BAKE_LOCK, hold
     from mesaform_images.bake import bake as bake_image
 
     context = open_context(file)
     context.enter_cloud()
     # A builder costs money: a polite kill must end in its removal just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with reporter(as_json=as_json) as report:
+    with hold(context.state_dir / BAKE_LOCK, "mesaform bake"), reporter(as_json=as_json) as report:
         baked = bake_image(
             context.spec.region,
             report,

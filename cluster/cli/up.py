@@ -163,6 +163,7 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
     """
     import signal
 
+    from mesaform.provision.lock import BAKE_LOCK, hold
     from mesaform_images.bake import bake
     from mesaform_images.lookup import images_of, recipe_digest
 
@@ -186,7 +187,8 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
         signal.SIGTERM, signal.default_int_handler
     )  # a builder must go whatever ends us
     try:
-        bake(spec.region, report, log_dir=context.state_dir / "log")
+        with hold(context.state_dir / BAKE_LOCK, "mesaform up"):
+            bake(spec.region, report, log_dir=context.state_dir / "log")
     finally:
         signal.signal(signal.SIGTERM, before)
 

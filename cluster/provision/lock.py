@@ -23,6 +23,8 @@ from mesaform.provision.holders import Holder, find_workers, this_process
 
 VERB_LOCK = "lock"
 TERRAFORM_LOCK = "terraform.lock"
+BAKE_LOCK = "bake.lock"
+"""In the folder of all clusters: two bakes at once would run two builders."""
 LOCK_MODE = 0o600
 LONGEST_NOTE_BYTES = 4096
 UNKNOWN = "an unknown process"
