@@ -376,7 +376,12 @@ class Term:
             usd += termination.machine.usd_per_hour
 
     def _report_faults(self) -> None:
-        """Count what the observer left out, and show each thing once in `mesaform why`."""
+        """Count what the observer left out, and show each thing once in `mesaform why`.
+
+        Faults of the executor are in its decisions; they are only counted here.
+        """
+        self.health.faults.report(self.actor.faults)
+        self.actor.faults.clear()
         for fault in self.health.faults.report(self.observer.take_faults()):
             reason = Reason.of(
                 ReasonCode.REPORT_UNREADABLE,

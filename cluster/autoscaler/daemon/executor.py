@@ -33,6 +33,7 @@ from mesaform.autoscaler.planner.planner import Plan, apply_command
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Fleet, LaunchResult, Machine
 from mesaform.common.errors import MesaformError, NotAuthenticated, NotFound, Permanent, Retryable
+from mesaform.common.faults import Fault
 from mesaform.topology.names import Tag
 
 ABANDON_AFTER_S = 900.0
@@ -91,6 +92,7 @@ class PlanExecutor:
         self._journal = journal
         self._report = report
         self._clock = clock
+        self.faults: list[Fault] = []
 
     async def recover(
         self, planner_state: PlannerState, intents: Sequence[Intent], machines: Iterable[Machine]
@@ -103,21 +105,35 @@ class PlanExecutor:
             states[machine.instance_id] = machine.state
         open_: list[Intent] = []
         for intent in intents:
-            known = intent
-            if intent.instance_ids is None:
-                planner_state, reissued = await self._reissue(
-                    planner_state, intent, by_token.get(intent.request.token, [])
-                )
-                if reissued is None:
-                    continue
-                known = reissued
-            if known.instance_ids is not None and self._is_settled(
-                known, known.instance_ids, planner_state, states
-            ):
-                await self._journal.resolve(known.request.token)
-            else:
-                open_.append(known)
+            left: Intent | None = intent
+            try:
+                listed = by_token.get(intent.request.token, [])
+                planner_state, left = await self._resolved(planner_state, intent, listed, states)
+            except MesaformError:
+                raise
+            except Exception as error:  # the next pass tries again; the other launches go on
+                self.faults.append(Fault("launch", intent.request.token, error))
+            if left is not None:
+                open_.append(left)
         return planner_state, open_
+
+    async def _resolved(
+        self,
+        planner_state: PlannerState,
+        intent: Intent,
+        listed: list[Machine],
+        states: dict[str, str],
+    ) -> tuple[PlannerState, Intent | None]:
+        """Resolve a launch; return the planner state, and the launch if it stays open."""
+        known: Intent | None = intent
+        if intent.instance_ids is None:
+            planner_state, known = await self._reissue(planner_state, intent, listed)
+        if known is None or known.instance_ids is None:
+            return planner_state, known
+        if not self._is_settled(known, known.instance_ids, planner_state, states):
+            return planner_state, known
+        await self._journal.resolve(known.request.token)
+        return planner_state, None
 
     async def execute(self, plan: Plan) -> PlannerState:
         """Execute a plan and return the planner state: reactivations, launches, then removals."""
@@ -128,17 +144,24 @@ class PlanExecutor:
         await self._journal.save_if_changed(planner_state)
         together, commands = _terminations(plan.commands)
         for command in sorted(commands, key=_urgency):
-            if command.actions and isinstance(command.actions[0], Launch):
-                planner_state = await self._launch(
-                    planner_state, command.actions[0], command.decision
-                )
-            elif command.actions:
-                planner_state = await self._move(planner_state, command)
-            else:
-                self._report(command.decision)
+            try:
+                planner_state = await self._carry_out(planner_state, command)
+            except MesaformError:
+                raise
+            except Exception as error:  # the other commands go on
+                self.faults.append(Fault("command", command.decision.kind, error))
+                self._report(_not_executed(command.decision, repr(error)[:300]))
         planner_state = await self._terminate(planner_state, together)
         await self._journal.save_if_changed(planner_state)
         return planner_state
+
+    async def _carry_out(self, planner_state: PlannerState, command: Command) -> PlannerState:
+        if not command.actions:
+            self._report(command.decision)
+            return planner_state
+        if isinstance(command.actions[0], Launch):
+            return await self._launch(planner_state, command.actions[0], command.decision)
+        return await self._move(planner_state, command)
 
     async def _terminate(
         self, planner_state: PlannerState, commands: Sequence[Command]
@@ -154,16 +177,7 @@ class PlanExecutor:
                 await asyncio.to_thread(self._fleet.terminate, self._cluster, names)
         except Retryable as error:
             for command in commands:
-                self._report(
-                    replace(
-                        command.decision,
-                        reasons=(
-                            *command.decision.reasons,
-                            Reason.of(ReasonCode.NOT_EXECUTED, error=error.what),
-                        ),
-                        usd_per_hour=0.0,
-                    )
-                )
+                self._report(_not_executed(command.decision, error.what))
             return planner_state
         except MesaformError:
             names = []
@@ -298,16 +312,7 @@ class PlanExecutor:
             for action in command.actions:
                 await self._do(action)
         except MesaformError as error:
-            self._report(
-                replace(
-                    command.decision,
-                    reasons=(
-                        *command.decision.reasons,
-                        Reason.of(ReasonCode.NOT_EXECUTED, error=error.what),
-                    ),
-                    usd_per_hour=0.0,
-                )
-            )
+            self._report(_not_executed(command.decision, error.what))
             return planner_state
         self._report(command.decision)
         return apply_command(planner_state, command)
@@ -330,6 +335,12 @@ class PlanExecutor:
                 raise TypeError(message)
             case _:
                 await asyncio.to_thread(self._fleet.terminate, self._cluster, [action.instance_id])
+
+
+def _not_executed(decision: Decision, error: str) -> Decision:
+    """Return the decision of a command that failed, so that the price stays."""
+    reason = Reason.of(ReasonCode.NOT_EXECUTED, error=error)
+    return replace(decision, reasons=(*decision.reasons, reason), usd_per_hour=0.0)
 
 
 def _terminations(commands: Sequence[Command]) -> tuple[list[Command], list[Command]]:

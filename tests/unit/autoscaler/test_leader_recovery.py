@@ -91,3 +91,20 @@ def test_a_purchase_says_which_offerings_had_none() -> None:
         f"no capacity of {first.instance_type} ({first.capacity}) in {first.zone}: bought elsewhere"
         in render_all(shown.reasons)
     )
+
+
+def test_a_defect_in_one_command_ends_that_one_and_the_launch_is_resolved_later() -> None:
+    item = Pass()
+    item.fleet.fail_next = ZeroDivisionError("a defect")  # type: ignore[assignment]
+    item.buy()
+    assert [(fault.kind, fault.text) for fault in item.actor.faults] == [
+        ("command", "ZeroDivisionError: a defect")
+    ]
+    assert render(item.decisions[-1].reasons[-1]).endswith("ZeroDivisionError('a defect')")
+    assert item.decisions[-1].usd_per_hour == 0.0
+    item.fleet.fail_next = ZeroDivisionError("again")  # type: ignore[assignment]
+    asyncio.run(item.actor.recover(item.memory, list(item.journal.launches.values()), []))
+    assert [fault.kind for fault in item.actor.faults] == ["command", "launch"]
+    assert len(item.journal.launches) == 1, "the launch stays open"
+    item.recover()
+    assert len(item.fleet.launches) == 1

@@ -35,7 +35,7 @@ LOOP = (
 )  # one for all worlds: a new one for each pass takes most of a pass's time
 
 
-class Crash(Exception):
+class Crash(BaseException):
     """The daemon is killed at this line."""
 
 
