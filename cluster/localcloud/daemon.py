@@ -41,7 +41,7 @@ HEALTH_TIMEOUT_S = 2.0
 BACKLOG = 512
 """Connections that wait while the endpoint restarts."""
 POLL_S = 0.05
-PORT_RELEASE_S = 3.0
+PORT_RELEASE_S = 10.0
 LOG_TAIL_CHARS = 800
 """How much of the end of each log an error shows."""
 
@@ -186,9 +186,9 @@ def _listen(layout: Layout, host: str, port: int | None) -> socket.socket:
     Machines that outlived a killed daemon know only its address, so while there are any, no other
     port will do.
     """
-    if port is not None:
-        return _bind(host, port)
     last = _last_port(layout)
+    if port is not None:
+        return _bind_patiently(host, port) if port == last else _bind(host, port)
     if last is not None and _has_running_machines(layout):
         return _bind_patiently(host, last)
     for candidate in (*filter(None, [last]), *DEFAULT_PORTS):

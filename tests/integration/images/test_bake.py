@@ -19,8 +19,10 @@ import pytest
 from mesaform.cli.context import local_environment
 from mesaform.common.errors import MissingPrerequisite, Permanent
 from mesaform.common.progress import Recorded
+from mesaform.common.record_files import write_record
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.operator_credentials import CREDENTIALS, OperatorCredentials
 from mesaform.topology.names import Tag
 from mesaform_images import bundle
 from mesaform_images.bake import bake
@@ -240,6 +242,9 @@ def test_the_verb_prints_the_image_for_programs(tmp_path: Path, cloud: dict[str,
     (tmp_path / ".mesaform/local").mkdir(parents=True)
     endpoint = {"url": cloud["AWS_ENDPOINT_URL"], "pid": os.getpid()}
     (tmp_path / ".mesaform/local/endpoint.json").write_text(json.dumps(endpoint))
+    secret = cloud["AWS_SECRET_ACCESS_KEY"]
+    credentials = OperatorCredentials(cloud["AWS_ACCESS_KEY_ID"], secret, "no token")
+    write_record(tmp_path / ".mesaform/local/credentials.json", CREDENTIALS, credentials)
     command = [
         sys.executable,
         "-m",

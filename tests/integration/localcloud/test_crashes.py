@@ -110,7 +110,7 @@ def test_a_killed_endpoint_restarts_with_the_whole_account_and_no_machine_is_dis
 def test_calls_during_the_endpoints_restart_wait_instead_of_being_refused(cloud: Cloud) -> None:
     os.kill(cloud.child("endpoint"), signal.SIGKILL)
     with pytest.raises(urllib.error.HTTPError, match="403"):  # an answer, not a refused connection
-        urllib.request.urlopen(f"{cloud.url}/_mesaform/health", timeout=20)
+        urllib.request.urlopen(f"{cloud.url}/_mesaform/health", timeout=60)
     assert (daemon.ask(cloud.root, "health") or {})["ok"]
 
 
