@@ -23,14 +23,16 @@ STALE_AFTER_S = 3600.0
 """Age of a leftover: no bake takes this long."""
 
 
-def remove_leftovers(ec2: EC2Client, now: float) -> list[str]:
+def remove_leftovers(ec2: EC2Client, now: float, stale_after_s: float = STALE_AFTER_S) -> list[str]:
     """Remove what killed bakes left; return the ids. `now` is in seconds since the epoch.
+
+    `stale_after_s` is the age of a leftover; 0 where no other bake can run in the account.
 
     Raises:
         CloudError: EC2 refused.
 
     """
-    oldest = now - STALE_AFTER_S
+    oldest = now - stale_after_s
     return [
         *_remove_builders(ec2, oldest),
         *_remove_groups(ec2, oldest),

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import typer
 
-from mesaform.cli.context import open_context
+from mesaform.cli.context import Context, open_context
 from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 
 FORCE_OPTION = typer.Option(
@@ -27,6 +27,21 @@ def register(app: typer.Typer) -> None:
     )(bake)
 
 
+def remove_killed_bakes(context: Context) -> None:
+    """Remove builders of killed bakes at once where no other bake can run. Blocks.
+
+    A local cloud belongs to one folder, whose lock of bakes the caller holds. In an account of AWS
+    somebody else may bake, so builders are removed there after an hour only.
+    """
+    import time
+
+    from mesaform.aws.client import client
+    from mesaform_images.leftovers import remove_leftovers
+
+    if context.spec.target == "local":
+        remove_leftovers(client("ec2", context.spec.region), time.time(), stale_after_s=0.0)
+
+
 def bake(
     file: FileOption = DEFAULT_FILE,
     force: bool = FORCE_OPTION,
@@ -43,6 +58,7 @@ def bake(
     # A builder costs money: a polite kill must end in its removal just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with hold(context.state_dir / BAKE_LOCK, "mesaform bake"), reporter(as_json=as_json) as report:
+        remove_killed_bakes(context)
         baked = bake_image(
             context.spec.region,
             report,

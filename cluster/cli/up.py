@@ -163,6 +163,7 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
     """
     import signal
 
+    from mesaform.cli.bake import remove_killed_bakes
     from mesaform.provision.lock import BAKE_LOCK, hold
     from mesaform_images.bake import bake
     from mesaform_images.lookup import images_of, recipe_digest
@@ -188,6 +189,7 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
     )  # a builder must go whatever ends us
     try:
         with hold(context.state_dir / BAKE_LOCK, "mesaform up"):
+            remove_killed_bakes(context)
             bake(spec.region, report, log_dir=context.state_dir / "log")
     finally:
         signal.signal(signal.SIGTERM, before)
