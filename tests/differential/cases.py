@@ -654,7 +654,8 @@ def task_cases() -> st.SearchStrategy[Case]:
         for name, hint in hints.items()
         if name != "command"
     }
-    one = st.sampled_from(sorted(fields)).flatmap(
+    rich = ["health_check", "check", "container", "discovery", "executor", "resources", "limits"]
+    one = st.sampled_from([*sorted(fields), *rich * 3]).flatmap(
         lambda name: st.fixed_dictionaries({name: fields[name]})
     )
     command = st.fixed_dictionaries({"command": _command()})
@@ -776,13 +777,6 @@ def _is_safe(document: Document) -> bool:
 def cases() -> st.SearchStrategy[Case]:
     """Generated cases of every kind; tasks are the most frequent."""
     task = task_cases()
-    return st.one_of(
-        task,
-        task,
-        task,
-        subscribe_cases(),
-        accept_cases(),
-        call_cases(),
-        operator_cases(),
-        executor_cases(),
-    )
+    kinds = [subscribe_cases(), accept_cases(), call_cases(), operator_cases(), executor_cases()]
+    # `one_of` drops repeated strategies, so that a weight needs a number.
+    return st.integers(0, 9).flatmap(lambda number: (kinds * 2)[number] if number < 5 else task)

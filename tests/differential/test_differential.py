@@ -13,10 +13,10 @@ from tests.differential.run import comparer, run_generated
 from tests.differential.table import PAGE, differences, explanation, updated_page
 from tests.support.zookeeper import available
 
-GENERATED = 60
+GENERATED = 30
 SEED = 17
-QUICK_TASKS = 3
-"""Of the tasks, each third one is sent: Apache Mesos needs a second for one that starts."""
+QUICK_TASKS = 9
+"""Of the tasks, each ninth one is sent: Apache Mesos needs a second for one that starts."""
 
 Compare = Callable[[Case], Answers]
 
