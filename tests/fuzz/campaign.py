@@ -25,7 +25,7 @@ from tests.fuzz.exchange import Answer, NoAnswer, Request
 from tests.fuzz.inputs import Input, save
 from tests.fuzz.variants import variants
 
-BATCH = 20
+BATCH = 10
 """Inputs of one target before the next target's turn."""
 SHRINK_S = 2.0
 """How long a new kind of failure is made smaller."""
@@ -104,11 +104,14 @@ class Campaign:
     def run(self, seconds: float, seed: int, is_enough: Callable[[], bool] = lambda: False) -> None:
         """Fuzz for this time. Stops early when a process has ended, or when it is enough."""
         until = time.monotonic() + seconds
-        turns = [target for target in self.targets for _ in range(target.weight)]
-        random.Random(seed).shuffle(turns)
+        chance = random.Random(seed)
+        turns = chance.sample(self.targets, len(self.targets))  # each once before any again
         number = 0
         while time.monotonic() < until and not is_enough():
-            target = turns[number % len(turns)]
+            if number == len(turns):
+                weights = [target.weight for target in self.targets]
+                turns += chance.choices(self.targets, weights, k=len(self.targets))
+            target = turns[number]
             self.recent.clear()
             self._batch(target, hash_of(seed, number), until)
             number += 1

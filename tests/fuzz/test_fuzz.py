@@ -15,12 +15,14 @@ import pytest
 from tests.fuzz.campaign import Campaign, is_expected
 from tests.fuzz.inputs import from_json, stored
 from tests.fuzz.subject import Subject, own_environment
-from tests.fuzz.targets import by_name, in_process, on_ports
+from tests.fuzz.targets import by_name, in_process, on_ports, on_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper, pytest.mark.timeout(600)]
 REGRESSIONS = Path(__file__).parent / "regressions"
 SECONDS = float(os.environ.get("FUZZ_SECONDS") or 60)
 WARM_UP_S = 5.0
+STORED_S = 8.0
+"""Each input of the stored records takes some seconds; one at least is tried."""
 NET = 131
 
 
@@ -29,6 +31,12 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     """The cluster under test, which all tests of this file share."""
     with own_environment(), Subject(tmp_path_factory.mktemp("fuzz"), NET) as subject:
         yield subject
+
+
+def seed_of(config: pytest.Config) -> int:
+    """The seed of the property tests, or a random one."""
+    given = str(config.getoption("--hypothesis-seed"))
+    return int(given) if given.isdigit() else random.SystemRandom().randrange(2**32)
 
 
 def test_inputs_that_failed_once_are_answered(subject: Subject) -> None:
@@ -44,12 +52,10 @@ def test_inputs_that_failed_once_are_answered(subject: Subject) -> None:
     assert subject.check() == []
 
 
-@pytest.mark.skipif("FUZZ_SECONDS" not in os.environ, reason="until every port has its boundary")
 def test_no_generated_input_takes_anything_down(
     subject: Subject, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
-    given = pytestconfig.getoption("--hypothesis-seed")
-    seed = int(given) if str(given).isdigit() else random.SystemRandom().randrange(2**32)
+    seed = seed_of(pytestconfig)
     print(f"fuzzing with seed {seed}; repeat with: make test SEED={seed}")
     targets = [*in_process(), *on_ports(subject)]
     campaign = Campaign(targets, tmp_path / "findings", subject.ended)
@@ -57,7 +63,18 @@ def test_no_generated_input_takes_anything_down(
     subject.begin_measurement()
     campaign.run(SECONDS, seed)
     print("\n".join(campaign.summary()))
-    assert campaign.store() == []
-    assert subject.check() == []
+    assert campaign.store() == [], f"seed {seed}"
+    assert subject.check() == [], f"seed {seed}"
     silent = {target.name for target in targets} - {name for name, _ in campaign.counts}
     assert silent == set(), "these targets had no turn, so they prove nothing"
+
+
+def test_the_cluster_goes_on_with_any_bytes_in_its_records(
+    subject: Subject, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    campaign = Campaign([on_records(subject)], tmp_path / "findings", subject.ended)
+    seed = seed_of(pytestconfig)
+    campaign.run(STORED_S, seed)
+    print("\n".join(campaign.summary()))
+    assert campaign.store() == [], f"seed {seed}"
+    assert campaign.counts["stored", "2xx"] > 0

@@ -234,9 +234,25 @@ def mistaken(draw: st.DrawFn, strategy: st.SearchStrategy[Document], most: int =
 @st.composite
 def _changed(draw: st.DrawFn, document: Document) -> Document:
     places = list(_places(document))
+    numbers = [path for path in places if _is_number(_at(document, path))]
+    prefers_numbers: bool = draw(st.booleans())
+    if numbers and prefers_numbers:
+        return _apply(
+            document, draw(st.sampled_from(numbers)), "replace", draw(one_of_values(NUMBERS))
+        )
     path = draw(st.sampled_from(places))
     change = draw(st.sampled_from(("replace", "replace", "replace", "remove", "repeat", "add")))
     return _apply(document, path, change, draw(wild_values))
+
+
+def _at(document: Document, path: tuple[Any, ...]) -> Document:
+    for key in path:
+        document = document[key]
+    return document
+
+
+def _is_number(value: Document) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _places(document: Document, path: tuple[Any, ...] = ()) -> Iterable[tuple[Any, ...]]:
