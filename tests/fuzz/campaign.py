@@ -11,7 +11,7 @@ import random
 import re
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,9 @@ from tests.fuzz.inputs import Input, save
 from tests.fuzz.variants import variants
 
 BATCH = 10
-"""Inputs of one target before the next target's turn."""
+"""Inputs of one target before the next target's turn; their variants are not counted."""
+FIRST = 2
+"""Inputs of each target in its first turn, so that every target soon has one."""
 SHRINK_S = 2.0
 """How long a new kind of failure is made smaller."""
 
@@ -90,6 +92,8 @@ class Campaign:
         folder: where inputs with wrong results are stored.
         counts: answers by target and class.
         findings: the smallest input of each kind of fault.
+        slowest: the slowest answer of each target, in seconds.
+        seconds: how long each target had its turns.
 
     """
 
@@ -100,6 +104,7 @@ class Campaign:
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
     recent: list[tuple[str, Input]] = field(default_factory=list)
     slowest: dict[str, float] = field(default_factory=dict)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def run(self, seconds: float, seed: int, is_enough: Callable[[], bool] = lambda: False) -> None:
         """Fuzz for this time. Stops early when a process has ended, or when it is enough."""
@@ -108,12 +113,15 @@ class Campaign:
         turns = chance.sample(self.targets, len(self.targets))  # each once before any again
         number = 0
         while time.monotonic() < until and not is_enough():
-            if number == len(turns):
+            if number >= len(turns):
                 weights = [target.weight for target in self.targets]
                 turns += chance.choices(self.targets, weights, k=len(self.targets))
             target = turns[number]
             self.recent.clear()
-            self._batch(target, hash_of(seed, number), until)
+            examples = FIRST if number < len(self.targets) else BATCH
+            began = time.monotonic()
+            self._batch(target, hash_of(seed, number), until, examples)
+            self.seconds[target.name] += time.monotonic() - began
             number += 1
             if ended := list(self.alive()):
                 self._keep_batch(ended)
@@ -127,17 +135,17 @@ class Campaign:
             answers = ", ".join(f"{group} {groups[group]}" for group in sorted(groups))
             slowest = self.slowest.get(target.name, 0.0)
             lines.append(
-                f"{target.name:12} {sum(groups.values()):7} inputs: {answers}; "
-                f"slowest answer {slowest:.2f} s"
+                f"{target.name:12} {sum(groups.values()):7} inputs in "
+                f"{self.seconds[target.name]:.0f} s: {answers}; slowest answer {slowest:.2f} s"
             )
         return lines
 
-    def _batch(self, target: Target, seed: int, until: float) -> None:
+    def _batch(self, target: Target, seed: int, until: float, examples: int) -> None:
         shrink_until, shrunk = [until], ""
 
         @hypothesis.seed(seed)
         @settings(
-            max_examples=BATCH,
+            max_examples=examples,
             database=None,
             deadline=None,
             print_blob=False,
