@@ -14,7 +14,7 @@ from tests.fuzz.inputs import Messages, placeholder
 from tests.fuzz.ports import OVERRIDES
 from tests.support.struct_strategies import as_msgpack, damaged, documents, mistaken
 
-DEADLINE_S = 0.5
+DEADLINE_S = 0.2
 """How long the end of a stream is awaited. A rejected stream ends after a pause of up to 10 s; a
 fault of the master ends it at once."""
 _STATUS = {

@@ -45,7 +45,7 @@ def on_ports(subject: Subject) -> list[Target]:
         Target("imds", ports.metadata(), _http(subject, "imds")),
         Target("aws", aws_inputs.calls(), _http(subject, "aws"), weight=2),
         Target("control", aws_inputs.control(), _control(subject)),
-        Target("link", link_target.streams(), _link(subject)),
+        Target("link", link_target.streams(), _link(subject), has_variants=False),
         *(
             Target(f"raw {port}", raw_inputs.connections(), _packets(subject, port))
             for port in RAW_PORTS
