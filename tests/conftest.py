@@ -21,10 +21,12 @@ load_profile()
 # unit tests run wherever there is room. Lanes that take longest come first.
 TESTS = Path(__file__).parent
 LANES = {
-    "endtoend/test_lifecycle.py": "endtoend",
-    "endtoend/test_interrupted.py": "endtoend",
+    "integration/provision/test_real_terraform.py": "terraform",
+    "endtoend/test_lifecycle.py": "lifecycle",
     "endtoend/test_stories.py": "stories",
+    "endtoend/test_interrupted.py": "interrupted",
     "endtoend/test_wheel.py": "wheel",
+    "integration/provision/test_adoption.py": "adoption",
     "fuzz": "fuzz",
     "integration/autoscaler/test_daemon.py": "daemon",
     "integration/autoscaler/test_ledger_unavailable.py": "daemon",
