@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.support.profiles import load_profile
 from tests.support.zookeeper import ZooKeeperServer, available
 
 load_profile()
+# A shell that starts the run in the background ignores SIGINT, and so would each of its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests of one lane run in one process, in order: they share a fixture that is dear to make, or an
 # address with a fixed port. Each other file of integration and endtoend tests is a lane of its own;

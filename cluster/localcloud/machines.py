@@ -129,7 +129,10 @@ class Ec2:
         if not reference:
             raise LookupError(f"{instance_id} has no instance profile")
         iam = self._iam[backend.account_id][backend.partition]
-        profile = iam.get_instance_profile_by_arn(reference["Arn"])
+        arn = reference["Arn"]
+        profile = next((item for item in iam.get_instance_profiles() if item.arn == arn), None)
+        if profile is None:
+            raise LookupError(f"the instance profile {arn} is gone")
         if not profile.roles:
             raise LookupError(f"instance profile {profile.name} has no role")
         role = profile.roles[0]

@@ -54,7 +54,7 @@ class Vpc(Protocol):
 
     id: str
     cidr_block: str
-    is_default: str
+    is_default: bool
 
 
 class Subnet(Protocol):
@@ -285,8 +285,8 @@ class IamBackend(Protocol):
 
     users: dict[str, User]
 
-    def get_instance_profile_by_arn(self, profile_arn: str) -> Profile:
-        """The instance profile."""
+    def get_instance_profiles(self) -> Iterable[Profile]:
+        """All instance profiles."""
         ...
 
 

@@ -230,7 +230,7 @@ def match_claims(backends: Mapping[str, Mapping[str, Ec2Backend]]) -> None:
 def _move(backend: Ec2Backend, vpc: Vpc, other: Claim) -> bool:
     subnets = [subnet for subnet in backend.describe_subnets() if subnet.vpc_id == vpc.id]
     used = {eni.subnet.id for eni in backend.enis.values()}
-    if vpc.is_default != "true" or any(subnet.id in used for subnet in subnets):
+    if not vpc.is_default or any(subnet.id in used for subnet in subnets):
         log.warning(
             "network.shared",
             network=vpc.cidr_block,

@@ -246,6 +246,19 @@ def test_a_machine_without_a_profile_has_no_credentials(cloud: Cloud) -> None:
     )
 
 
+def test_a_machine_whose_profile_was_deleted_has_no_credentials(cloud: Cloud) -> None:
+    iam = cloud.client("iam")
+    iam.create_instance_profile(InstanceProfileName="deleted")
+    _, machine = launched(cloud, IamInstanceProfile={"Name": "deleted"})
+    iam.delete_instance_profile(InstanceProfileName="deleted")
+    assert (
+        machine.ask("/latest/meta-data/iam/security-credentials/", **{TOKEN: machine.token()})[0]
+        == 404
+    )
+    log = (cloud.root / "log" / "endpoint.log").read_text()
+    assert "unhandled_error" not in log
+
+
 def test_a_notice_precedes_the_end_of_an_interrupted_machine(cloud: Cloud) -> None:
     instance, machine = launched(cloud, InstanceMarketOptions={"MarketType": "spot"})
     assert machine.get("meta-data/instance-life-cycle") == "spot"

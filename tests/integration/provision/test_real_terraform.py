@@ -142,7 +142,6 @@ async def test_a_cancelled_deployment_keeps_its_state_is_completed_and_goes_with
     )
     assert state_file(place.cluster_dir, "network").stat().st_size > 0
 
-    aws.bake()  # the checkout may have changed meanwhile
     outputs = await provision.deploy(place, Recorded())
     assert outputs.complete
     known = provision.terraform_instance_ids(place)

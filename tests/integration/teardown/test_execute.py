@@ -400,4 +400,4 @@ async def test_down_of_nothing_finds_nothing(cloud: Cloud, tmp_path: Path) -> No
 def test_a_journal_cut_short_by_a_full_disk_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"cluster": "on')
     assert not Journal(tmp_path, NAME, 1.0).is_resumed
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{FILE}.set-aside"]
