@@ -45,7 +45,7 @@ MAX_REMOVED_IDS = 10_000
 """Ids of removed frameworks that are remembered. It bounds the memory of a long term."""
 
 INTERNAL_ERROR = "Internal error of the master; its log has the details"
-"""What a caller or an agent is told of an unexpected exception."""
+"""The answer to a caller or an agent after an unexpected exception."""
 
 TaskKey = tuple[str, str]
 """Framework id and task id."""

@@ -47,7 +47,7 @@ from mesaform.http import UNHANDLED
 log = structlog.get_logger("mesaform.master")
 
 PORT = "engine"
-"""Label of `mesaform_unhandled_errors_total` for faults that no caller could be told of."""
+"""Label of `mesaform_unhandled_errors_total` for faults in events that have no caller."""
 HEARTBEAT: Document = {"type": "HEARTBEAT"}
 HEARTBEAT_S = 15.0  # Mesos' own interval (DEFAULT_HEARTBEAT_INTERVAL)
 
@@ -131,7 +131,7 @@ class Term:
             self._report(type(event).__name__, failure)
 
     def handle_contained(self, event: Event) -> None:
-        """Feed an event that has no caller who could be told of a fault."""
+        """Feed an event that has no caller. A fault is logged and counted."""
         try:
             self.handle(event)
         except CallFailed as error:

@@ -129,7 +129,7 @@ def test_the_queue_receives_an_interruption_and_the_end_of_the_machine(cloud: Cl
             states.extend(e["detail"]["state"] for e in queue.receive(name, 1))
             or "terminated" in states
         ),
-        "its end is told",
+        "its end is announced",
     )
     assert states == ["shutting-down", "terminated"]
 

@@ -28,7 +28,7 @@ def a_world(**autoscaler) -> World:
 
 def announce(world: World, name: str, kind="interruption", left_s: float = 120.0) -> None:
     """What the daemon does with a message; twice, since queues repeat themselves."""
-    notice = Notice(kind, name, world.now, world.now + left_s, "queue", "told")
+    notice = Notice(kind, name, world.now, world.now + left_s, "queue", "reported")
     for _ in range(2):
         world.journal.memory = absorb(
             world.journal.memory, heard(notice), world.fleet.machines("toy"), (), world.now

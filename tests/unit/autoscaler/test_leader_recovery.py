@@ -66,7 +66,7 @@ def test_a_purchase_with_a_lost_answer_is_reported_with_its_machine_and_price_on
     assert shown.usd_per_hour > 0
     assert shown.token == item.fleet.launches[0].token
     item.recover()
-    assert len(item.decisions) == 2, "told once"
+    assert len(item.decisions) == 2, "reported once"
     assert len(item.fleet.launches) == 1
 
 

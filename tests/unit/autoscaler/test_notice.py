@@ -52,7 +52,7 @@ def a_health_event(status: str = "upcoming", **detail: object) -> str:
 
 
 def a_notice(kind="interruption", **fields) -> Notice:
-    return replace(Notice(kind, "i-1", AT, AT + 120, "queue", "told"), **fields)
+    return replace(Notice(kind, "i-1", AT, AT + 120, "queue", "reported"), **fields)
 
 
 def test_an_interruption_warning_leaves_two_minutes():

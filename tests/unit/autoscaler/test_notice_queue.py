@@ -209,11 +209,11 @@ def test_before_the_first_pass_no_machine_is_believed(world):
 
 def test_a_machine_may_stop_telling_once_it_is_remembered(world):
     assert world.inbox.report(TOLD, "127.0.0.1") is False
-    later = Notice("interruption", "i-1", NOW, NOW + 120, "queue", "told")
+    later = Notice("interruption", "i-1", NOW, NOW + 120, "queue", "reported")
     world.inbox.update(OURS, {"i-1": later})
     assert world.inbox.report(TOLD, "127.0.0.1") is False  # it knows the end better
     world.inbox.update(
-        OURS, {"i-1": Notice("interruption", "i-1", NOW, NOW + 30, "machine", "told")}
+        OURS, {"i-1": Notice("interruption", "i-1", NOW, NOW + 30, "machine", "reported")}
     )
     assert world.inbox.report(TOLD, "127.0.0.1") is True
     assert (

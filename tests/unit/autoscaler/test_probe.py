@@ -27,10 +27,10 @@ BIG, SMALL = make(4, 4096), make(1, 512)
 
 
 class Life:
-    """A mind, its effects so far, and a clock."""
+    """The state of a probe, its effects so far, and a clock."""
 
     def __init__(self) -> None:
-        self.mind, self.now = ProbeState(), 1000.0
+        self.state, self.now = ProbeState(), 1000.0
         self.effects: list[probe.Effect] = []
 
     def tell(
@@ -42,7 +42,7 @@ class Life:
         offers: tuple[Seen, ...] = (),
     ) -> list:
         self.now += after_s
-        self.mind, effects = handle(self.mind, Event(kind, shapes, offers), self.now)
+        self.state, effects = handle(self.state, Event(kind, shapes, offers), self.now)
         self.effects += effects
         return effects
 
@@ -65,7 +65,7 @@ def test_nothing_is_subscribed_while_nobody_is_suspected():
     life = Life()
     assert life.tell("wanted") == []
     assert life.tell("tick", after_s=1000) == []
-    assert life.mind.state == "away"
+    assert life.state.state == "away"
 
 
 def test_a_suspicion_subscribes_and_asks_for_offers_of_that_size():
@@ -78,7 +78,7 @@ def test_three_rounds_without_an_offer_are_dry_and_then_it_is_silent():
     life = Life().asking()
     assert life.tell("tick", after_s=3.4) == []
     assert life.tell("tick", after_s=0.1) == [Suppress()]
-    assert probe.known(life.mind, life.now) == {text(BIG): Finding(life.now, offered=False)}
+    assert probe.known(life.state, life.now) == {text(BIG): Finding(life.now, offered=False)}
 
 
 def test_an_offer_that_is_large_enough_is_given_back_and_ends_the_question():
@@ -87,7 +87,7 @@ def test_an_offer_that_is_large_enough_is_given_back_and_ends_the_question():
         Decline(("o1",), probe.REFUSE_S),
         Suppress(),
     ]
-    assert probe.known(life.mind, life.now) == {
+    assert probe.known(life.state, life.now) == {
         text(BIG): Finding(life.now, offered=True, where="10.0.0.1")
     }
 
@@ -96,7 +96,7 @@ def test_a_smaller_offer_is_given_back_and_says_nothing_of_the_larger_shape():
     life = Life().asking(BIG, SMALL)
     assert life.tell("offers", offers=(offer(make(2, 1024)),)) == [Decline(("o1",), probe.REFUSE_S)]
     assert life.tell("tick", after_s=4) == [Suppress()]
-    assert {name: item.offered for name, item in probe.known(life.mind, life.now).items()} == {
+    assert {name: item.offered for name, item in probe.known(life.state, life.now).items()} == {
         text(BIG): False,
         text(SMALL): True,
     }
@@ -107,7 +107,7 @@ def test_an_offer_that_crosses_the_silence_is_given_back():
     assert life.tell("offers", offers=(offer(BIG), offer(BIG, "o2"))) == [
         Decline(("o1", "o2"), probe.REFUSE_S)
     ]
-    assert life.mind.findings[text(BIG)].offered is False
+    assert life.state.findings[text(BIG)].offered is False
 
 
 def test_a_finding_is_not_asked_for_again_before_it_is_old():
@@ -121,7 +121,7 @@ def test_an_old_answer_does_not_answer_a_new_question():
     life.tell("offers", offers=(offer(BIG),))
     assert life.tell("wanted", after_s=31, shapes=(BIG, SMALL)) == [Ask((BIG, SMALL))]
     assert life.tell("offers", offers=(offer(SMALL),)) == [Decline(("o1",), probe.REFUSE_S)]
-    assert life.mind.open == (BIG,)
+    assert life.state.open == (BIG,)
 
 
 def test_what_is_newly_suspected_is_asked_at_once_and_only_that():
@@ -133,7 +133,7 @@ def test_a_new_stream_begins_the_question_again_and_a_lost_one_answers_nothing()
     life = Life().asking()
     life.tell("lost", after_s=3.2)
     assert life.tell("tick", after_s=60) == []
-    assert life.mind.findings == {}
+    assert life.state.findings == {}
     assert life.tell("subscribed") == [Ask((BIG,))]
     assert life.tell("tick", after_s=3) == []
 
@@ -155,7 +155,7 @@ def test_it_leaves_when_nobody_was_suspected_for_ten_minutes_and_comes_back():
 def test_a_removed_framework_begins_anew_with_the_next_suspicion():
     life = Life().asking()
     life.tell("removed")
-    assert life.mind.state == "away"
+    assert life.state.state == "away"
     assert life.tell("wanted", shapes=(BIG,)) == [Subscribe()]
 
 
@@ -168,8 +168,8 @@ def test_the_end_of_a_term_tears_it_down(outcome):
 
 def test_findings_grow_old():
     life = Life().quiet()
-    assert probe.known(life.mind, life.now + 59)
-    assert not probe.known(life.mind, life.now + 61)
+    assert probe.known(life.state, life.now + 59)
+    assert not probe.known(life.state, life.now + 61)
 
 
 def test_what_the_table_does_not_know_raises_with_what_happened_before():
@@ -209,7 +209,7 @@ def test_whatever_happens_nothing_is_kept_and_offers_are_asked_for_only_while_so
 ):
     life, suppressed = Life(), True
     for kind, after_s, shapes in happenings:
-        if (life.mind.state, kind) not in probe.EDGES:
+        if (life.state.state, kind) not in probe.EDGES:
             continue
         offers = (
             tuple(offer(shape, f"o{index}") for index, shape in enumerate(shapes))
@@ -219,7 +219,7 @@ def test_whatever_happens_nothing_is_kept_and_offers_are_asked_for_only_while_so
         effects = life.tell(
             kind, after_s=after_s, shapes=tuple(shapes) if kind == "wanted" else (), offers=offers
         )
-        if offers and life.mind.state != "away":
+        if offers and life.state.state != "away":
             assert any(
                 isinstance(item, Decline) and set(item.offer_ids) == {o.offer_id for o in offers}
                 for item in effects
@@ -231,7 +231,7 @@ def test_whatever_happens_nothing_is_kept_and_offers_are_asked_for_only_while_so
                 suppressed and not isinstance(effect, Ask)
             )
             if isinstance(effect, Ask):
-                assert set(effect.shapes) <= set(life.mind.wanted)
-        if life.mind.state == "quiet":
+                assert set(effect.shapes) <= set(life.state.wanted)
+        if life.state.state == "quiet":
             assert suppressed
-        assert (life.mind.state == "asking") == bool(life.mind.open)
+        assert (life.state.state == "asking") == bool(life.state.open)

@@ -41,7 +41,7 @@ def one_of_ours(
     machine: dict | None = None,
     **fields,
 ) -> Snapshot:
-    """One machine that the autoscaler bought and its agent, empty unless told otherwise."""
+    """One machine that the autoscaler bought and its agent, empty by default."""
     mine = a_machine("i-1", **(machine or {}))
     agents = [] if agent == {"absent": True} else [an_agent(mine, **(agent or {}))]
     spec = spec or a_spec(pools=[{"count": 0}])

@@ -135,4 +135,4 @@ def test_ports_on_the_pages_are_the_code_s() -> None:
             prose(REPOSITORY / "docs" / "architecture.md"),
         )
     }
-    assert shown <= ours, f"told, but not the code's: {shown - ours}"
+    assert shown <= ours, f"documented, but not the code's: {shown - ours}"

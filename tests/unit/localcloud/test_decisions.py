@@ -177,7 +177,7 @@ def test_cloud_init_writes_nowhere_else(path: str) -> None:
 
 
 def test_cloud_init_writes_below_the_machines_root() -> None:
-    assert place("/opt/mesaform/venv", Path("/m/root")) == Path("/m/root/opt/mesaform/venv")
+    assert place("/opt/mesaform/venv", Path("/machine")) == Path("/machine/opt/mesaform/venv")
     assert content_of({"content": "aGk=", "encoding": "b64"}) == b"hi"
     with pytest.raises(BadUserDataError, match="gzip"):
         content_of({"content": "", "encoding": "gzip"})
