@@ -66,12 +66,11 @@ def test_a_service_that_ignores_the_request_to_stop_is_killed(node: Node) -> Non
         ]
     )
     until("it runs", lambda: "up" in node.log("stubborn"))
-    pid = node.service_pid("stubborn")
+    pid = until("its pid is published", lambda: node.service_pid("stubborn"))
     node.signal(signal.SIGTERM)
     code, out = node.finish()
     assert code == 0
     assert "did not stop in time: killing it" in out
-    assert pid is not None
     assert not is_alive(pid)
 
 
