@@ -34,8 +34,8 @@ with hold_cluster(Path(sys.argv[1]), "mesaform up") as held:
         child = subprocess.Popen(["sleep", "600"], pass_fds=(held.descriptor,))
         held.note(holder_of(child.pid, "terraform apply"))
         print(child.pid, flush=True)
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(600)
     except KeyboardInterrupt:
         pass
