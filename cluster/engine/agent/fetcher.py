@@ -28,7 +28,10 @@ class FetchFailed(Exception):
 
 
 async def fetch(uri: Uri, sandbox: Path, identity: Identity | None) -> None:
-    """Fetch one URI, so that the task's user can read it, or execute it if the URI asks so.
+    """Fetch one URI into a sandbox that still belongs to the agent alone.
+
+    The agent writes with its own rights. In a folder of the task's user another task could replace
+    the file by a link while it is written. `identity` only reads local files.
 
     Raises:
         FetchFailed: it cannot be read, its name is outside the sandbox, or the archive is invalid.
@@ -47,7 +50,7 @@ async def fetch(uri: Uri, sandbox: Path, identity: Identity | None) -> None:
                 f"Failed to fetch '{uri.value}': scheme {scheme!r} is not supported; "
                 "use file, http or https"
             )
-        await asyncio.to_thread(_finish, uri, target, sandbox, identity)
+        await asyncio.to_thread(_finish, uri, target, sandbox)
     except (
         OSError,
         aiohttp.ClientError,
@@ -86,24 +89,26 @@ async def _download(url: str, target: Path) -> None:
 
 
 async def _copy(source: Path, target: Path, identity: Identity | None) -> None:
-    """Copy as the task's user, who may have fewer rights than the agent."""
+    """Copy what the task's user, who may have fewer rights than the agent, can read."""
     if identity is None:
         await asyncio.to_thread(shutil.copyfile, source, target)
         return
-    process = await asyncio.create_subprocess_exec(
-        "cp",
-        "--",
-        str(source),
-        str(target),
-        stderr=asyncio.subprocess.PIPE,
-        **identity.for_subprocess(),
-    )
-    _, problem = await process.communicate()
+    with target.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            "cat",
+            "--",
+            str(source),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=asyncio.subprocess.PIPE,
+            **identity.for_subprocess(),
+        )
+        _, problem = await process.communicate()
     if process.returncode != 0:
         raise OSError(problem.decode("utf-8", "replace").strip())
 
 
-def _finish(uri: Uri, target: Path, sandbox: Path, identity: Identity | None) -> None:
+def _finish(uri: Uri, target: Path, sandbox: Path) -> None:
     if uri.executable:
         target.chmod(0o755)
     elif uri.extract is not False and target.name.endswith(_TAR_ENDINGS):
@@ -112,5 +117,3 @@ def _finish(uri: Uri, target: Path, sandbox: Path, identity: Identity | None) ->
     elif uri.extract is not False and target.name.endswith(_ZIP_ENDINGS):
         with zipfile.ZipFile(target) as archive:
             archive.extractall(sandbox)  # noqa: S202 zipfile removes absolute names and `..`
-    if identity is not None:
-        identity.own(sandbox)

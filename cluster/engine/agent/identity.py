@@ -39,11 +39,14 @@ class Identity:
         return {"user": self.uid, "group": self.gid, "extra_groups": list(self.groups)}
 
     def own(self, root: Path) -> None:
-        """Give everything below `root` to this user. Links are not followed."""
-        os.lchown(root, self.uid, self.gid)
-        for folder, folders, files in os.walk(root):
+        """Give everything below `root` to this user, `root` last. Links are not followed.
+
+        Until then nobody else can reach a folder below and replace it by a link.
+        """
+        for folder, folders, files in os.walk(root, topdown=False):
             for name in (*folders, *files):
                 os.lchown(Path(folder) / name, self.uid, self.gid)
+        os.lchown(root, self.uid, self.gid)
 
 
 @dataclass(frozen=True, slots=True)

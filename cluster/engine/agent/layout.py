@@ -158,7 +158,7 @@ class Layout:
         loaded: list[SavedTask] = []
         unreadable: dict[str, str] = {}
         for path in sorted(self._tasks.iterdir()):
-            if path.suffix not in {SUFFIX, V0_SUFFIX}:
+            if path.suffix not in {SUFFIX, V0_SUFFIX} or _is_replaced(path):
                 continue
             value = self._read(path, TASK, TASK_KIND)
             if isinstance(value, SavedTask):
@@ -247,3 +247,8 @@ def _mark_of(data: bytes) -> tuple[int, int, str] | None:
     if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit()):
         return None
     return int(fields[0]), int(fields[1]), fields[2]
+
+
+def _is_replaced(path: Path) -> bool:
+    """Whether a file of the old format is left from before its record was written anew."""
+    return path.suffix == V0_SUFFIX and path.with_suffix(SUFFIX).exists()

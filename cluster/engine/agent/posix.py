@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
@@ -247,10 +250,10 @@ class PosixContainerizer:
         sandbox.chmod(SANDBOX_MODE)
         for name in ("stdout", "stderr"):
             (sandbox / name).touch(mode=OUTPUT_MODE)
-        if identity is not None:
-            identity.own(sandbox)
         for uri in spec.command.uris:
             await fetch(uri, sandbox, identity)
+        if identity is not None:
+            await asyncio.to_thread(identity.own, sandbox)
         groups = self._limiter.create(
             spec.container_id, spec.resources.cpus, spec.resources.mem_mib
         )
@@ -275,7 +278,7 @@ class PosixContainerizer:
             *argv,
         )
         try:
-            with (sandbox / "stdout").open("ab") as out, (sandbox / "stderr").open("ab") as err:
+            with _opened(sandbox / "stdout") as out, _opened(sandbox / "stderr") as err:
                 # This blocks the event loop: a runner's fork and exec take about 2 ms.
                 container.process = subprocess.Popen(  # noqa: ASYNC220
                     [sys.executable, *INTERPRETER_OPTIONS, str(self._runner), *arguments],
@@ -405,6 +408,23 @@ def _program_and_argv(command: CommandInfo) -> tuple[str, list[str]]:
     arguments = list(command.arguments)
     program = command.value or next(iter(arguments), "")
     return program, arguments or [program]
+
+
+def _opened(output: Path) -> BinaryIO:
+    """An output file, opened to append.
+
+    Tasks of one user can replace files in each other's sandboxes.
+
+    Raises:
+        OSError: a link or no regular file is in its place.
+
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(output, flags, OUTPUT_MODE)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", str(output))
+    return os.fdopen(descriptor, "ab")
 
 
 async def _readable(fd: int) -> None:

@@ -252,10 +252,12 @@ def _leader_from(payload: bytes | None, link_port: int) -> Leader | None:
         return None
 
 
+_REJECTIONS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}
+"""The master does not accept what the agent sends, or its proof."""
+
+
 def _is_rejection(error: Exception) -> bool:
-    return (
-        isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    )
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() in _REJECTIONS
 
 
 def _describe(error: Exception) -> str:

@@ -166,6 +166,7 @@ class LinkServer:
         queue: LinkQueue = asyncio.Queue()
         term.links[link_id] = queue
         reader = asyncio.create_task(_read(term, link_id, requests, queue), name=f"link {link_id}")
+        message: bytes | EndOfLink = EndOfLink()
         try:
             term.handle(AgentRegistering(link_id, register, instance_id=instance_id))
             while not term.is_over:

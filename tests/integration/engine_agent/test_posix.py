@@ -486,6 +486,30 @@ async def test_a_task_that_removes_its_output_or_puts_links_there_harms_no_file(
     assert victim.read_text() == "precious"
 
 
+async def test_a_link_in_place_of_the_output_fails_the_launch_and_harms_no_file(machine, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    sandbox = machine.containers.sandbox(machine.spec(task("t", "echo written")))
+    sandbox.mkdir(parents=True)
+    (sandbox / "stdout").symlink_to(victim)
+    machine.launch("echo written")
+    await machine.reported(LaunchFailed)
+    assert victim.read_text() == "precious"
+
+
+@needs_root
+async def test_a_sandbox_is_the_agents_alone_while_uris_are_fetched(machine, files):
+    spec = machine.launch(
+        {"value": "true", "user": "nobody", "uris": [{"value": f"{files}/endless"}]}
+    )
+    sandbox = machine.containers.sandbox(spec)
+    await machine.until_exists(sandbox / "endless")
+    status = sandbox.stat()
+    assert (status.st_uid, status.st_mode & 0o007) == (0, 0), "no task can put a link there"
+    machine.containers.kill("c1", 3.0)
+    await asyncio.gather(*machine.tasks)
+
+
 async def test_the_size_of_a_sparing_task_is_its_own(machine):
     variables = [{"name": "CONTAINER_LOGGER_MAX_STDOUT_SIZE", "value": "8KB"}]
     machine.output_limits = OutputLimits(file_bytes=1 << 20, files=3)
