@@ -238,6 +238,8 @@ class Term:
             self._failed(error)
             self._defect = error
             return AFTER_FAILURE_S
+        finally:
+            self._report_faults()
         for condition in (Condition.CREDENTIALS, Condition.PASSES, Condition.ZOOKEEPER):
             self.health.conditions.satisfied(condition)
         self._has_passed = True
@@ -281,7 +283,6 @@ class Term:
                 overrides,
                 noticed=bool(notices),
             )
-            self._report_faults()
             snapshot = replace(
                 snapshot,
                 profile=self.learner.known,
@@ -629,6 +630,8 @@ async def _run_term(term: Term, cloud: _Cloud, endpoint: NoticeEndpoint) -> None
             log.warning("deposed", error=str(error))
         except Resigned as error:
             resigned = error
+        except MesaformError as error:  # such as a ZooKeeper that went away just after the election
+            resigned = Resigned(condition_of(error), str(error).partition("\n")[0])
         finally:
             endpoint.inbox = None
             for task in background:
