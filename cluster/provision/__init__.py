@@ -58,13 +58,16 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     import asyncio
 
     from mesaform.provision import cdktf_driver, image, orphans, preview, rolling
+    from mesaform.provision.deployment import establish_deployment
     from mesaform.provision.interrupted import take_over
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
-    _, view, knowledge = await asyncio.to_thread(_look_at_account, place)
+    caller, view, knowledge = await asyncio.to_thread(_look_at_account, place)
     is_interrupted = knowledge.interrupted_at is not None and knowledge.deployment is not None
     if not is_interrupted and not terraform_instance_ids(place):
         return preview.Preview()
+    # Before the plan: a new secret or id changes machines, which must be seen and asked.
+    establish_deployment(place.cluster_dir, caller, place.spec.region)
     await cdktf_driver.synthesize(place, boot_image, report, held)
     if is_interrupted:
         await take_over(place, boot_image, report, held)
@@ -102,23 +105,21 @@ async def deploy(
 
     from mesaform.provision import cdktf_driver, image, orphans
     from mesaform.provision.deployment import establish_deployment
-    from mesaform.provision.preview import Preview
     from mesaform.provision.state_folders import STACKS
     from mesaform.provision.terraform_driver import StacksRun
     from mesaform.provision.terraform_state import Outputs, outputs
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
     with _terraform_turn(place, held) as turn:
-        caller, _, knowledge = await asyncio.to_thread(_look_at_account, place)
+        caller, _, _ = await asyncio.to_thread(_look_at_account, place)
         if preview is None:
             preview = await prepare(place, report, turn)
             await replace_masters(place, report, turn, preview)
         establish_deployment(place.cluster_dir, caller, place.spec.region)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
-        known = preview if knowledge.deployment else Preview()
-        if not known.is_synthesized:
+        if not preview.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
-        wanted = [stack for stack in STACKS if stack not in known.unchanged]
+        wanted = [stack for stack in STACKS if stack not in preview.unchanged]
         await _run_stacks(StacksRun(place, boot_image, report, turn), "apply", wanted)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()

@@ -87,7 +87,7 @@ async def start(command: Command, held: HeldLock) -> Child:
 
     """
     command.log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    descriptor = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         offset = os.fstat(descriptor).st_size
         process = await asyncio.create_subprocess_exec(

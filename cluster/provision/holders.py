@@ -85,7 +85,8 @@ def find_workers(folder: Path) -> tuple[Holder, ...]:
 
 def _pids_of(folder: Path) -> Iterator[int]:
     yield from proc.pids_with_environment(f"{FOLDER_MARK}={folder.resolve()}")
-    yield from proc.pids_below((synth_dir(folder), adoption_dir(folder)))
+    standing = proc.pids_below((synth_dir(folder), adoption_dir(folder)))
+    yield from (pid for pid in standing if is_terraform(proc.command_of(pid)))  # and no shell
     for stack in STACKS:
         if pid := _pid_with_lock(state_file(folder, stack)):
             yield pid

@@ -21,6 +21,7 @@ from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.holders import holder_of
 from mesaform.provision.image import BootImage
 from mesaform.provision.lock import HeldLock
+from mesaform.provision.provider_mirror import PROVIDER_VERSION
 
 PLAN_FILE = "mesaform.tfplan"
 NO_CHANGE = frozenset({"noop", "read"})
@@ -111,7 +112,7 @@ class TerraformRunner:
 
     async def initialize(self, folder: Path) -> Ended | None:
         """Run `init` unless the folder is initialized; None if there was nothing to do."""
-        if (folder / ".terraform").exists():
+        if is_initialized(folder):
             return None
         return await self.run(folder, "init", *QUIET)
 
@@ -220,3 +221,15 @@ async def open_runner(place: ClusterContext, image: BootImage, held: HeldLock) -
     """
     variables = await asyncio.to_thread(environment.prepare_environment, place, image)
     return TerraformRunner(variables, held)
+
+
+def is_initialized(folder: Path) -> bool:
+    """Whether `terraform init` has ended well in a folder, with the provider of this program.
+
+    Terraform makes `.terraform` first and writes its lock file last.
+    """
+    try:
+        locked = (folder / ".terraform.lock.hcl").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return (folder / ".terraform").exists() and f'"{PROVIDER_VERSION}"' in locked

@@ -108,7 +108,10 @@ def prepare_folder(
     """Write the folder in which Terraform imports the resources of a stack; returns it."""
     place = adoption_dir(folder) / stack
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    # Plans hold user data, and Terraform writes them for everybody to read.
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.parent.chmod(0o700)
+    place.mkdir()
     origin = stack_dir(folder, stack)
     for name in PROVIDER_FILES:
         if (origin / name).exists():

@@ -101,6 +101,15 @@ async def assert_changes_are_previewed(aws, place) -> None:
     with hold_terraform(place.cluster_dir, "test") as held:
         same = await provision.prepare(place, Recorded(), held)
         assert same == Preview((), (), frozenset(STACKS), is_synthesized=True)
+        record = (place.cluster_dir / "deployment.json").read_bytes()
+        without = {**json.loads(record), "secret": ""}
+        (place.cluster_dir / "deployment.json").write_text(json.dumps(without))
+        renewed = await provision.prepare(place, Recorded(), held)
+        assert {(change.role, change.why) for change in renewed.changes} == {
+            ("master", ("user_data",))
+        }, "a new secret is in the plan that a person is asked about"
+        (place.cluster_dir / "deployment.json").write_bytes(record)
+        assert (await provision.prepare(place, Recorded(), held)).changes == ()
         edit_synthesis(place, "masters", lambda master: master.update(ami=aws.bake()))
         edit_synthesis(place, "agents", lambda agent: agent.update(user_data="{}"))
         preview = await preview_changes(place, NOTHING_TO_BOOT, Recorded(), held)
