@@ -356,6 +356,7 @@ LIVES = st.lists(
 )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow
 @settings(
     max_examples=examples(15),
