@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from mesaform.http import UNHANDLED
+from tests.support.cluster_harness import ClusterHarness
 from tests.support.profiles import load_profile
 from tests.support.zookeeper import ZooKeeperServer, available
 
@@ -41,6 +42,7 @@ LANES = {
     "integration/images": "images",
     "integration/services": "services",
 }
+CLUSTER_SECTION = "the cluster after the failure"
 FIRST = (*dict.fromkeys(LANES.values()), "")
 
 
@@ -60,6 +62,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LaneSch
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest lanes first."""
     items.sort(key=lambda item: _priority(lane_of(item.path.relative_to(TESTS))))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what a cluster says of itself to the report of a test that failed with it."""
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and report.when == "call" and isinstance(cluster, ClusterHarness):
+        report.sections.append((CLUSTER_SECTION, cluster.describe()))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the first of these reports once more near the end, where a cut log still has it."""
+    for report in terminalreporter.getreports("failed"):
+        for name, content in report.sections:
+            if name == CLUSTER_SECTION:
+                terminalreporter.section(f"{name}: {report.nodeid}")
+                terminalreporter.write_line(content)
+                return
 
 
 def _priority(lane: str) -> int:

@@ -316,6 +316,21 @@ class ClusterHarness:
         ]
         assert lines == []
 
+    def describe(self) -> str:
+        """What the cluster says of itself, for the report of a test that failed; never raises."""
+        parts = []
+        for arguments in (["status"], ["why", "--last", "12"]):
+            process = self.popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            try:
+                parts.append(process.communicate(timeout=60)[0][-3000:])
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                parts.append(f"mesaform {arguments[0]}: no answer\n")
+        for path in sorted(self.folder.glob(".mesaform/local/**/log/*autoscaler*.log")):
+            lines = path.read_text(errors="replace").splitlines()[-6:]
+            parts += [f"{path.parts[-3]} {path.name}:", *(line[:400] for line in lines)]
+        return "\n".join(parts)
+
     def end(self) -> None:
         """Leave nothing running, whatever happened before."""
         self.mesaform("local", "stop")

@@ -31,6 +31,7 @@ from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws.clock import CloudClock
 from mesaform.aws.ports import Machine
 from mesaform.common.errors import Permanent, Retryable
+from mesaform.common.faults import Fault
 from mesaform.common.set_aside import SetAsideLog
 from mesaform.testing.fake_cloud import FakeControl
 from mesaform.topology.names import Tag
@@ -248,6 +249,10 @@ class Troubled:
         self.error = error
         self.renewals = 0
         self.woken = asyncio.Event()
+        self.faults: list[Fault] = []
+
+    def take_faults(self) -> list[Fault]:
+        return []
 
     async def get(self) -> None:
         raise self.error
