@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
     from mesaform.common.progress import Report
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mesaform.provision.lock import HeldLock
     from mesaform.provision.ownership import AccountView, FolderKnowledge
     from mesaform.provision.preview import Preview
-    from mesaform.provision.terraform_driver import StacksRun, Verb
     from mesaform.provision.terraform_state import Outputs
 
 
@@ -120,7 +119,7 @@ async def deploy(
         if not preview.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
         wanted = [stack for stack in STACKS if stack not in preview.unchanged]
-        await _run_stacks(StacksRun(place, boot_image, report, turn), "apply", wanted)
+        await StacksRun(place, boot_image, report, turn).run("apply", wanted)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()
 
@@ -306,19 +305,7 @@ async def destroy(
         await asyncio.to_thread(require_pinned_account, place)
         if not await asyncio.to_thread(is_synthesized, place.cluster_dir):
             await cdktf_driver.synthesize(place, NOTHING_TO_BOOT, report, turn)
-        await _run_stacks(StacksRun(place, NOTHING_TO_BOOT, report, turn), "destroy", wanted)
-
-
-async def _run_stacks(run: StacksRun, verb: Verb, stacks: Collection[str]) -> None:
-    """Run Terraform, with copies of the states before and after it."""
-    from mesaform.provision.state_copies import keep_copies
-
-    folder = run.place.cluster_dir
-    keep_copies(folder)
-    try:
-        await run.run(verb, stacks)
-    finally:
-        keep_copies(folder)
+        await StacksRun(place, NOTHING_TO_BOOT, report, turn).run("destroy", wanted)
 
 
 def require_pinned_account(place: ClusterContext) -> Caller:

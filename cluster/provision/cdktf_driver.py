@@ -9,7 +9,7 @@ from pathlib import Path
 from mesaform.common.errors import CloudError
 from mesaform.common.progress import Report, stage
 from mesaform.provision import environment, tools
-from mesaform.provision.child_process import Child, Command, start
+from mesaform.provision.child_process import Command, LoggedChild, start_logged
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.image import BootImage
 from mesaform.provision.lock import HeldLock
@@ -43,16 +43,16 @@ async def synthesize(
         (str(tools.cdktf_program()), "synth", "--output", output),
         tools.tools_folder(),
         settled,
-        place.cluster_dir / "log" / f"synth-{time.strftime('%Y%m%d-%H%M%S')}.log",
     )
+    log = place.cluster_dir / "log" / f"synth-{time.strftime('%Y%m%d-%H%M%S')}.log"
     with stage(report, STAGE, "the stacks as Terraform's JSON"):
-        child = await start(command, held)
+        child = await start_logged(command, log, held)
         output_lines = await _lines_until_exit(child)
         if child.exit_code:
-            raise _failure(output_lines, child.exit_code, command.log)
+            raise _failure(output_lines, child.exit_code, log)
 
 
-async def _lines_until_exit(child: Child) -> list[str]:
+async def _lines_until_exit(child: LoggedChild) -> list[str]:
     try:
         return [line for lines in [batch async for batch in child.lines()] for line in lines]
     except BaseException:

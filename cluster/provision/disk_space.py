@@ -8,8 +8,10 @@ fills up meanwhile. Depends on the local disk.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import Coroutine, Iterator
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,14 +65,14 @@ async def run_with_reserve(folder: Path, work: Coroutine[Any, Any, T]) -> T:
         DiskFull: the disk filled up. The work was cancelled, and ended with the reserve at hand.
 
     """
-    with _reserve(folder) as reserve:
+    with _reserve(folder, work) as give_back:
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(_wait_until_full(folder))
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 free = watching.result()
-                reserve.unlink(missing_ok=True)
+                give_back()
                 await _cancel(working)
                 raise _full(folder, free, "Terraform was stopped in order; free some space")
             return await working
@@ -93,14 +95,20 @@ async def _wait_until_full(folder: Path) -> int:
 
 
 @contextmanager
-def _reserve(folder: Path) -> Iterator[Path]:
-    path = folder / "reserve"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
-    finally:
-        os.close(descriptor)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+def _reserve(folder: Path, work: Coroutine[Any, Any, object]) -> Iterator[Callable[[], None]]:
+    """Hold a reserve in a file without a name, which ends with this process. Yields its release.
+
+    Raises:
+        DiskFull: there is no room for it; the work is not begun.
+
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+        except OSError as error:
+            work.close()
+            if error.errno != errno.ENOSPC:
+                raise
+            fix = "nothing was changed; free some space"
+            raise _full(folder, free_bytes(folder), fix) from None
+        yield file.close

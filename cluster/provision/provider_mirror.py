@@ -10,7 +10,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 PROVIDER = "registry.terraform.io/hashicorp/aws"
@@ -27,14 +26,6 @@ USUAL_FOLDERS = (
 )
 DEEPEST = 2  # folders between a usual folder and a mirror's root
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-@dataclass(frozen=True, slots=True)
-class Providers:
-    """Terraform's configuration file for a run; `mirror` is None where the registry is asked."""
-
-    config_file: Path | None
-    mirror: Path | None
 
 
 def find_mirror(folders: Iterable[str | Path] = USUAL_FOLDERS) -> Path | None:
@@ -71,19 +62,20 @@ def _holds_provider(root: Path) -> bool:
     ).is_file()
 
 
-def locate_mirror(folder: Path, folders: Iterable[str | Path] = USUAL_FOLDERS) -> Providers:
-    """Decide, and write the configuration for the run into `folder` if one is needed."""
+def configure_providers(folder: Path, folders: Iterable[str | Path] = USUAL_FOLDERS) -> Path | None:
+    """Terraform's configuration file for a run; None where the registry is asked.
+
+    Written into `folder` if there is a mirror of which the user's own configuration says nothing.
+    """
     own = _own_config()
     text = own.read_text(encoding="utf-8") if own else ""
-    if "provider_installation" in text:
-        return Providers(own, None)
-    mirror = find_mirror(folders)
+    mirror = None if "provider_installation" in text else find_mirror(folders)
     if mirror is None:
-        return Providers(own, None)
+        return own
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "terraformrc"
     written.write_text(text + _installation(mirror), encoding="utf-8")
-    return Providers(written, mirror)
+    return written
 
 
 def _own_config() -> Path | None:

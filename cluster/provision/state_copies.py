@@ -6,12 +6,16 @@ each run, so that a state which is lost later can be restored. Depends on the lo
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mesaform.common.files import write_atomically
+from mesaform.provision.disk_space import run_with_reserve
 from mesaform.provision.state_folders import STACKS
 from mesaform.provision.terraform_state import read_state
 
+T = TypeVar("T")
 KEPT = 10
 """Versions of each stack's state that are kept."""
 
@@ -38,6 +42,25 @@ def keep_copies(folder: Path) -> None:
             write_atomically(path, state.path.read_bytes(), mode=0o600, durable=True)
         for old in _copies(folder, stack)[:-KEPT]:
             old.unlink()
+
+
+async def run_protected(folder: Path, work: Coroutine[Any, Any, T]) -> T:
+    """Run work that writes states: with a reserve on the disk, between copies of the states.
+
+    Raises:
+        DiskFull: the disk filled up; the work was stopped in order.
+        OSError: the states cannot be copied.
+
+    """
+    try:
+        keep_copies(folder)
+    except BaseException:
+        work.close()
+        raise
+    try:
+        return await run_with_reserve(folder, work)
+    finally:
+        keep_copies(folder)
 
 
 def newest_copy(folder: Path, stack: str) -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -17,14 +17,15 @@ from typing import Literal
 
 from mesaform.common.errors import CloudError
 from mesaform.common.progress import Report, Stage, stage
-from mesaform.provision import environment, progress, terraform
-from mesaform.provision.child_process import Child, Command, start
+from mesaform.provision import progress
+from mesaform.provision.child_process import LoggedChild
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.disk_space import run_with_reserve
 from mesaform.provision.image import BootImage
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.stack_order import Order, creation_order, destruction_order
+from mesaform.provision.state_copies import run_protected
 from mesaform.provision.state_folders import stack_dir
+from mesaform.provision.terraform_run import TerraformRunner, open_runner
 
 Verb = Literal["apply", "destroy"]
 TITLES: dict[Verb, str] = {"apply": "Deploy", "destroy": "Destroy"}
@@ -46,7 +47,6 @@ class StacksRun:
     image: BootImage
     report: Report
     held: HeldLock
-    _variables: Mapping[str, str] = field(default_factory=dict)
 
     async def run(self, verb: Verb, stacks: Collection[str]) -> None:
         """Apply or destroy the stacks in their order. Cancelling stops Terraform in order.
@@ -56,20 +56,18 @@ class StacksRun:
             CloudError: it failed; the first cause, with its resource and the log's path.
 
         """
-        place, folder = self.place, self.place.cluster_dir
-        self._variables = await asyncio.to_thread(
-            environment.prepare_environment, place, self.image
-        )
+        folder = self.place.cluster_dir
+        runner = await open_runner(self.place, self.image, self.held)
         order = (creation_order if verb == "apply" else destruction_order)(folder, stacks)
         began = time.strftime("%Y%m%d-%H%M%S")
 
         async def run_stack(stack: str) -> None:
             log = folder / "log" / f"{verb}-{began}-{stack}.log"
-            await self._run_stack(verb, stack, log)
+            await self._run_stack(runner, verb, stack, log)
 
-        await run_with_reserve(folder, run_in_order(order, run_stack))
+        await run_protected(folder, run_in_order(order, run_stack))
 
-    async def _run_stack(self, verb: Verb, stack: str, log: Path) -> None:
+    async def _run_stack(self, runner: TerraformRunner, verb: Verb, stack: str, log: Path) -> None:
         """Run Terraform in one stack.
 
         Raises:
@@ -80,18 +78,11 @@ class StacksRun:
         with stage(self.report, f"{TITLES[verb]} {stack}") as under_way:
             stack_report = StackReport(under_way)
             for arguments in terraform_commands(verb):
-                child = await self._start(Command(arguments, folder, {}, log))
+                child = await runner.start_logged(folder, arguments, log)
                 await _read_until_exit(child, stack_report)
                 if child.exit_code:
                     raise stack_report.failure(stack, verb, child.exit_code, log)
             under_way.outcome = stack_report.summary
-
-    async def _start(self, command: Command) -> Child:
-        program = self._variables[terraform.BINARY_NAME]
-        arguments = (program, *command.arguments)
-        return await start(
-            Command(arguments, command.folder, self._variables, command.log), self.held
-        )
 
 
 def terraform_commands(verb: Verb) -> tuple[tuple[str, ...], ...]:
@@ -143,7 +134,7 @@ async def _run_ready(
         raise failures[0]
 
 
-async def _read_until_exit(child: Child, stack_report: StackReport) -> None:
+async def _read_until_exit(child: LoggedChild, stack_report: StackReport) -> None:
     """Report the program's output until it exits; stop it when this is cancelled or fails."""
     try:
         async for lines in child.lines():

@@ -1,7 +1,8 @@
-"""Runs of Terraform in one folder: init, plan, show and apply, beside those that cdktf makes.
+"""Runs of Terraform: the environment, the lock, the reserve on the disk and the orderly stop.
 
-Each run inherits the lock of Terraform, so that the next `mesaform` waits for it even if this one
-is killed. Depends on the environment of `environment.prepare_environment`.
+Every Terraform of a verb is started here. It inherits the lock of Terraform, so that the next
+`mesaform` waits for it even if this one is killed. Depends on the environment of
+`environment.prepare_environment`.
 """
 
 from __future__ import annotations
@@ -9,25 +10,28 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mesaform.common.json_types import JsonObject, as_object
 from mesaform.provision import environment, terraform
+from mesaform.provision.child_process import Command, LoggedChild, start, start_logged
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.holders import holder_of
+from mesaform.provision.disk_space import run_with_reserve
+from mesaform.provision.holders import STOP_TIMEOUT_S
 from mesaform.provision.image import BootImage
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.provider_mirror import PROVIDER_VERSION
+from mesaform.provision.state_copies import run_protected
 
 PLAN_FILE = "mesaform.tfplan"
 NO_CHANGE = frozenset({"noop", "read"})
 NO_CHANGES: JsonObject = {}
 EXIT_NO_CHANGES, EXIT_CHANGES = 0, 2
 """Exit codes of `terraform plan -detailed-exitcode`."""
+STATE_WRITERS = frozenset({"apply", "destroy", "import", "untaint"})
 QUIET = ("-input=false", "-no-color")
 
 
@@ -77,38 +81,44 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class TerraformRunner:
-    """Runs Terraform with these variables while `held` is held."""
+    """Runs Terraform with these variables while `held` is held.
+
+    `cluster_folder` has the states. While Terraform runs, a reserve is kept on its disk.
+    """
 
     variables: Mapping[str, str]
     held: HeldLock
+    cluster_folder: Path
+    stop_timeout_s: float = STOP_TIMEOUT_S
 
     async def run(self, folder: Path, *arguments: str) -> Ended:
         """Run to the end. Cancelling interrupts it, and waits until it has written its state.
 
         The output goes into files, not into pipes, so that Terraform goes on if `mesaform` dies.
+        A run that writes a state is between copies of it.
+
+        Raises:
+            DiskFull: the disk filled up; Terraform was stopped in order.
+
         """
+        running = self._run(folder, arguments)
+        if arguments[0] in STATE_WRITERS:
+            return await run_protected(self.cluster_folder, running)
+        return await run_with_reserve(self.cluster_folder, running)
+
+    async def _run(self, folder: Path, arguments: Sequence[str]) -> Ended:
         with _output_file(folder, "output") as output, _output_file(folder, "errors") as errors:
-            child = await asyncio.create_subprocess_exec(
-                self.variables[terraform.BINARY_NAME],
-                *arguments,
-                cwd=folder,
-                env=dict(self.variables),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                start_new_session=True,
-                pass_fds=(self.held.descriptor,),
-            )
-            if holder := holder_of(child.pid, f"terraform {arguments[0]}"):
-                self.held.note(holder)
-            try:
-                await asyncio.shield(child.wait())
-            except BaseException:
-                with suppress(ProcessLookupError):
-                    child.send_signal(signal.SIGINT)
-                await asyncio.shield(child.wait())
-                raise
-            return Ended(child.returncode or 0, _text(output), _text(errors))
+            child = await start(self._command(folder, arguments), self.held, output, errors)
+            await child.wait()
+            return Ended(child.exit_code, _text(output), _text(errors))
+
+    async def start_logged(self, folder: Path, arguments: Sequence[str], log: Path) -> LoggedChild:
+        """Start a run whose output goes to a log. The caller protects the states."""
+        return await start_logged(self._command(folder, arguments), log, self.held)
+
+    def _command(self, folder: Path, arguments: Sequence[str]) -> Command:
+        program = self.variables[terraform.BINARY_NAME]
+        return Command((program, *arguments), folder, self.variables, self.stop_timeout_s)
 
     async def initialize(self, folder: Path) -> Ended | None:
         """Run `init` unless the folder is initialized; None if there was nothing to do."""
@@ -220,7 +230,7 @@ async def open_runner(place: ClusterContext, image: BootImage, held: HeldLock) -
 
     """
     variables = await asyncio.to_thread(environment.prepare_environment, place, image)
-    return TerraformRunner(variables, held)
+    return TerraformRunner(variables, held, place.cluster_dir)
 
 
 def is_initialized(folder: Path) -> bool:

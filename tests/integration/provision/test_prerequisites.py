@@ -142,9 +142,10 @@ def test_a_mirror_is_written_into_a_configuration_beside_the_persons_own(tmp_pat
     own = tmp_path / "own"
     own.write_text('credentials "x" {}\n')
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
-    settled = provider_mirror.locate_mirror(tmp_path / "state", [provide(tmp_path / "m").parent])
-    assert settled.config_file is not None
-    text = settled.config_file.read_text()
+    mirrors = [provide(tmp_path / "m").parent]
+    file = provider_mirror.configure_providers(tmp_path / "state", mirrors)
+    assert file is not None
+    text = file.read_text()
     assert text.startswith('credentials "x"')
     assert f'path    = "{tmp_path / "m"}"' in text
 
@@ -153,18 +154,15 @@ def test_a_persons_own_word_on_providers_wins(tmp_path, monkeypatch):
     own = tmp_path / "own"
     own.write_text("provider_installation {\n}\n")
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(own))
-    assert provider_mirror.locate_mirror(
-        tmp_path / "state", [provide(tmp_path / "m").parent]
-    ) == provider_mirror.Providers(own, None)
+    mirrors = [provide(tmp_path / "m").parent]
+    assert provider_mirror.configure_providers(tmp_path / "state", mirrors) == own
 
 
 def test_without_a_mirror_the_registry_is_asked_and_a_missing_configuration_is_not_handed_on(
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", str(tmp_path / "gone"))
-    assert provider_mirror.locate_mirror(
-        tmp_path / "state", [tmp_path]
-    ) == provider_mirror.Providers(None, None)
+    assert provider_mirror.configure_providers(tmp_path / "state", [tmp_path]) is None
 
 
 @pytest.mark.slow
