@@ -214,7 +214,7 @@ class Scheduler:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SET_ASIDE_CHECK_S):
                     await changed.wait()
-            changed = asyncio.Event()
+            changed.clear()
             entries = await self._store.set_aside(changed.set)
             if known - entries:
                 raise StateRestored

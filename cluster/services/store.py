@@ -5,14 +5,16 @@ Nodes hold records of the structs in `model` (`common.records`), below `<root>/a
 is set aside below `<root>/set-aside`, and everything else is loaded:
 
 - An app: its instances run on and are left alone until its record is restored or replaced.
-- An instance: it is rebuilt from its task id, and reconciliation tells its state.
+- An instance: one rebuilt from its task id takes its place in the same transaction, so that no
+  crash leaves a task without a record. Reconciliation tells its state.
 - A deployment: its apps settle without it.
-- The framework id: the master is asked for it (`framework_lookup`).
+- The framework id: the master is asked for it (`framework_lookup`), also by a later leader.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -71,20 +73,32 @@ class StateStore:
 
         """
         apps, _ = await self._all("apps", APP, lambda app: app.id)
-        instances, lost = await self._all("instances", INSTANCE, lambda item: item.task_id)
+
+        rebuilt: dict[str, Instance] = {}
+
+        def replacement(name: str) -> bytes | None:
+            """The record of an instance that is rebuilt from its task id, if that names an app."""
+            task_id = unquote(name)
+            app_id = app_id_of(task_id)
+            if not app_id:
+                return None
+            instance = rebuilt_instance(task_id, apps.get(app_id), now)
+            with contextlib.suppress(RecordRefused):
+                data = encode(instance)
+                rebuilt[task_id] = instance
+                return data
+            return None
+
+        instances, lost = await self._all(
+            "instances", INSTANCE, lambda item: item.task_id, replacement
+        )
         deployments, _ = await self._all("deployments", DEPLOYMENT, lambda item: item.id)
         state = State.of(apps.values(), instances.values(), deployments.values())
         state.set_aside_apps = frozenset(
             key_of(entry) for entry in (await self._records.names("apps")).values()
         )
-        rebuilt = [
-            rebuilt_instance(task_id, apps.get(app_id_of(task_id)), now)
-            for task_id in lost
-            if app_id_of(task_id)
-        ]
-        for instance in rebuilt:
-            await self._write("instances", instance.task_id, instance)
-            state.put_instance(instance)
+        for task_id in rebuilt.keys() & set(lost):
+            state.put_instance(rebuilt[task_id])
         state.take_effects()
         return state
 
@@ -103,12 +117,23 @@ class StateStore:
     async def framework_id(self) -> str | Unreadable | None:
         """The stored framework id; None without one."""
         node = await self._zk.get(self._framework_id_path)
-        if node is None or not node[0]:
+        if node is None:
+            return await self._lost_framework_id()
+        if not node[0]:
             return None
         if PLAIN_FRAMEWORK_ID.fullmatch(node[0]):
             return node[0].decode()
         record = await self._records.read(FRAMEWORK_ID_KIND, self._framework_id_path, FRAMEWORK_ID)
         return record if record is None or isinstance(record, Unreadable) else record.value
+
+    async def _lost_framework_id(self) -> Unreadable | None:
+        """Why the id is not known, if an earlier leader set its record aside."""
+        entries = [
+            entry for entry in await self._set_aside.all() if entry.kind == FRAMEWORK_ID_KIND
+        ]
+        if not entries:
+            return None
+        return Unreadable(FRAMEWORK_ID.schema, entries[-1].problem, entries[-1].detail)
 
     async def store_framework_id(self, framework_id: str | None) -> None:
         """Store the framework id; None deletes it."""
@@ -143,11 +168,18 @@ class StateStore:
             await self._zk.put(path, encode(value))
 
     async def _all(
-        self, kind: Kind, codec: Codec[Value], key: Callable[[Value], str]
+        self,
+        kind: Kind,
+        codec: Codec[Value],
+        key: Callable[[Value], str],
+        replacement: Callable[[str], bytes | None] = lambda _name: None,
     ) -> tuple[dict[str, Value], list[str]]:
-        """The records of a kind by key, and the keys of those that were set aside now."""
+        """The records of a kind by key, and the keys of those that were set aside now.
+
+        `replacement` returns what takes the place of an unreadable record, by its node's name.
+        """
         folder = f"{self._root}/{kind}"
-        readable, unreadable = await self._records.read_all(kind, folder, codec)
+        readable, unreadable = await self._records.read_all(kind, folder, codec, replacement)
         lost = [unquote(name) for name in unreadable]
         values: dict[str, Value] = {}
         for name, value in readable.items():
@@ -157,7 +189,7 @@ class StateStore:
             problem = Unreadable(
                 codec.schema, Problem.UNREADABLE, f"the record is of {key(value)[:200]!r}"
             )
-            await self._records.set_aside(kind, f"{folder}/{name}", problem)
+            await self._records.set_aside(kind, f"{folder}/{name}", problem, replacement(name))
             lost.append(unquote(name))
         return values, lost
 

@@ -47,8 +47,9 @@ async def watch_leader(
     leader.
     """
     last: object = _NEVER
+    changed = asyncio.Event()
     while True:
-        changed = asyncio.Event()
+        changed.clear()
         try:
             payload = await _leading_payload(zk, path, prefix, changed.set)
         except ZooKeeperUnavailable:
@@ -80,6 +81,7 @@ class Candidate:
         self._path = path
         self._payload = payload
         self._prefix = prefix
+        self._changed = asyncio.Event()
         self.is_leading = False
 
     async def run(self, on_elected: Callable[[int], Awaitable[float | None]]) -> None:
@@ -122,13 +124,12 @@ class Candidate:
     async def _until_lowest(self, name: str) -> bool:
         """Wait until `name` is the lowest; False when it is gone or the session was lost."""
         while True:
-            changed = asyncio.Event()
-            names = contenders(await self._zk.children(self._path, changed.set), self._prefix)
+            names = await self._contenders()
             if name not in names:
                 return False
             if names[0] == name:
                 return True
-            await _first_of(changed.wait(), self._zk.wait_state_change())
+            await _first_of(self._changed.wait(), self._zk.wait_state_change())
             if self._zk.state == "lost":
                 return False
             await self._zk.wait_connected()
@@ -152,18 +153,22 @@ class Candidate:
     async def _until_deposed(self, name: str) -> None:
         """Return when this node no longer leads, or may stop leading before that is known."""
         while True:
-            changed = asyncio.Event()
             try:
-                names = contenders(await self._zk.children(self._path, changed.set), self._prefix)
+                names = await self._contenders()
             except ZooKeeperUnavailable:
                 if not await self._reconnected():
                     return
                 continue
             if not names or names[0] != name:
                 return
-            await _first_of(changed.wait(), self._zk.wait_state_change())
+            await _first_of(self._changed.wait(), self._zk.wait_state_change())
             if self._zk.state != "connected" and not await self._reconnected():
                 return
+
+    async def _contenders(self) -> list[str]:
+        """The contenders; `_changed` is set at their next change."""
+        self._changed.clear()
+        return contenders(await self._zk.children(self._path, self._changed.set), self._prefix)
 
     async def _reconnected(self) -> bool:
         """Whether the session is connected again before the ensemble can have expired it."""

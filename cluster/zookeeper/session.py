@@ -20,7 +20,10 @@ from kazoo.exceptions import (
     ConnectionLoss,
     NodeExistsError,
     NoNodeError,
+    NotEmptyError,
     OperationTimeoutError,
+    RolledBackError,
+    RuntimeInconsistency,
     SessionExpiredError,
     ZookeeperError,
 )
@@ -35,6 +38,7 @@ State = Literal["connected", "suspended", "lost"]
 """As kazoo reports it. `suspended`: no connection, the session may still exist."""
 
 CALL_TIMEOUT_S = 10.0
+PUT_ATTEMPTS = 10
 RECONNECT_DELAY_S = 0.1
 RECONNECT_DELAY_MAX_S = 1.0
 
@@ -43,6 +47,10 @@ _STATES: dict[str, State] = {
     KazooState.SUSPENDED: "suspended",
     KazooState.LOST: "lost",
 }
+_CONFLICTS = (BadVersionError, NodeExistsError, NoNodeError)
+_NOT_CARRIED_OUT = (RolledBackError, RuntimeInconsistency)
+"""What kazoo reports of the operations of a transaction that another operation made fail."""
+
 _TRANSIENT = (
     ConnectionLoss,
     ConnectionClosedError,
@@ -61,6 +69,14 @@ class ZooKeeperUnavailable(Retryable):
 
 class VersionConflict(MesaformError):
     """Another client wrote the node after it was read."""
+
+
+class NodeNotEmpty(MesaformError):
+    """A node with children cannot be deleted. The same call fails until its children are gone."""
+
+
+class ZooKeeperRefused(MesaformError):
+    """The ensemble refused an operation for good, such as for want of a right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,18 @@ class DeleteNode:
 
 
 Operation: TypeAlias = CreateNode | WriteNode | DeleteNode
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Calls `function` on the event loop. kazoo keeps equal watches of a node once."""
+
+    loop: asyncio.AbstractEventLoop
+    function: Callable[[], None]
+
+    def __call__(self, _event: object) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.function)
 
 
 def split_zk_url(url: str) -> tuple[str, str]:
@@ -197,10 +225,20 @@ class ZooKeeper:
             ephemeral: a node that is created belongs to this session.
 
         Raises:
-            VersionConflict: the node has another version or does not exist.
+            VersionConflict: the node has another version or does not exist, or others delete and
+                create it all the time.
             ZooKeeperUnavailable: no answer; the write may or may not have happened.
 
         """
+        for _ in range(PUT_ATTEMPTS):
+            with contextlib.suppress(NodeExistsError):
+                return await self._write_or_create(path, data, version, ephemeral=ephemeral)
+        raise VersionConflict(f"deleted and created {PUT_ATTEMPTS} times meanwhile", where=path)
+
+    async def _write_or_create(
+        self, path: str, data: bytes, version: int, *, ephemeral: bool
+    ) -> int:
+        """Write a node, or create it if it is absent; NodeExistsError: it appeared meanwhile."""
         try:
             stat = await self._call(self._client.set_async, path, data, version)
         except NoNodeError:
@@ -210,10 +248,7 @@ class ZooKeeper:
             raise VersionConflict(f"no longer at version {version}", where=path) from None
         else:
             return int(stat.version)
-        try:
-            await self._create(path, data, ephemeral=ephemeral)
-        except NodeExistsError:
-            return await self.put(path, data, version, ephemeral=ephemeral)
+        await self._create(path, data, ephemeral=ephemeral)
         return 0
 
     async def create(self, path: str, data: bytes) -> None:
@@ -245,14 +280,10 @@ class ZooKeeper:
         """The sorted names below a node; empty when the node is absent.
 
         `watch` is called once, on the event loop, at the next change. The creation of an absent
-        node is one.
+        node is one. The same `watch` of several calls is kept once. A caller that reads again and
+        again therefore gives the same one each time; others add up until the next change.
         """
-
-        def fired(_event: object) -> None:
-            if watch is not None and self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(watch)
-
-        listener = fired if watch else None
+        listener = _Watch(asyncio.get_running_loop(), watch) if watch else None
         while True:
             names = await self._call(self._client.get_children_async, path, listener, absent=None)
             if names is not None:
@@ -260,6 +291,18 @@ class ZooKeeper:
             stat = await self._call(self._client.exists_async, path, listener, absent=None)
             if stat is None:
                 return []
+
+    def watch_count(self, path: str) -> int:
+        """How many watches of a node wait for a change."""
+        watchers = (self._client._child_watchers, self._client._data_watchers)  # noqa: SLF001
+        return sum(len(by_path.get(path, ())) for by_path in watchers)
+
+    async def sync(self, path: str) -> None:
+        """Let later reads of this session see every write that happened before this call.
+
+        A write of this session without an answer has happened by then, or it never will.
+        """
+        await self._call(self._client.sync_async, path)
 
     async def ensure(self, path: str) -> None:
         """Create a node without data, and its parents, unless they exist."""
@@ -293,6 +336,8 @@ class ZooKeeper:
         Raises:
             VersionConflict: a node exists already, is gone, or has another version; nothing
                 changed.
+            NodeNotEmpty: a node to delete has children; nothing changed.
+            ZooKeeperRefused: any other refusal; nothing changed, and a repetition is refused, too.
             ZooKeeperUnavailable: no answer; all or nothing may have happened.
 
         """
@@ -301,9 +346,11 @@ class ZooKeeper:
             _add(request, operation)
         paths = ", ".join(operation.path for operation in operations)
         results = await self._call(lambda _: request.commit_async(), paths)
-        failures = [type(result).__name__ for result in results if isinstance(result, Exception)]
-        if failures:
-            raise VersionConflict(f"refused: {', '.join(failures)}", where=paths)
+        for operation, result in zip(operations, results, strict=True):
+            if isinstance(result, Exception) and not isinstance(result, _NOT_CARRIED_OUT):
+                raise self._refusal(result, operation.path) from result
+        if any(isinstance(result, Exception) for result in results):
+            raise ZooKeeperRefused("a transaction was not carried out", where=paths)
 
     async def _call(
         self, function: Callable[..., Any], *args: Any, absent: Any = ..., **kwargs: Any
@@ -328,16 +375,23 @@ class ZooKeeper:
             if absent is ...:
                 raise
             return absent
-        except _TRANSIENT as error:
-            raise ZooKeeperUnavailable(
-                f"ZooKeeper does not answer ({type(error).__name__})", where=self.hosts, after_s=1.0
-            ) from error
-        except ZookeeperError as error:
-            if isinstance(error, NodeExistsError | BadVersionError):
-                raise
-            raise MesaformError(
-                f"ZooKeeper refused: {type(error).__name__} {error}", where=str(args[0])
-            ) from error
+        except (NodeExistsError, BadVersionError):
+            raise
+        except (*_TRANSIENT, ZookeeperError) as error:
+            raise self._refusal(error, str(args[0])) from error
+
+    def _refusal(self, error: Exception, where: str) -> MesaformError:
+        """The error of this project for one of kazoo's."""
+        name = type(error).__name__
+        if isinstance(error, _TRANSIENT):
+            return ZooKeeperUnavailable(
+                f"ZooKeeper does not answer ({name})", where=self.hosts, after_s=1.0
+            )
+        if isinstance(error, _CONFLICTS):
+            return VersionConflict(f"refused: {name}", where=where)
+        if isinstance(error, NotEmptyError):
+            return NodeNotEmpty("the node has children", where=where)
+        return ZooKeeperRefused(f"ZooKeeper refused: {name} {error}", where=where)
 
     def _on_kazoo_state(self, state: str) -> None:
         if self._loop is not None and not self._loop.is_closed():

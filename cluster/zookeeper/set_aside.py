@@ -22,10 +22,13 @@ from mesaform.common.set_aside import SetAside, SetAsideLog, unique_name
 from mesaform.zookeeper.session import (
     CreateNode,
     DeleteNode,
+    NodeNotEmpty,
     Operation,
     VersionConflict,
     WriteNode,
     ZooKeeper,
+    ZooKeeperRefused,
+    ZooKeeperUnavailable,
 )
 
 FOLDER = "set-aside"
@@ -36,6 +39,9 @@ MAX_NODE_NAME = 255
 
 PART_BYTES = 500_000
 """Bytes of a record in one node. Two of them and the entry fit into one request."""
+
+ATTEMPTS = 10
+"""How often a record is read that another client writes between the read and the move."""
 
 ENTRY = Codec("set-aside", SetAside)
 
@@ -76,26 +82,34 @@ class RecordNodes:
         """The record; None without a node; `Unreadable` after it was set aside.
 
         `replacement` is written instead of an unreadable record, so that the versions of its node
-        continue; without one the node is deleted.
+        continue; without one the node is deleted. Nodes below it are set aside as well then.
 
         Raises:
-            ZooKeeperUnavailable: no answer.
+            ZooKeeperUnavailable: no answer, or the record changed during each of `ATTEMPTS`.
 
         """
-        node = await self._zk.get(path)
-        if node is None:
-            return None
-        value = codec.decode(node[0])
-        if not isinstance(value, Unreadable):
-            return Stored(value, node[1])
-        if not await self._move(kind, path, node, value, replacement):
-            return await self.read(kind, path, codec, replacement)  # written meanwhile
-        return value
+        for _ in range(ATTEMPTS):
+            node = await self._zk.get(path)
+            if node is None:
+                return None
+            value = codec.decode(node[0])
+            if not isinstance(value, Unreadable):
+                return Stored(value, node[1])
+            if await self._move(kind, path, node, value, replacement):
+                return value
+        raise _contended(path)
 
     async def read_all(
-        self, kind: str, folder: str, codec: Codec[Value]
+        self,
+        kind: str,
+        folder: str,
+        codec: Codec[Value],
+        replacement: Callable[[str], bytes | None] = lambda _name: None,
     ) -> tuple[dict[str, Value], dict[str, Unreadable]]:
         """All records of a folder by name: those that can be read, and those set aside now.
+
+        `replacement` returns what takes the place of an unreadable record, by its name (`read`). It
+        is called for every record.
 
         Raises:
             ZooKeeperUnavailable: no answer.
@@ -103,7 +117,7 @@ class RecordNodes:
         """
         names = await self._zk.children(folder)
         results = await asyncio.gather(
-            *(self.read(kind, f"{folder}/{name}", codec) for name in names)
+            *(self.read(kind, f"{folder}/{name}", codec, replacement(name)) for name in names)
         )
         readable: dict[str, Value] = {}
         unreadable: dict[str, Unreadable] = {}
@@ -118,9 +132,11 @@ class RecordNodes:
         self, kind: str, path: str, unreadable: Unreadable, replacement: bytes | None = None
     ) -> None:
         """Set a record aside that can be decoded and that its reader refuses. See `read`."""
-        while (node := await self._zk.get(path)) is not None:
-            if await self._move(kind, path, node, unreadable, replacement):
+        for _ in range(ATTEMPTS):
+            node = await self._zk.get(path)
+            if node is None or await self._move(kind, path, node, unreadable, replacement):
                 return
+        raise _contended(path)
 
     async def set_aside_part(
         self, kind: str, part: str, data: bytes, unreadable: Unreadable, rest: WriteNode
@@ -163,7 +179,7 @@ class RecordNodes:
         unreadable: Unreadable,
         replacement: bytes | None = None,
     ) -> bool:
-        """Set a record aside; False when another client wrote it meanwhile."""
+        """Set a record aside; False when another client wrote it, or a node below it, meanwhile."""
         data, version = node
         entry = SetAside(
             kind=kind,
@@ -184,8 +200,17 @@ class RecordNodes:
             )
         except VersionConflict:
             return False
+        except NodeNotEmpty:
+            await self._move_below(kind, path, unreadable.schema)
+            return False
         self._log.report(kind, path, unreadable)
         return True
+
+    async def _move_below(self, kind: str, path: str, schema: str) -> None:
+        """Set the nodes below a record aside, which no reader knows and which keep it in place."""
+        foreign = Unreadable(schema, Problem.UNREADABLE, "a node below a record")
+        for name in await self._zk.children(path):
+            await self.set_aside(kind, f"{path}/{name}", foreign)
 
 
 class SetAsideNodes:
@@ -200,7 +225,7 @@ class SetAsideNodes:
         """Move a record; returns the entry with the name that it got.
 
         Raises:
-            VersionConflict: the record changed or is gone; the entry is incomplete and not listed.
+            VersionConflict: the record changed or is gone; there is no entry.
 
         """
         return await self.add_instead(entry, data, DeleteNode(entry.place, version))
@@ -211,7 +236,8 @@ class SetAsideNodes:
         """Add an entry in the transaction that takes the record away from its place.
 
         Raises:
-            VersionConflict: the record changed or is gone; the entry is incomplete and not listed.
+            VersionConflict: the record changed or is gone; there is no entry.
+            NodeNotEmpty: nodes below the record keep it from being deleted; there is no entry.
 
         """
         folder = f"{self.folder}/{entry.kind}"
@@ -222,7 +248,12 @@ class SetAsideNodes:
         await self._zk.put(target, b"")
         for number, start in enumerate(range(0, len(data), PART_BYTES)):
             await self._zk.put(f"{target}/{number}", data[start : start + PART_BYTES])
-        await self._zk.transact([WriteNode(target, ENTRY.encode(entry)), removal])
+        try:
+            await self._zk.transact([WriteNode(target, ENTRY.encode(entry)), removal])
+        except (VersionConflict, NodeNotEmpty, ZooKeeperRefused):
+            await self._delete_parts(target)
+            await self._zk.delete(target)
+            raise
         return entry
 
     async def all(self) -> list[SetAside]:
@@ -277,6 +308,7 @@ class SetAsideNodes:
 
     async def _placement(self, place: str, data: bytes, *, replace: bool) -> Operation:
         exists = await self._zk.get(place) is not None
+        await self._zk.ensure(place.rpartition("/")[0])
         return WriteNode(place, data) if replace and exists else CreateNode(place, data)
 
     async def remove(self, kind: str, name: str) -> SetAside:
@@ -324,6 +356,14 @@ class SetAsideNodes:
 def _node_name(part: str) -> str:
     """A name for any text that is valid as a node's name (no `/`, not `.` or `..`, not empty)."""
     return quote(part, safe="").replace(".", "%2E")[:MAX_NODE_NAME] or "%00"
+
+
+def _contended(path: str) -> ZooKeeperUnavailable:
+    return ZooKeeperUnavailable(
+        f"the record changed during each of {ATTEMPTS} attempts to set it aside",
+        where=path,
+        after_s=1.0,
+    )
 
 
 def key_of(entry: SetAside) -> str:

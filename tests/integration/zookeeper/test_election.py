@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from mesaform.zookeeper import election
 from mesaform.zookeeper.election import Candidate, contenders, watch_leader
 from mesaform.zookeeper.session import ZooKeeper
 from tests.support.zookeeper import ZooKeeperServer
@@ -154,3 +155,43 @@ def test_only_nodes_of_the_prefix_contend_in_order_of_their_sequence():
         "json.info_x",
     ]
     assert contenders(names, "json.info_") == ["json.info_0000000009", "json.info_0000000012"]
+
+
+async def test_waiting_for_a_change_keeps_a_bounded_number_of_watches(
+    zookeeper_hosts, zookeeper_root, monkeypatch
+):
+    monkeypatch.setattr(election, "WATCH_TIMEOUT_S", 0.0)
+    reads = 0
+
+    class Counting(ZooKeeper):
+        async def children(self, path, watch=None):
+            nonlocal reads
+            reads += 1
+            if reads >= 100:
+                enough.set()
+            return await super().children(path, watch)
+
+    zk = Counting(zookeeper_hosts)
+    await zk.start()
+    try:
+        for path in (f"{zookeeper_root}/absent", zookeeper_root):
+            enough, reads = asyncio.Event(), 0
+            following = asyncio.create_task(_follow(zk, path))
+            await soon(enough)
+            assert zk.watch_count(path) == 1
+            following.cancel()
+        item = Contender(zk, zookeeper_root, "first")
+        await soon(item.elected)
+        second = Contender(zk, zookeeper_root, "second")
+        enough, reads = asyncio.Event(), 0
+        await soon(enough)
+        assert zk.watch_count(zookeeper_root) <= 3, "one each: follower, leader, candidate"
+        await second.leave()
+        await item.leave()
+    finally:
+        await zk.stop()
+
+
+async def _follow(zk, path):
+    async for _ in watch_leader(zk, path):
+        pass

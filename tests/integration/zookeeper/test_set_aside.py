@@ -10,14 +10,18 @@ import pytest
 from mesaform.common.errors import BadInput, Busy, NotFound
 from mesaform.common.records import Codec, Problem, Unreadable
 from mesaform.common.set_aside import SetAsideLog
+from mesaform.zookeeper.access import Credentials
 from mesaform.zookeeper.session import (
     CreateNode,
     DeleteNode,
+    NodeNotEmpty,
     VersionConflict,
     WriteNode,
     ZooKeeper,
+    ZooKeeperRefused,
+    ZooKeeperUnavailable,
 )
-from mesaform.zookeeper.set_aside import RecordNodes, SetAsideNodes, Stored
+from mesaform.zookeeper.set_aside import ATTEMPTS, RecordNodes, SetAsideNodes, Stored
 
 pytestmark = pytest.mark.zookeeper
 
@@ -156,3 +160,88 @@ async def test_a_transaction_changes_all_or_nothing(zk, zookeeper_root):
     assert await zk.get(path) == (b"1", 0)
     await zk.transact([CreateNode(f"{path}/b", b"3"), WriteNode(path, b"2", 0)])
     assert (await zk.get(path), await zk.get(f"{path}/b")) == ((b"2", 1), (b"3", 0))
+
+
+async def test_a_record_with_nodes_below_it_is_set_aside_with_them(zk, zookeeper_root):
+    await zk.put(f"{zookeeper_root}/apps/bad", b"garbage")
+    await zk.put(f"{zookeeper_root}/apps/bad/child", b"one")
+    await zk.put(f"{zookeeper_root}/apps/bad/child/grandchild", b"two")
+    log = SetAsideLog()
+    readable, unreadable = await read_all(zk, zookeeper_root, log)
+    assert (readable, list(unreadable)) == ({}, ["bad"])
+    assert await zk.children(f"{zookeeper_root}/apps") == []
+    nodes = SetAsideNodes(zk, zookeeper_root)
+    assert {entry.name: await nodes.content(KIND, entry.name) for entry in await nodes.all()} == {
+        "bad": b"garbage",
+        "child": b"one",
+        "grandchild": b"two",
+    }
+    for name in ("bad", "child", "grandchild"):
+        await nodes.restore(KIND, name)
+    assert (await zk.get(f"{zookeeper_root}/apps/bad/child/grandchild"))[0] == b"two"
+
+
+async def test_each_refusal_of_a_transaction_has_its_own_error(zk, zookeeper_root):
+    path = f"{zookeeper_root}/a"
+    await zk.put(f"{path}/child", b"")
+    await zk.put(f"{zookeeper_root}/b", b"")
+    first = WriteNode(f"{zookeeper_root}/b", b"x")
+    with pytest.raises(NodeNotEmpty) as refused:
+        await zk.transact([first, DeleteNode(path), first])
+    assert refused.value.where == path
+    with pytest.raises(VersionConflict, match="BadVersion"):
+        await zk.transact([first, WriteNode(path, b"x", version=7)])
+    with pytest.raises(VersionConflict, match="NoNode"):
+        await zk.transact([first, DeleteNode(f"{zookeeper_root}/absent")])
+    with pytest.raises(VersionConflict, match="NodeExists"):
+        await zk.transact([first, CreateNode(path, b"")])
+    assert (await zk.get(f"{zookeeper_root}/b"))[0] == b"", "all or nothing"
+
+
+async def test_a_right_that_is_missing_is_no_conflict(zk, zookeeper_hosts, zookeeper_root):
+    owner = ZooKeeper(zookeeper_hosts, credentials=Credentials("owner", "secret"))
+    await owner.start()
+    await owner.put(f"{zookeeper_root}/owned", b"garbage")
+    try:
+        with pytest.raises(ZooKeeperRefused, match="NoAuth"):
+            await zk.transact([DeleteNode(f"{zookeeper_root}/owned")])
+        with pytest.raises(ZooKeeperRefused, match="NoAuth"):
+            await RecordNodes(zk, zookeeper_root, SetAsideLog()).read(
+                KIND, f"{zookeeper_root}/owned", CODEC
+            )
+        assert await SetAsideNodes(zk, zookeeper_root).all() == []
+        assert await zk.children(f"{zookeeper_root}/set-aside/{KIND}") == []
+    finally:
+        await owner.delete(f"{zookeeper_root}/owned")
+        await owner.stop()
+
+
+class Interrupted(ZooKeeper):
+    """A session before whose transactions another client writes the record, so many times."""
+
+    writes = 0
+
+    async def transact(self, operations):
+        if self.writes:
+            self.writes -= 1
+            await self.put(operations[-1].path, b"garbage")
+        await super().transact(operations)
+
+
+async def test_a_record_that_changes_all_the_time_is_read_a_bounded_number_of_times(
+    zookeeper_hosts, zookeeper_root
+):
+    zk = Interrupted(zookeeper_hosts)
+    await zk.start()
+    try:
+        path = f"{zookeeper_root}/apps/bad"
+        await zk.put(path, b"garbage")
+        zk.writes = ATTEMPTS
+        with pytest.raises(ZooKeeperUnavailable, match=f"each of {ATTEMPTS} attempts"):
+            await read_all(zk, zookeeper_root, SetAsideLog())
+        assert zk.writes == 0
+        zk.writes = ATTEMPTS - 1
+        assert list((await read_all(zk, zookeeper_root, SetAsideLog()))[1]) == ["bad"]
+        assert len(await SetAsideNodes(zk, zookeeper_root).all()) == 1
+    finally:
+        await zk.stop()
