@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mesaform.autoscaler.planner.verdicts import Verdict
+    from mesaform.aws.pricing.cluster_cost import ClusterCost
 
 
 def register(app: typer.Typer) -> None:
@@ -42,24 +43,39 @@ def show(file: FileOption = DEFAULT_FILE, json_: JsonOption = False) -> None:
     context = open_context(file)
     context.enter_cloud()
     with redirect_native_stdout():
-        plan_, errors = asyncio.run(_plan(context))
+        planned = asyncio.run(_plan(context))
     if json_:
         import msgspec
 
         from mesaform.autoscaler.reporting.api_views import describe
 
-        answer = {**describe(plan_), "errors": list(errors), "dry_run": True}
+        answer = {
+            **describe(planned.plan),
+            "cost": planned.cost.as_json(),
+            "errors": list(planned.errors),
+            "dry_run": True,
+        }
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
         return
-    _print(plan_, errors)
+    _print(planned)
 
 
-async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, what the cluster costs now, and what is not known."""
+
+    plan: Plan
+    cost: ClusterCost
+    errors: tuple[str, ...]
+
+
+async def _plan(context: Context) -> Planned:
     """The plan of the daemon's code with the state of its last heartbeat."""
     import aiohttp
 
     from mesaform.autoscaler.daemon.weekly_profile_store import NAME, PROFILE, readable
     from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
+    from mesaform.aws.pricing.cluster_cost import cluster_cost
     from mesaform.cli.wiring import Wiring
 
     spec, wiring = context.spec, Wiring(context)
@@ -72,13 +88,12 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
     )
     memory = remembered(heartbeat["planner_state"] if heartbeat else None)
     async with aiohttp.ClientSession() as session:
-        types = sorted({name for pool in spec.agents for name in pool.types})
-        market = await asyncio.to_thread(lambda: wiring.market)
-        await asyncio.to_thread(market.refresh, types)
+        prices = await asyncio.to_thread(lambda: wiring.prices)
         observer = Observer(
             wiring.operator(session),
             ServicesClient(services_urls(masters), session),
             wiring.priced_fleet,
+            prices=lambda: prices,
         )
         snapshot = await observer.snapshot(spec, memory, (), freeze, orders)
     if spec.autoscaler.profile.enabled:
@@ -86,8 +101,10 @@ async def _plan(context: Context) -> tuple[Plan, tuple[str, ...]]:
             snapshot,
             profile=readable(await asyncio.to_thread(control.read_record, NAME, PROFILE)),
         )
-    note = market.note(types)
-    return plan(snapshot, time.time()), (*snapshot.read_errors, *([note] if note else []))
+    note = prices.note({spec.masters.type, *(name for pool in spec.agents for name in pool.types)})
+    cost = cluster_cost(spec, snapshot.machines, prices)
+    errors = (*snapshot.read_errors, *([note] if note else []))
+    return Planned(plan(snapshot, time.time()), cost, errors)
 
 
 def remembered(document: object) -> PlannerState:
@@ -102,11 +119,13 @@ def remembered(document: object) -> PlannerState:
         return PlannerState()
 
 
-def _print(plan_: Plan, errors: tuple[str, ...]) -> None:
+def _print(planned: Planned) -> None:
     from rich.console import Console
 
-    console = Console()
-    for line in errors:
+    from mesaform.cli.tables import cost_table
+
+    console, plan_ = Console(), planned.plan
+    for line in planned.errors:
         console.print(f"[yellow]not known:[/] {line}", highlight=False)
     for label, reason in (
         ("frozen", plan_.freeze),
@@ -123,6 +142,8 @@ def _print(plan_: Plan, errors: tuple[str, ...]) -> None:
     else:
         console.print("Nothing waits for a machine.")
     _print_steps(console, plan_)
+    if planned.cost.items:
+        console.print(cost_table(planned.cost))
 
 
 def _demand_table(verdicts: Iterable[Verdict]) -> Table:

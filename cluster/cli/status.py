@@ -83,6 +83,8 @@ def _missing_parts(picture: Status, context: Context) -> list[str]:
 
 async def look(context: Context) -> Status:
     """Read every source and join the answers; unreachable sources are named in the result."""
+    import asyncio
+
     import aiohttp
 
     from mesaform.cli.wiring import wire
@@ -96,23 +98,18 @@ async def look(context: Context) -> Status:
     except MesaformError as error:
         if isinstance(error, MissingPrerequisite) and spec.target == "local":
             silent = Unreachable("local cloud", error.what)
-            return join(
-                spec.name,
-                target=spec.target,
-                region=spec.region,
-                engine=spec.engine,
-                sources=Sources(at=0, machines=(), unreachable=(silent,)),
-            )
+            return join(spec, Sources(at=0, machines=(), unreachable=(silent,)))
         raise
     async with aiohttp.ClientSession() as session:
-        sources = await Gatherer(
+        gatherer = Gatherer(
             spec,
             session,
             fleet,
             control,
             outputs=wiring.outputs_reader,
             set_aside=wiring.set_aside.all,
-        ).gather()
-    return join(
-        spec.name, target=spec.target, region=spec.region, engine=spec.engine, sources=sources
-    )
+        )
+        sources, prices = await asyncio.gather(
+            gatherer.gather(), asyncio.to_thread(lambda: wiring.prices)
+        )
+    return join(spec, sources, prices)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
+    from mesaform.aws.pricing.cluster_cost import ClusterCost
+
 WIDTH = 100
 """Columns of a log or a wider terminal."""
 
@@ -63,6 +65,8 @@ def show(status: Status, width: int = WIDTH) -> list[RenderableType]:
     if status.others:
         parts.append(_others(status.others, width))
     parts.append(_facts(status))
+    if status.cost.items:
+        parts.append(cost_table(status.cost))
     parts += [
         f"[red]no answer from {silent.source}[/red]: {silent.why}" for silent in status.unreachable
     ]
@@ -74,6 +78,30 @@ def _headline(status: Status) -> str:
     where = f"{status.target}, {status.region}, {status.engine} engine"
     usd = dollars(status.usd_per_hour)
     return f"[bold]{status.cluster}[/bold] ({where}): {leads}; [bold]{usd} per hour[/bold]"
+
+
+def cost_rows(cost: ClusterCost) -> list[tuple[str, str, str, str]]:
+    """Part, of what, USD an hour and a month, for each part; the sum is the last row."""
+    rows = [
+        (
+            f"{item.kind}{' (estimate)' if item.is_estimate else ''}",
+            item.what,
+            dollars(item.usd_per_hour),
+            f"${item.usd_per_month:,.2f}",
+        )
+        for item in cost.items
+        if item.usd_per_hour
+    ]
+    total = ("total", "", dollars(cost.usd_per_hour), f"${cost.usd_per_month:,.2f}")
+    return [*rows, total] if rows else []
+
+
+def cost_table(cost: ClusterCost) -> Table:
+    """The parts of a cluster's cost; the same in every verb."""
+    table = sheet("cost", "of", "$/h", "$/month", right=["$/h", "$/month"])
+    for row in cost_rows(cost):
+        table.add_row(*row)
+    return table
 
 
 def sheet(*columns: str, right: Iterable[str] = (), wraps: Iterable[str] = ()) -> Table:

@@ -229,16 +229,11 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
         async with aiohttp.ClientSession() as session:
             gatherer = Gatherer(spec, session, fleet, control, outputs=wiring.outputs_reader)
             freeze = await asyncio.to_thread(control.frozen_reason)
+            prices = await asyncio.to_thread(lambda: wiring.prices)
             teardown = TeardownRollback(control, wiring.operator(session), freeze)
             while True:
                 sources = await gatherer.gather()
-                picture = join(
-                    spec.name,
-                    target=spec.target,
-                    region=spec.region,
-                    engine=spec.engine,
-                    sources=sources,
-                )
+                picture = join(spec, sources, prices)
                 lacking = missing(
                     picture, spec, sorted(sources.masters_up), sorted(sources.services_up)
                 )

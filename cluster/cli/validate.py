@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.config.schema import ClusterSpec
+
+if TYPE_CHECKING:
+    from mesaform.aws.pricing.cluster_cost import ClusterCost
+    from mesaform.aws.pricing.prices import Prices
 
 
 def register(app: typer.Typer) -> None:
@@ -16,31 +20,43 @@ def register(app: typer.Typer) -> None:
         """Check the cluster file; print its masters, pools, addresses and dollars per hour."""
         from pathlib import Path
 
+        from mesaform.aws.pricing.cluster_cost import planned_cost
+        from mesaform.cli.stored_prices import stored_prices
         from mesaform.config.parser import load
 
-        spec = load(Path(file))
-        facts = summary(spec)
+        path = Path(file)
+        spec = load(path)
+        prices = stored_prices(path.resolve().parent / ".mesaform", spec.region)
+        cost = planned_cost(spec, prices)
+        facts = summary(spec, prices)
         if as_json:
             import json
 
             typer.echo(json.dumps(facts))
         else:
-            _show(file, facts)
+            _show(file, facts, cost)
 
 
-def summary(spec: ClusterSpec) -> dict[str, Any]:
-    """What a spec comes to. Prices are on-demand dollars per hour, None where no price is known."""
-    from mesaform.aws.pricing.price_book import note
+def summary(spec: ClusterSpec, prices: Prices) -> dict[str, Any]:
+    """What a spec comes to. Prices are dollars per hour with all parts, None where not known."""
+    from mesaform.aws.pricing.cluster_cost import (
+        machine_cost,
+        planned_cost,
+        planned_machines,
+        pool_machines,
+    )
     from mesaform.topology.addresses import master_addresses, subnets
 
+    cost, machines = planned_cost(spec, prices), planned_machines(spec)
+    usd = {machine: machine_cost(machine, prices).usd_per_hour for machine in machines}
     masters: list[dict[str, Any]] = [
         {
             "address": str(address),
-            "zone": zone,
-            "instance_type": spec.masters.type,
-            "usd_per_hour": _price(spec.masters.type),
+            "zone": machine.zone,
+            "instance_type": machine.instance_type,
+            "usd_per_hour": usd[machine],
         }
-        for address, zone in zip(master_addresses(spec), spec.zones, strict=True)
+        for address, machine in zip(master_addresses(spec), machines, strict=False)
     ]
     pools: list[dict[str, Any]] = [
         {
@@ -49,7 +65,7 @@ def summary(spec: ClusterSpec) -> dict[str, Any]:
             "min": pool.floor,
             "max": pool.max,
             "types": list(pool.types),
-            "usd_per_hour": _times(pool.count, _price(pool.types[0])),
+            "usd_per_hour": _sum([usd[machine] for machine in pool_machines(spec, pool)]),
         }
         for pool in spec.agents
     ]
@@ -64,31 +80,23 @@ def summary(spec: ClusterSpec) -> dict[str, Any]:
         },
         "masters": masters,
         "pools": pools,
-        "usd_per_hour": _sum([part["usd_per_hour"] for part in (*masters, *pools)]),
+        "usd_per_hour": None if cost.unpriced else cost.usd_per_hour,
+        "cost": cost.as_json(),
         "limit_usd_per_hour": spec.cost.max_usd_per_hour,
-        "price_note": note(
-            spec.region, [spec.masters.type, *(pool.types[0] for pool in spec.agents)]
-        ),
+        "price_note": prices.note([spec.masters.type, *(pool.types[0] for pool in spec.agents)]),
     }
 
 
-def _price(instance_type: str) -> float | None:
-    from mesaform.aws.pricing.price_book import usd_per_hour
-
-    return usd_per_hour(instance_type)
-
-
-def _times(count: int, price: float | None) -> float | None:
-    return None if price is None else round(count * price, 6)
+def _sum(prices: list[float | None]) -> float | None:
+    known = [price for price in prices if price is not None]
+    return round(sum(known), 6) if len(known) == len(prices) else None
 
 
-def _sum(prices: list[Any]) -> float | None:
-    return None if None in prices else round(sum(prices), 6)
-
-
-def _show(file: str, facts: dict[str, Any]) -> None:
+def _show(file: str, facts: dict[str, Any], cost: ClusterCost) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from mesaform.cli.tables import cost_table
 
     console = Console()
     console.print(
@@ -115,6 +123,7 @@ def _show(file: str, facts: dict[str, Any]) -> None:
             _dollars(pool["usd_per_hour"]),
         )
     console.print(table)
+    console.print(cost_table(cost))
     console.print(
         f"{_dollars(facts['usd_per_hour'])} per hour to start with, at on-demand prices",
         highlight=False,

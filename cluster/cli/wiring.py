@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mesaform.aws.fleet import AwsFleet
     from mesaform.aws.ledger import S3Ledger
     from mesaform.aws.pricing.market import Market
+    from mesaform.aws.pricing.prices import Prices
     from mesaform.aws.rate_limiter import RateLimiter
     from mesaform.aws.set_aside import SetAsideObjects
     from mesaform.cli.context import Context
@@ -73,15 +74,40 @@ class Wiring:
 
     @cached_property
     def market(self) -> Market:
-        """Prices as the cluster's autoscaler last stored them, and current spot prices."""
+        """Prices as the cluster's autoscaler last stored them, and current spot prices.
+
+        List prices that are not stored are read from AWS.
+        """
+        import sys
         import time
+
+        import structlog
 
         from mesaform.aws.pricing.market import aws_market
 
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         spec = self.context.spec
         return aws_market(
-            spec.region, self.bucket, spec.name, self.limiter, time.time, reads_list=False
+            spec.region, self.bucket, spec.name, self.limiter, time.time, reads_list=True
         )
+
+    @cached_property
+    def prices(self) -> Prices:
+        """The prices of the cluster's region and types now; also stored for `validate`.
+
+        Those that AWS does not tell are the book's.
+        """
+        from mesaform.cli.stored_prices import store_prices, stored_prices
+
+        spec, state_dir = self.context.spec, self.context.state_dir
+        try:
+            market = self.market
+        except MissingPrerequisite:
+            return stored_prices(state_dir, spec.region)
+        types = {name for pool in spec.agents for name in pool.types}
+        market.refresh(sorted({spec.masters.type, *types}))
+        store_prices(state_dir, market.cached)
+        return market.prices()
 
     @cached_property
     def priced_fleet(self) -> AwsFleet:

@@ -1,4 +1,8 @@
-"""The Price List API's GetProducts for EC2 types, from the product's price book. moto lacks it."""
+"""The Price List API's GetProducts, from the product's price book. moto lacks it.
+
+It has EC2 types and the products of `price_list.RATE_QUERIES`. Like AWS, it has prices of its own
+for each region: those of other regions than the book's are a tenth higher.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import json
 import msgspec
 
 from mesaform.aws.pricing import price_book
+from mesaform.aws.pricing.price_list import RATE_QUERIES, RateQuery
+from mesaform.aws.pricing.rates import BOOK
 from mesaform.common.json_types import JsonObject
 from mesaform.localcloud.error_responses import (
     Answer,
@@ -19,6 +25,9 @@ JSON_TYPE = [("Content-Type", "application/x-amz-json-1.1")]
 TERM, RATE = "JRTCKXETXF", "6YS6EN2CT7"
 """Codes of an on-demand term and of its hourly rate, the same for all products."""
 
+OTHER_REGIONS = 1.1
+"""Prices of other regions than the book's, as a multiple of the book's."""
+
 
 class Filter(msgspec.Struct, frozen=True, rename="pascal"):
     """A field of products and its value."""
@@ -30,6 +39,7 @@ class Filter(msgspec.Struct, frozen=True, rename="pascal"):
 class GetProducts(msgspec.Struct, frozen=True, rename="pascal"):
     """A request of GetProducts; what it does not name is ignored."""
 
+    service_code: str = "AmazonEC2"
     filters: tuple[Filter, ...] = ()
 
 
@@ -44,7 +54,10 @@ def answer(action: str, body: bytes) -> Answer:
     asked = {item.field: item.value for item in request.filters}
     document = {
         "FormatVersion": "aws_v1",
-        "PriceList": [json.dumps(product) for product in _products(asked)],
+        "PriceList": [
+            json.dumps(product)
+            for product in (*_products(asked), *_rate_products(request.service_code, asked))
+        ],
     }
     return Answer(200, JSON_TYPE, json.dumps(document).encode())
 
@@ -59,15 +72,43 @@ def _products(asked: dict[str, str]) -> list[JsonObject]:
     if usd is None or asked.get("operatingSystem", "Linux") != "Linux":
         return []
     region = asked.get("regionCode", price_book.REGION)
-    products = [_product(name, region, "Used", usd)]
+    products = [_product(name, region, "Used", usd * regional_factor(region))]
     if "capacitystatus" not in asked:
         products.append(_product(name, region, "AllocatedCapacityReservation", 0.0))
     return products
 
 
+def regional_factor(region: str) -> float:
+    """Prices of a region as a multiple of the book's."""
+    return 1.0 if region == price_book.REGION else OTHER_REGIONS
+
+
+def _rate_products(service: str, asked: dict[str, str]) -> list[JsonObject]:
+    """The products of `RATE_QUERIES` in a service that have the attributes asked for."""
+    if "instanceType" in asked:
+        return []
+    products: list[JsonObject] = []
+    for query in RATE_QUERIES:
+        region = asked.get(query.region_field, price_book.REGION)
+        usage = f"{region.upper()}-{query.usage or query.name}"
+        attributes: dict[str, str] = {**query.filters(region), "usagetype": usage}
+        if query.service == service and asked.items() <= attributes.items():
+            usd = book_rate(query) * regional_factor(region)
+            products.append(_document(service, usage, attributes, query.unit, usd))
+    return products
+
+
+def book_rate(query: RateQuery) -> float:
+    """The price of a query in the book."""
+    group, _, key = query.name.partition(".")
+    if group == "volume":
+        return BOOK.volume_usd_per_gib_month[key]
+    return BOOK.credit_usd[key] if group == "credit" else float(getattr(BOOK, query.name))
+
+
 def _product(name: str, region: str, status: str, usd: float) -> JsonObject:
     sku = f"{name}.{status}".upper()
-    attributes: JsonObject = {
+    attributes = {
         "instanceType": name,
         "regionCode": region,
         "operatingSystem": "Linux",
@@ -77,15 +118,22 @@ def _product(name: str, region: str, status: str, usd: float) -> JsonObject:
         "marketoption": "OnDemand",
         "locationType": "AWS Region",
     }
+    return _document("AmazonEC2", sku, attributes, "Hrs", usd)
+
+
+def _document(
+    service: str, sku: str, attributes: dict[str, str], unit: str, usd: float
+) -> JsonObject:
     rate: JsonObject = {
-        "unit": "Hrs",
+        "unit": unit,
         "pricePerUnit": {"USD": f"{usd:.10f}"},
         "beginRange": "0",
         "endRange": "Inf",
     }
+    described: JsonObject = {"sku": sku, "attributes": {**attributes}}
     return {
-        "product": {"productFamily": "Compute Instance", "sku": sku, "attributes": attributes},
-        "serviceCode": "AmazonEC2",
+        "product": described,
+        "serviceCode": service,
         "terms": {
             "OnDemand": {
                 f"{sku}.{TERM}": {"sku": sku, "priceDimensions": {f"{sku}.{TERM}.{RATE}": rate}}

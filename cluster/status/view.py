@@ -15,8 +15,11 @@ from typing import Any
 import msgspec
 
 from mesaform.aws.ports import Capacity, Machine
-from mesaform.aws.pricing.price_book import usd_per_hour
+from mesaform.aws.pricing import cluster_cost
+from mesaform.aws.pricing.cluster_cost import BILLED, ClusterCost, MachineCost
+from mesaform.aws.pricing.prices import BOOK_PRICES, Prices
 from mesaform.common.set_aside import SetAside
+from mesaform.config.schema import ClusterSpec
 from mesaform.topology.names import Tag
 
 GONE = frozenset({"terminated"})
@@ -69,7 +72,10 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class MachineView:
-    """Facts of any machine. `usd_per_hour` is None where no price is known."""
+    """Facts of any machine.
+
+    `usd_per_hour` has all parts of its price; 0 once EC2 bills it no more, None if not known.
+    """
 
     instance_id: str
     address: str
@@ -129,8 +135,8 @@ class AutoscalerView:
 class Status:
     """View of one cluster.
 
-    `leader` is the leading master's private address; `usd_per_hour` is the sum over every machine
-    with a known price, `unpriced` are the types without one.
+    `leader` is the leading master's private address; `cost` is the price of the cluster by parts,
+    `usd_per_hour` their sum, `unpriced` are the types without a price, which are not in it.
     """
 
     cluster: str
@@ -151,6 +157,7 @@ class Status:
     unable: tuple[str, ...]
     usd_per_hour: float
     unpriced: tuple[str, ...]
+    cost: ClusterCost
     outputs: Json | None
     unreachable: tuple[Unreachable, ...]
 
@@ -163,38 +170,82 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         """The view as plain JSON values."""
-        return asdict(self) | {"set_aside": msgspec.to_builtins(self.set_aside)}
+        return asdict(self) | {
+            "set_aside": msgspec.to_builtins(self.set_aside),
+            "cost": self.cost.as_json(),
+        }
 
 
-def join(cluster: str, *, target: str, region: str, engine: str, sources: Sources) -> Status:
-    """The view of a cluster that these answers give."""
+def join(spec: ClusterSpec, sources: Sources, prices: Prices = BOOK_PRICES) -> Status:
+    """The view of a cluster that these answers give, with prices of its region."""
     machines = [machine for machine in sources.machines or () if machine.state not in GONE]
-    masters = _masters(machines, sources)
-    agents = _agents(machines, sources)
-    others = _others(machines)
-    views: tuple[MachineView, ...] = (*masters, *agents, *others)
+    bill = _Bill(spec, machines, prices)
+    masters = _masters(machines, sources, bill)
+    agents = _agents(machines, sources, bill)
+    listed = {machine.instance_id for machine in sources.machines or ()}
+    cost = bill.total(agent for agent in agents if agent.instance_id not in listed)
     return Status(
-        cluster=cluster,
-        target=target,
-        region=region,
-        engine=engine,
+        cluster=spec.name,
+        target=spec.target,
+        region=spec.region,
+        engine=spec.engine,
         at=sources.at,
         leader=sources.leader,
-        urls=_urls(masters, sources, target),
+        urls=_urls(masters, sources, spec.target),
         masters=masters,
         agents=agents,
-        others=others,
+        others=_others(machines, bill),
         tasks=_tasks(sources.tasks),
         demand=_demand(sources.queue),
         offers=_offers(sources.frameworks),
         autoscaler=_autoscaler(sources),
         set_aside=_set_aside(sources),
         unable=_unable(sources),
-        usd_per_hour=round(sum(view.usd_per_hour or 0.0 for view in views), 6),
-        unpriced=_unpriced(views),
+        usd_per_hour=cost.usd_per_hour,
+        unpriced=cost.unpriced,
+        cost=cost,
         outputs=sources.outputs,
         unreachable=sources.unreachable,
     )
+
+
+class _Bill:
+    """Prices of the machines of one view."""
+
+    def __init__(self, spec: ClusterSpec, machines: Sequence[Machine], prices: Prices) -> None:
+        self._spec = spec
+        self._prices = prices
+        self._machines = machines
+        costs = cluster_cost.machine_costs(spec, machines, prices)
+        names = (machine.instance_id for machine in machines)
+        self._costs: dict[str, MachineCost] = dict(zip(names, costs, strict=True))
+
+    def of(self, machine: Machine) -> float | None:
+        """The price of a machine that EC2 lists."""
+        if machine.state not in BILLED:
+            return 0.0
+        return self._costs[machine.instance_id].usd_per_hour
+
+    def of_unlisted(
+        self, instance_type: str, zone: str, capacity: Capacity, pool: str
+    ) -> float | None:
+        """The price of an agent that EC2 does not list."""
+        machine = cluster_cost.agent_of_pool(self._spec, instance_type, zone, capacity, pool)
+        return cluster_cost.machine_cost(machine, self._prices).usd_per_hour
+
+    def total(self, unlisted: Iterable[AgentView]) -> ClusterCost:
+        """The cost of the cluster, with agents that EC2 does not list."""
+        agents = [
+            cluster_cost.agent_of_pool(
+                self._spec,
+                agent.instance_type,
+                agent.zone,
+                "spot" if agent.capacity == "spot" else "on-demand",
+                agent.pool,
+            )
+            for agent in unlisted
+        ]
+        return cluster_cost.cluster_cost(self._spec, self._machines, self._prices, agents)
 
 
 def _unable(sources: Sources) -> tuple[str, ...]:
@@ -210,29 +261,24 @@ def _set_aside(sources: Sources) -> tuple[SetAside, ...]:
     return (*heartbeat.get("set_aside", ()), *sources.objects_set_aside)
 
 
-def _masters(machines: Iterable[Machine], sources: Sources) -> tuple[MasterView, ...]:
-    views = [_master(machine, sources) for machine in machines if _role(machine) == "master"]
+def _masters(machines: Iterable[Machine], sources: Sources, bill: _Bill) -> tuple[MasterView, ...]:
+    views = [_master(machine, sources, bill) for machine in machines if _role(machine) == "master"]
     return tuple(sorted(views, key=lambda view: (view.zone, view.address)))
 
 
-def _others(machines: Iterable[Machine]) -> tuple[MachineView, ...]:
+def _others(machines: Iterable[Machine], bill: _Bill) -> tuple[MachineView, ...]:
     return tuple(
-        MachineView(**_machine(machine), state=machine.state)
+        MachineView(**_machine(machine, bill), state=machine.state)
         for machine in machines
         if _role(machine) not in {"master", "agent"}
     )
-
-
-def _unpriced(views: Iterable[MachineView]) -> tuple[str, ...]:
-    types = {view.instance_type for view in views if view.usd_per_hour is None}
-    return tuple(sorted(types - {""}))
 
 
 def _role(machine: Machine) -> str:
     return machine.tags.get(Tag.ROLE, "")
 
 
-def _machine(machine: Machine) -> dict[str, Any]:
+def _machine(machine: Machine, bill: _Bill) -> dict[str, Any]:
     return {
         "instance_id": machine.instance_id,
         "address": machine.private_address,
@@ -241,15 +287,17 @@ def _machine(machine: Machine) -> dict[str, Any]:
         "zone": machine.zone,
         "capacity": machine.capacity,
         "managed_by": machine.tags.get(Tag.MANAGED_BY, "unknown"),
-        "usd_per_hour": usd_per_hour(machine.instance_type, machine.capacity),
+        "usd_per_hour": bill.of(machine),
         "launched_at": machine.launched_at,
     }
 
 
-def _master(machine: Machine, sources: Sources) -> MasterView:
+def _master(machine: Machine, sources: Sources, bill: _Bill) -> MasterView:
     leads_services = machine.private_address == sources.services_leader
     return MasterView(
-        **_machine(machine), state=_master_state(machine, sources), leads_services=leads_services
+        **_machine(machine, bill),
+        state=_master_state(machine, sources),
+        leads_services=leads_services,
     )
 
 
@@ -270,7 +318,7 @@ def attributes(agent_info: Json) -> dict[str, str]:
     }
 
 
-def _agents(machines: Iterable[Machine], sources: Sources) -> tuple[AgentView, ...]:
+def _agents(machines: Iterable[Machine], sources: Sources, bill: _Bill) -> tuple[AgentView, ...]:
     """The agents of EC2, and those of the engine whose machine EC2 does not list."""
     registered = _registered(sources.agents)
     recovering = _recovering(sources.agents)
@@ -278,13 +326,13 @@ def _agents(machines: Iterable[Machine], sources: Sources) -> tuple[AgentView, .
     views = []
     for machine in machines:
         if _role(machine) == "agent":
-            fields = _machine(machine) | {"pool": machine.tags.get(Tag.POOL, "")}
+            fields = _machine(machine, bill) | {"pool": machine.tags.get(Tag.POOL, "")}
             state = _ec2_state(machine, recovering, sources)
             views.append(_agent(fields, state, registered.get(machine.instance_id), task_counts))
     listed = {machine.instance_id for machine in sources.machines or ()}
     for instance_id, agent in registered.items():
         if instance_id not in listed:
-            views.append(_agent(_unlisted(agent), "unknown", agent, task_counts))
+            views.append(_agent(_unlisted(agent, bill), "unknown", agent, task_counts))
     return tuple(
         sorted(
             (AgentView(**view) for view in views),
@@ -319,21 +367,22 @@ def _ec2_state(machine: Machine, recovering: set[str], sources: Sources) -> str:
     return "booting" if sources.agents is not None else "unknown"
 
 
-def _unlisted(agent: Json) -> dict[str, Any]:
+def _unlisted(agent: Json, bill: _Bill) -> dict[str, Any]:
     """The machine of an agent that EC2 does not list, from the agent's own attributes."""
     info, facts = agent["agent_info"], attributes(agent["agent_info"])
     capacity: Capacity = "spot" if facts.get("lifecycle") == "spot" else "on-demand"
+    instance_type, zone, pool = (facts.get(name, "") for name in ("instance_type", "zone", "pool"))
     return {
         "instance_id": facts.get("instance_id", ""),
         "address": str(info.get("hostname", "")),
         "public_address": "",
-        "instance_type": facts.get("instance_type", ""),
-        "zone": facts.get("zone", ""),
+        "instance_type": instance_type,
+        "zone": zone,
         "capacity": capacity,
         "managed_by": "unknown",
-        "usd_per_hour": usd_per_hour(facts.get("instance_type", ""), capacity),
+        "usd_per_hour": bill.of_unlisted(instance_type, zone, capacity, pool),
         "launched_at": 0.0,
-        "pool": facts.get("pool", ""),
+        "pool": pool,
     }
 
 

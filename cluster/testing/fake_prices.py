@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mesaform.aws.ports import Quote
+from mesaform.aws.pricing.rates import BOOK, Rates
 from mesaform.common.errors import CloudError
 
 
@@ -13,13 +14,15 @@ class FakePriceList:
 
     Attributes:
         prices: USD per hour by type; other types are not sold.
+        region_rates: the prices of disks, addresses and the like.
         fail_next: an error that the next call raises, once.
         calls: the types of each call.
 
     """
 
-    def __init__(self, prices: Mapping[str, float]) -> None:
+    def __init__(self, prices: Mapping[str, float], region_rates: Rates = BOOK) -> None:
         self.prices = dict(prices)
+        self.region_rates = region_rates
         self.fail_next: CloudError | None = None
         self.calls: list[tuple[str, ...]] = []
 
@@ -29,6 +32,9 @@ class FakePriceList:
         if error is not None:
             raise error
         return {name: self.prices[name] for name in types if name in self.prices}
+
+    def rates(self) -> Rates:
+        return self.region_rates
 
 
 class FakeSpotFeed:

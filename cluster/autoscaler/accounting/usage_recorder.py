@@ -20,7 +20,7 @@ from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.planner_state import BilledMachine
 from mesaform.autoscaler.model.shape import Shape, contains, shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import LIVE, price_of
+from mesaform.autoscaler.model.supply import LIVE, price_of, usd_per_hour_of
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.planner.verdicts import Verdict
 from mesaform.aws.ports import Machine, Offering
@@ -118,7 +118,8 @@ class Recorder:
         held = by_agent(tasks.values())
         for machine in snapshot.machines:
             if machine.state in LIVE:
-                self._add_machine(machine, agents.get(machine.instance_id), held, seconds)
+                agent = agents.get(machine.instance_id)
+                self._add_machine(machine, agent, held, seconds, self._rate(snapshot, machine))
         catalogue = [offering for pool in snapshot.offerings.values() for offering in pool]
         for verdict in verdicts:
             if verdict.unit.source not in NOT_WORK:
@@ -130,8 +131,9 @@ class Recorder:
         agent: Agent | None,
         held: Mapping[str, Mapping[Holder, Shape]],
         seconds: float,
+        usd_per_hour: float,
     ) -> None:
-        usd = self._rate(machine) * seconds / 3600
+        usd = usd_per_hour * seconds / 3600
         used: dict[Holder, float] = {}
         free, idle_s = 1.0, 0.0
         if agent is not None:
@@ -157,8 +159,9 @@ class Recorder:
         sums[0] += unit.count * seconds
         sums[1] += unit.count * seconds / 3600 * self._worth[unit.shape]
 
-    def _rate(self, machine: Machine) -> float:
-        return self._prices.get(key_of(machine)) or price_of(machine)
+    def _rate(self, snapshot: Snapshot, machine: Machine) -> float:
+        known = snapshot.usd_per_hour.get(machine.instance_id)
+        return known or self._prices.get(key_of(machine)) or price_of(machine)
 
     def _stated(
         self, snapshot: Snapshot, rented: Mapping[str, BilledMachine], now: float
@@ -174,13 +177,20 @@ class Recorder:
         stated = [
             {
                 **machine_row(name, machine),
-                "usd_now": price_of(machines[name], sizes)
+                "usd_now": usd_per_hour_of(snapshot, machines[name], sizes)
                 if name in machines
                 else machine.usd_per_hour,
             }
             for name, machine in sorted(rented.items())
         ]
-        return [{"kind": "machines", "at": now, "machines": stated}]
+        return [
+            {
+                "kind": "machines",
+                "at": now,
+                "machines": stated,
+                "standing_usd_per_hour": snapshot.standing_usd_per_hour,
+            }
+        ]
 
     def _priced(self, snapshot: Snapshot, now: float) -> list[Row]:
         """Rows of changed prices of running offerings."""
@@ -235,7 +245,7 @@ def cluster_totals(snapshot: Snapshot, plan: Plan) -> Row:
     return {
         "usd": plan.usd_per_hour,
         "planned": plan.after_usd_per_hour,
-        "idle_usd": round(_idle_usd(live, agents), 6),
+        "idle_usd": round(_idle_usd(snapshot, live, agents), 6),
         "demand": {name: _pieces(plan.verdicts, name) for name in VERDICT_FIELDS},
         "states": _states(live, agents, plan.state.removals),
         "pools": _pool_sizes(live),
@@ -243,10 +253,12 @@ def cluster_totals(snapshot: Snapshot, plan: Plan) -> Row:
     }
 
 
-def _idle_usd(live: Iterable[Machine], agents: Mapping[str, Agent]) -> float:
+def _idle_usd(snapshot: Snapshot, live: Iterable[Machine], agents: Mapping[str, Agent]) -> float:
     """USD an hour of registered agents without a task."""
     empty = {name for name, agent in agents.items() if agent.is_empty}
-    return sum(price_of(machine) for machine in live if machine.instance_id in empty)
+    return sum(
+        usd_per_hour_of(snapshot, machine) for machine in live if machine.instance_id in empty
+    )
 
 
 def _pieces(verdicts: Iterable[Verdict], name: str) -> int:

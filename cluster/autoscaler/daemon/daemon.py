@@ -583,7 +583,9 @@ def _term(
     address = f"{settings.host}:{settings.port}"
     failed = telemetry.troubled
     return Term(
-        observer=Observer(operator, services, cloud.fleet, failed=failed),
+        observer=Observer(
+            operator, services, cloud.fleet, failed=failed, prices=cloud.market.prices
+        ),
         actor=PlanExecutor(
             settings.cluster, cloud.fleet, operator, journal, telemetry.decided, clock.now
         ),
@@ -666,12 +668,17 @@ async def keep_prices(market: Market, specs: SpecSource) -> None:
     """Refresh prices in the background, so that no pass waits for them."""
     while True:
         spec = await specs.get()
-        types = sorted({name for pool in spec.agents for name in pool.types}) if spec else []
+        types = sorted(_types_of(spec)) if spec else []
         try:
             await asyncio.to_thread(market.refresh, types)
         except Exception:  # a defect must not end scaling: the last prices stay in use
             log.exception("prices")
         await asyncio.sleep(PRICES_EVERY_S)
+
+
+def _types_of(spec: ClusterSpec) -> set[str]:
+    """The instance types whose prices are read: those of masters and pools."""
+    return {spec.masters.type, *(name for pool in spec.agents for name in pool.types)}
 
 
 async def main() -> None:

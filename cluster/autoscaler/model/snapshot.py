@@ -49,6 +49,8 @@ class Snapshot:
     those that have run out. `profile` is None when past weeks were not read. `app_constraints` are
     the constraints of every app; while they are None, no task is moved. `launches_lost_at` is when
     the record of a launch was last set aside: what it bought may not be listed yet.
+    `usd_per_hour` are the prices of machines by instance id, with all their parts;
+    `standing_usd_per_hour` is what the cluster costs besides its machines.
     """
 
     spec: ClusterSpec
@@ -65,6 +67,8 @@ class Snapshot:
     profile: Profile | None = None
     app_constraints: Mapping[str, tuple[Constraint, ...]] | None = None
     launches_lost_at: float | None = None
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
+    standing_usd_per_hour: float = 0.0
 
     @property
     def agents_by_instance(self) -> dict[str, Agent]:

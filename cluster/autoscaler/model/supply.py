@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mesaform.autoscaler.model import lifecycle
 from mesaform.autoscaler.model.cluster_view import Agent
@@ -19,6 +19,9 @@ from mesaform.aws.pricing import price_book
 from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.topology.names import Tag
 from mesaform.topology.user_data import PROTECT
+
+if TYPE_CHECKING:
+    from mesaform.autoscaler.model.snapshot import Snapshot
 
 LIVE = frozenset({"pending", "running"})
 """EC2's states of machines that are paid for."""
@@ -119,12 +122,20 @@ class Supply:
 def price_of(machine: Machine, offerings: Mapping[str, Offering] | None = None) -> float:
     """USD an hour of a machine, by its offering (of `offerings` by key), else by the price book.
 
-    0 when neither knows it.
+    0 when neither knows it. `usd_per_hour_of` also knows the prices of a snapshot's machines.
     """
     key = f"{machine.instance_type}/{machine.zone}/{machine.capacity}"
     if offerings and key in offerings:
         return offerings[key].usd_per_hour
     return price_book.usd_per_hour(machine.instance_type, machine.capacity) or 0.0
+
+
+def usd_per_hour_of(
+    snapshot: Snapshot, machine: Machine, offerings: Mapping[str, Offering] | None = None
+) -> float:
+    """USD an hour of a machine of a snapshot."""
+    known = snapshot.usd_per_hour.get(machine.instance_id)
+    return price_of(machine, offerings) if known is None else known
 
 
 def pool_of(spec: ClusterSpec, name: str) -> Pool | None:

@@ -21,7 +21,7 @@ from mesaform.autoscaler.model.supply import (
     NodeKind,
     Supply,
     attributes_of,
-    price_of,
+    usd_per_hour_of,
 )
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec
@@ -47,7 +47,7 @@ def build_supply(snapshot: Snapshot, now: float) -> Supply:
         agent_nodes=tuple(agent_nodes),
         nodes=tuple(sorted(nodes, key=_placement_key)),
         usage=_usage(view.agents, snapshot.queue or (), snapshot.app_constraints or {}),
-        usd_per_hour=round(_usd_per_hour(snapshot.machines, unlisted, offerings), 6),
+        usd_per_hour=round(_usd_per_hour(snapshot, unlisted, offerings), 6),
         ordered_by_pool=_by_order(unlisted),
         history=histories.states,
         quarantined=histories.quarantined,
@@ -87,12 +87,19 @@ def _by_key(offerings: Mapping[str, tuple[Offering, ...]]) -> dict[str, Offering
 
 
 def _usd_per_hour(
-    machines: Iterable[Machine],
+    snapshot: Snapshot,
     unlisted: Iterable[tuple[Intent, int]],
     offerings: Mapping[str, Offering],
 ) -> float:
-    """The rate of all live machines, with ordered ones at their dearest offering."""
-    usd = sum(price_of(machine, offerings) for machine in machines if machine.state in LIVE)
+    """The rate of the cluster with all live machines, and ordered ones at their dearest offering.
+
+    Masters and what the cluster costs besides its machines are in it.
+    """
+    usd = snapshot.standing_usd_per_hour + sum(
+        usd_per_hour_of(snapshot, machine, offerings)
+        for machine in snapshot.machines
+        if machine.state in LIVE
+    )
     return usd + sum(
         count * max(offering.usd_per_hour for offering in intent.request.offerings)
         for intent, count in unlisted
@@ -120,7 +127,9 @@ def _histories(
         agent, removal = agents.get(name), state.removals.get(name)
         present = _state(machine, agent, removal, state)
         result.agent_nodes.append(
-            AgentNode(machine, agent, present, removal, price_of(machine, offerings))
+            AgentNode(
+                machine, agent, present, removal, usd_per_hour_of(snapshot, machine, offerings)
+            )
         )
         try:
             result.states[name] = lifecycle.step(state.history.get(name, ()), present)

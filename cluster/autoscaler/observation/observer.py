@@ -22,10 +22,12 @@ from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, Queu
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
+from mesaform.autoscaler.observation.complete_prices import Costs, complete, costs_of
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import Fleet, Offering, Template
+from mesaform.aws.pricing.prices import Prices
 from mesaform.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from mesaform.common.faults import Fault, contained
 from mesaform.config.schema import ClusterSpec, Pool
@@ -121,7 +123,8 @@ class Observer:
 
     `failed` receives the name of each API that does not answer. `raw` holds the tasks and the
     answer of GET_FRAMEWORKS of the last snapshot. `faults` are the entries of answers that
-    cannot be read.
+    cannot be read. `prices` returns the region's prices; without it machines cost what the fleet
+    says of their offerings.
     """
 
     operator: OperatorClient
@@ -132,6 +135,7 @@ class Observer:
     agent_reader: AgentReader = field(default_factory=AgentReader)
     raw: tuple[Tasks, Mapping[str, Any]] | None = None
     faults: list[Fault] = field(default_factory=list)
+    prices: Callable[[], Prices] | None = None
 
     def take_faults(self) -> list[Fault]:
         """The entries of answers that could not be read since the last call."""
@@ -171,6 +175,7 @@ class Observer:
         )
         after = await self._queue(trouble) if before else before
         queue = None if before is None or after is None else mesos_parsers.both_times(before, after)
+        costs = costs_of(spec, machines, self.prices()) if self.prices else Costs()
         return Snapshot(
             spec=spec,
             cluster=view,
@@ -184,6 +189,8 @@ class Observer:
             overrides=tuple(orders),
             app_constraints=apps,
             templates=templates,
+            usd_per_hour=costs.machines,
+            standing_usd_per_hour=costs.standing,
         )
 
     async def waiting(self) -> int:
@@ -331,9 +338,12 @@ class Observer:
         self, pool: Pool, spec: ClusterSpec, trouble: list[str]
     ) -> tuple[Offering, ...]:
         try:
-            return tuple(
-                await asyncio.to_thread(self.fleet.offerings, pool.types, spec.zones, pool.disk_gib)
+            offered = await asyncio.to_thread(
+                self.fleet.offerings, pool.types, spec.zones, pool.disk_gib
             )
+            if self.prices:
+                offered = complete(offered, pool, spec, self.prices())
+            return tuple(offered)
         except MesaformError as error:
             self.failed("ec2")
             trouble.append(f"pool {pool.name}: {error}")

@@ -12,7 +12,7 @@ from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply, price_of
+from mesaform.autoscaler.model.supply import LIVE, AgentNode, Supply, usd_per_hour_of
 from mesaform.autoscaler.planner.pass_context import ObservedState
 from mesaform.topology.names import Tag
 
@@ -148,7 +148,7 @@ def _billed_machines(snapshot: Snapshot) -> dict[str, BilledMachine]:
             instance_type=machine.instance_type,
             zone=machine.zone,
             capacity=machine.capacity,
-            usd_per_hour=price_of(machine, offerings),
+            usd_per_hour=usd_per_hour_of(snapshot, machine, offerings),
             pool=machine.tags.get(Tag.POOL, ""),
             managed_by=machine.tags.get(Tag.MANAGED_BY, ""),
             role=machine.tags.get(Tag.ROLE, ""),

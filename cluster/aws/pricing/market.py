@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import structlog
 
 from mesaform.aws.ports import PriceCache, PriceList, Quote, SpotFeed
 from mesaform.aws.ports.spot_feed import TypeAndZone
-from mesaform.aws.pricing import price_book, spot
+from mesaform.aws.pricing import spot
 from mesaform.aws.pricing.price_cache import S3PriceCache
 from mesaform.aws.pricing.price_list import AwsPriceList
+from mesaform.aws.pricing.prices import Prices
+from mesaform.aws.pricing.rates import BOOK, Rates
 from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.backoff import Backoff, Delay
@@ -40,11 +42,32 @@ log = structlog.get_logger(__name__)
 
 
 class CachedPrices(msgspec.Struct, frozen=True):
-    """The cached list prices: USD per hour by type, and when AWS stated each (epoch s)."""
+    """The cached list prices: USD per hour by type, and when AWS stated each (epoch s).
+
+    `rates` are None until AWS stated them, at `rates_at`.
+    """
 
     region: str
     usd_per_hour: dict[str, float] = {}
     at: dict[str, float] = {}
+    rates: Rates | None = None
+    rates_at: float = 0.0
+
+    def as_prices(self) -> Prices:
+        """The list prices as a value, without spot prices."""
+        has_rates = self.rates is not None
+        return Prices(self.region, self.usd_per_hour, rates=self.rates or BOOK, has_rates=has_rates)
+
+
+def decode_prices(data: bytes | None, region: str) -> CachedPrices:
+    """Decode a cached document; empty if it is missing or of another region.
+
+    Raises:
+        msgspec.DecodeError: it cannot be read.
+
+    """
+    prices = msgspec.json.decode(data, type=CachedPrices) if data else None
+    return prices if prices is not None and prices.region == region else CachedPrices(region)
 
 
 @dataclass(slots=True)
@@ -88,16 +111,34 @@ class Market:
         self._cache = cache
         self._clock = clock
         self._prices: CachedPrices | None = None
+        self._snapshot: tuple[int, Prices] | None = None
         self._histories: Mapping[TypeAndZone, tuple[Quote, ...]] = {}
         self._spot_types: frozenset[str] = frozenset()
         self._list_schedule = _Schedule()
         self._spot_schedule = _Schedule()
         self._refresh_lock = threading.Lock()
 
+    def prices(self) -> Prices:
+        """All prices at this moment; the same object until one is read again."""
+        now = self._clock()
+        if self._snapshot is None or self._snapshot[0] != self.revision:
+            quoted = {
+                key: spot.smoothed_price(history, now)
+                for key, history in dict(self._histories).items()
+                if history
+            }
+            listed = self.cached.as_prices()
+            self._snapshot = self.revision, replace(listed, quoted=quoted)
+        return self._snapshot[1]
+
+    @property
+    def cached(self) -> CachedPrices:
+        """The list prices as they are cached."""
+        return self._prices or CachedPrices(self.region)
+
     def on_demand(self, instance_type: str) -> float | None:
         """USD per hour by AWS's list, else by the price book; None if neither has the type."""
-        listed = self._prices.usd_per_hour.get(instance_type) if self._prices else None
-        return price_book.usd_per_hour(instance_type) if listed is None else listed
+        return self.cached.as_prices().on_demand(instance_type)
 
     def spot(self, instance_type: str, zone: str) -> float | None:
         """USD per hour to plan with (`spot.smoothed_price`); None if EC2 has no quote."""
@@ -106,8 +147,7 @@ class Market:
 
     def note(self, types: Sequence[str]) -> str:
         """Return a warning about estimated prices of these types; empty if there are none."""
-        listed = self._prices.usd_per_hour if self._prices else {}
-        return price_book.note(self.region, [name for name in types if name not in listed])
+        return self.cached.as_prices().note(types)
 
     def refresh(self, types: Sequence[str]) -> None:
         """Read the prices that are due. Failures are logged and never raised.
@@ -147,25 +187,45 @@ class Market:
             schedule.delay = schedule.delay.after_success()
 
     def _refresh_list(self, types: Sequence[str]) -> float:
-        prices, now = self._prices or CachedPrices(self.region), self._clock()
-        due = [
-            name
-            for name in types
-            if now - prices.at.get(name, -LIST_PRICE_MAX_AGE_S) >= LIST_PRICE_MAX_AGE_S
-        ][:TYPES_PER_REFRESH]
-        if self._price_list is None or not due:
+        if self._price_list is None:
             return 0.0
-        self._prices = CachedPrices(
-            self.region,
-            {**prices.usd_per_hour, **self._price_list.usd_per_hour(due)},
-            {**prices.at, **dict.fromkeys(due, now)},
-        )
+        before = self.cached
+        prices = self._with_rates(self._price_list, before)
+        prices = self._with_listed(self._price_list, prices, types)
+        if prices is before:
+            return 0.0
+        self._prices = prices
         self.revision += 1
         try:
             self._cache.write(msgspec.json.encode(self._prices))
         except CloudError as error:
             log.warning("the list prices cannot be cached", error=str(error))
         return 0.0
+
+    def _with_listed(
+        self, price_list: PriceList, prices: CachedPrices, types: Sequence[str]
+    ) -> CachedPrices:
+        """The cached prices with those of types that are due."""
+        now = self._clock()
+        due = [
+            name
+            for name in types
+            if now - prices.at.get(name, -LIST_PRICE_MAX_AGE_S) >= LIST_PRICE_MAX_AGE_S
+        ][:TYPES_PER_REFRESH]
+        if not due:
+            return prices
+        return msgspec.structs.replace(
+            prices,
+            usd_per_hour={**prices.usd_per_hour, **price_list.usd_per_hour(due)},
+            at={**prices.at, **dict.fromkeys(due, now)},
+        )
+
+    def _with_rates(self, price_list: PriceList, prices: CachedPrices) -> CachedPrices:
+        """The cached prices with the region's rates, read again when they are old."""
+        now = self._clock()
+        if prices.rates is not None and now - prices.rates_at < LIST_PRICE_MAX_AGE_S:
+            return prices
+        return msgspec.structs.replace(prices, rates=price_list.rates(), rates_at=now)
 
     def _refresh_spot(self, types: Sequence[str]) -> float:
         now = self._clock()
@@ -179,13 +239,10 @@ class Market:
     def _read_cache(self) -> CachedPrices | None:
         """Read the cache; None if that failed, so that the next refresh reads it again."""
         try:
-            data = self._cache.read()
-            prices = msgspec.json.decode(data, type=CachedPrices) if data else None
+            return decode_prices(self._cache.read(), self.region)
         except (CloudError, msgspec.DecodeError) as error:
             log.warning("the cached list prices cannot be read", error=str(error))
             return None
-        is_ours = prices is not None and prices.region == self.region
-        return prices if is_ours else CachedPrices(self.region)
 
 
 def aws_market(

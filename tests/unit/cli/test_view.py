@@ -100,9 +100,7 @@ def whole(**changes: Any) -> Sources:
 
 
 def picture(**changes: Any) -> Status:
-    return join(
-        "one", target="local", region="us-east-1", engine="embedded", sources=whole(**changes)
-    )
+    return join(spec(), whole(**changes))
 
 
 def test_a_healthy_cluster_has_every_part() -> None:
@@ -142,7 +140,9 @@ def test_demand_counts_only_waiting_instances() -> None:
 def test_prices_add_up_and_spot_is_cheaper() -> None:
     status = picture()
     views = [*status.masters, *status.agents]
-    assert status.usd_per_hour == pytest.approx(sum(view.usd_per_hour or 0 for view in views))
+    machines = sum(view.usd_per_hour or 0 for view in views)
+    standing = status.cost.standing_usd_per_hour
+    assert status.usd_per_hour == pytest.approx(machines + standing, abs=1e-6)
     on_demand, spot = (agent.usd_per_hour for agent in status.agents)
     assert on_demand is not None
     assert spot is not None
@@ -291,7 +291,7 @@ def spec() -> ClusterSpec:
 
 def lacks(**changes: Any) -> list[str]:
     sources = whole(**changes)
-    status = join("one", target="local", region="us-east-1", engine="embedded", sources=sources)
+    status = join(spec(), sources)
     return [
         item.what
         for item in missing(status, spec(), sorted(sources.masters_up), sorted(sources.services_up))

@@ -7,6 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from mesaform.aws.pricing.prices import BOOK_PRICES
 from mesaform.cli import init, validate
 from mesaform.cli.validate import summary
 from mesaform.common.errors import BadInput
@@ -78,12 +79,16 @@ def test_init_refuses_a_name_that_no_cluster_can_have(tmp_path):
 
 
 def test_validate_says_what_the_cluster_costs_to_start_with():
-    facts = summary(ClusterSpec(name="a"))
-    assert facts["usd_per_hour"] == pytest.approx(3 * 0.0416 + 2 * 0.096)
+    facts = summary(ClusterSpec(name="a"), BOOK_PRICES)
+    parts = {item["kind"]: item["usd_per_hour"] for item in facts["cost"]["items"]}
+    assert parts["instances"] == pytest.approx(3 * 0.0416 + 2 * 0.096)
+    assert parts["disks"] == pytest.approx((3 * 20 + 2 * 40) * 0.08 / 730)
+    assert parts["public IPv4"] == pytest.approx(5 * 0.005)
+    assert facts["usd_per_hour"] == pytest.approx(sum(parts.values()), abs=1e-6)
 
 
 def test_a_price_that_nobody_knows_is_none_and_makes_the_sum_none():
-    facts = summary(parse("name: a\nagents: [{types: [zz9.large]}]\n"))
+    facts = summary(parse("name: a\nagents: [{types: [zz9.large]}]\n"), BOOK_PRICES)
     assert facts["pools"][0]["usd_per_hour"] is None
     assert facts["usd_per_hour"] is None
 

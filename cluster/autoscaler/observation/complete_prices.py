@@ -1,0 +1,53 @@
+"""Prices of a pass with all their parts: of machines, of offerings, and of the cluster. Pure.
+
+The fleet prices instances alone. Depends on `aws.pricing.cluster_cost`, as every verb does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mesaform.aws.ports import Machine, Offering
+from mesaform.aws.pricing import cluster_cost
+from mesaform.aws.pricing.prices import Prices
+from mesaform.config.schema import ClusterSpec, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """USD an hour of machines by instance id, and of the cluster besides them."""
+
+    machines: Mapping[str, float] = field(default_factory=dict)
+    standing: float = 0.0
+
+
+def costs_of(spec: ClusterSpec, machines: Sequence[Machine], prices: Prices) -> Costs:
+    """What the machines cost, as far as prices are known, and what the cluster costs besides."""
+    costs = cluster_cost.machine_costs(spec, machines, prices)
+    known = {
+        machine.instance_id: cost.usd_per_hour
+        for machine, cost in zip(machines, costs, strict=True)
+        if cost.usd_per_hour is not None
+    }
+    items = cluster_cost.standing_items(spec, prices.rates) if machines else ()
+    return Costs(known, sum(item.usd_per_hour for item in items))
+
+
+def complete(
+    offered: Sequence[Offering], pool: Pool, spec: ClusterSpec, prices: Prices
+) -> list[Offering]:
+    """The offerings of a pool with what a machine costs besides the instance."""
+    extras: dict[str, float] = {}
+    for name in {offering.instance_type for offering in offered}:
+        machine = cluster_cost.priced_agent(spec, name, "", "on-demand", pool.disk_gib)
+        extras[name] = cluster_cost.extras_usd_per_hour(machine, prices.rates)
+    return [
+        replace(
+            offering,
+            usd_per_hour=round(
+                offering.usd_per_hour + extras[offering.instance_type], cluster_cost.DIGITS
+            ),
+        )
+        for offering in offered
+    ]
