@@ -35,7 +35,7 @@ def instance_profile(
 class MachineSettings:
     """Settings of a machine that Terraform keeps. `pool` is empty for masters.
 
-    `address` is the private address; None lets EC2 choose one.
+    `address` is the private address; None lets EC2 choose one. `data` is what only masters get.
     """
 
     role: user_data.Role
@@ -46,6 +46,7 @@ class MachineSettings:
     group_id: str
     profile: str
     address: str | None = None
+    data: launch_documents.MasterData | None = None
 
 
 def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.Instance:
@@ -61,7 +62,7 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
         machine.role,
         stack.settings.recipe,
         machine.pool,
-        secret=stack.settings.secret,
+        masters=machine.data,
     )
     return aws.Instance(
         stack,

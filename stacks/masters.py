@@ -5,6 +5,8 @@ from __future__ import annotations
 from constructs import Construct
 
 from mesaform.topology import addresses, iam
+from mesaform.topology.launch_documents import MasterData
+from mesaform.topology.user_data import DataVolume
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
 from mesaform_stacks.machines import MachineSettings, instance, instance_profile
@@ -31,6 +33,10 @@ class MastersStack(ClusterStack):
                     group_id=network.group_ids["master"],
                     profile=profile,
                     address=str(address),
+                    data=MasterData(
+                        settings.secret,
+                        DataVolume(network.volume_ids[index], settings.deployment_id),
+                    ),
                 ),
             )
             for index, address in enumerate(addresses.master_addresses(self.spec))

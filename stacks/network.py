@@ -11,21 +11,28 @@ from constructs import Construct
 from mesaform.topology import addresses, names, ports, user_data
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
+from mesaform_stacks.volumes import data_volumes
 
 ANYWHERE = "0.0.0.0/0"
 
 
 class NetworkStack(ClusterStack):
-    """Exposes `subnet_ids`, one a zone in the spec's order, and `group_ids` by role."""
+    """Exposes `subnet_ids`, one a zone in the spec's order, and `group_ids` by role.
+
+    It also holds the masters' data volumes, `volume_ids` in the order of the masters: they outlive
+    machines, as the network does.
+    """
 
     def __init__(self, scope: Construct, settings: Settings) -> None:
         super().__init__(scope, "network", settings)
         self.vpc = aws.Vpc(self, "vpc", cidr_block=self.spec.network.cidr, tags=self.named("vpc"))
         self.subnet_ids = self._subnets()
         self.group_ids = self._groups()
+        self.volume_ids = data_volumes(self, self.spec.zones)
         self.put("vpc_id", self.vpc.id)
         self.put("subnet_ids", dict(zip(self.spec.zones, self.subnet_ids, strict=True)))
         self.put("security_group_ids", self.group_ids)
+        self.put("data_volume_ids", self.volume_ids)
 
     def _subnets(self) -> list[str]:
         gateway = aws.InternetGateway(

@@ -41,6 +41,7 @@ from cdktf_cdktf_provider_aws.cloudwatch_event_rule import CloudwatchEventRule  
 from cdktf_cdktf_provider_aws.cloudwatch_event_target import CloudwatchEventTarget  # noqa: E402
 from cdktf_cdktf_provider_aws.data_aws_caller_identity import DataAwsCallerIdentity  # noqa: E402
 from cdktf_cdktf_provider_aws.default_security_group import DefaultSecurityGroup  # noqa: E402
+from cdktf_cdktf_provider_aws.ebs_volume import EbsVolume  # noqa: E402
 from cdktf_cdktf_provider_aws.ec2_subnet_cidr_reservation import Ec2SubnetCidrReservation  # noqa: E402
 from cdktf_cdktf_provider_aws.iam_instance_profile import IamInstanceProfile  # noqa: E402
 from cdktf_cdktf_provider_aws.iam_role import IamRole  # noqa: E402
@@ -79,6 +80,7 @@ __all__ = [
     "CloudwatchEventTarget",
     "DataAwsCallerIdentity",
     "DefaultSecurityGroup",
+    "EbsVolume",
     "Ec2SubnetCidrReservation",
     "IamInstanceProfile",
     "IamRole",

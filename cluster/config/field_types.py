@@ -72,6 +72,13 @@ Name = Annotated[
 InstanceType = Annotated[
     str, _pattern(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an instance type, such as m5.large")
 ]
+KmsKey = Annotated[
+    str,
+    _pattern(
+        r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]{1,250}",
+        "the ARN of a KMS key or alias, such as arn:aws:kms:us-east-1:123456789012:alias/mesos",
+    ),
+]
 UserName = Annotated[
     str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user's name, such as nobody (useradd(8))")
 ]

@@ -18,6 +18,7 @@ from mesaform.config.field_types import (
     Cidr,
     HostName,
     InstanceType,
+    KmsKey,
     Model,
     Name,
     Number,
@@ -71,6 +72,18 @@ class Network(Model):
     )
 
 
+class DataVolume(Model):
+    """The volume of each master, which outlives its machine: ZooKeeper's data and the registry."""
+
+    size_gib: Whole = Field(
+        default=10, ge=1, le=16384, description="Size in GiB; it can grow, and never shrinks."
+    )
+    kms_key_id: KmsKey | None = Field(
+        default=None,
+        description="ARN of the KMS key or its alias; none means the account's key for EBS.",
+    )
+
+
 class Masters(Model):
     """The machines that run ZooKeeper, the engine's masters, services and the autoscaler."""
 
@@ -81,6 +94,7 @@ class Masters(Model):
     disk_gib: Whole = Field(
         default=20, ge=8, le=16384, description="Size of a master's disk in GiB."
     )
+    data_volume: DataVolume = DataVolume()
 
 
 class Pool(Model):

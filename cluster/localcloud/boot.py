@@ -102,6 +102,7 @@ def environment(
             {"vcpus": machine.vcpus, "mem_mib": machine.mem_mib}
         ).decode(),
         "MESAFORM_INSTANCE_ID": machine.instance_id,
+        "MESAFORM_VOLUMES": str(layout.attached_volumes(machine.instance_id).resolve()),
         "MESAFORM_IDENTITY_CERTIFICATE": str(layout.identity_certificate.resolve()),
         "PYTHONDONTWRITEBYTECODE": "1",  # images are read-only
     }

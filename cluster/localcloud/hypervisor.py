@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from mesaform.common import errors, proc
-from mesaform.localcloud import storage
+from mesaform.localcloud import storage, volume_folders
 from mesaform.localcloud.instance_identity import IdentityService
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.machine_processes import MachineProcesses
@@ -179,6 +179,7 @@ class Hypervisor:
                 continue  # it may be in the record that was set aside
             if machine is not None:
                 self._metadata.update(machine)
+                volume_folders.show_volumes(self._layout, machine)
             self._begin_step(instance_id, machine, world.boot_delay_s, group)
         for image in world.images:
             self._begin(group, image.image_id, self._make_image(image))
@@ -268,6 +269,8 @@ class Hypervisor:
             return
         if unused := storage.unused_images(self._layout, world):
             self._begin(group, "images", asyncio.to_thread(storage.remove, unused))
+        if deleted := volume_folders.unused_volumes(self._layout, world):
+            self._begin(group, "volumes", asyncio.to_thread(storage.remove, deleted))
         if is_due:
             folders = self._files.folders(world, known)
             work = asyncio.to_thread(self._files.clean, folders, world.known, time.time())

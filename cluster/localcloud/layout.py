@@ -89,6 +89,11 @@ class Layout:
         return self.root / "machines"
 
     @property
+    def volumes(self) -> Path:
+        """The folder with a folder for each attached EBS volume; they outlive machines."""
+        return self.root / "volumes"
+
+    @property
     def consoles(self) -> Path:
         """The folder of the last consoles of machines that EC2 no longer lists."""
         return self.root / "consoles"
@@ -101,6 +106,10 @@ class Layout:
     def machine(self, instance_id: str) -> Path:
         """A machine's folder."""
         return self.machines / instance_id
+
+    def attached_volumes(self, instance_id: str) -> Path:
+        """A machine's folder with a link to the folder of each attached volume."""
+        return self.machine(instance_id) / "volumes"
 
     def image(self, image_id: str) -> Path:
         """An image's folder."""
@@ -122,6 +131,7 @@ class Layout:
         for folder, mode in (
             (self.log, PRIVATE_FOLDER_MODE),
             (self.account, PRIVATE_FOLDER_MODE),
+            (self.volumes, PRIVATE_FOLDER_MODE),
             (self.machines, 0o755),
             (self.images, 0o755),
         ):

@@ -13,7 +13,7 @@ from mesaform.common.errors import BadInput
 from mesaform.localcloud import timestamps
 from mesaform.localcloud.announcing import Bus
 from mesaform.localcloud.faults import Due, Rebalance, Scheduled, SpotInterruption
-from mesaform.localcloud.moto_patches import states
+from mesaform.localcloud.moto_patches import states, volumes
 from mesaform.localcloud.moto_patches.moto_types import (
     Ec2Backend,
     IamBackend,
@@ -88,6 +88,9 @@ class Ec2:
             ),
             boot_delay_s=boot_delay_s,
             is_complete=is_complete,
+            volumes=tuple(
+                volume_id for backend in self._backends() for volume_id in backend.volumes
+            ),
         )
 
     def _pending_images(self) -> tuple[PendingImage, ...]:
@@ -275,6 +278,7 @@ def _machine(backend: Ec2Backend, instance: PatchedInstance) -> Machine:
         notice=getattr(instance, "notice", None),
         rebalance_at=getattr(instance, "rebalance_at", 0.0),
         events=states.events(instance),
+        volumes=volumes.data_volumes(instance),
     )
 
 

@@ -39,6 +39,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         user_data: base64.
         lifecycle: `on-demand` or `spot`.
         shutdown_behavior: `stop` or `terminate`: the effect of a shutdown from inside.
+        volumes: the ids of attached volumes, without the root volume.
         rebalance_at: when a rebalance was recommended, in seconds since the epoch; 0 if it was not.
 
     """
@@ -67,6 +68,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     notice: Notice | None
     rebalance_at: float = 0.0
     events: tuple[Event, ...] = ()
+    volumes: tuple[str, ...] = ()
 
 
 class PendingImage(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ class World(msgspec.Struct, frozen=True):
         known: the ids of all listed instances, terminated ones included.
         images: images to be copied.
         deregistered: ids of images whose folders may be removed.
+        volumes: the ids of all volumes; the folder of another may be removed.
         is_complete: false while EC2's record is set aside: then what EC2 does not list may be in
             that record, and neither its processes nor its folders are removed.
 
@@ -97,6 +100,7 @@ class World(msgspec.Struct, frozen=True):
     deregistered: tuple[str, ...]
     boot_delay_s: float
     is_complete: bool = True
+    volumes: tuple[str, ...] = ()
 
     def is_older_than(self, other: World) -> bool:
         """Whether the same endpoint process sent `other` later."""

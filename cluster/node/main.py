@@ -17,10 +17,12 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from mesaform.node import machine, metadata_guard, roles, status
+from mesaform.node import machine, metadata_guard, roles, status, volumes, zookeeper
 from mesaform.node.daemon import Daemon, log_line
+from mesaform.node.data_volume import VolumeMark, data_folder
 from mesaform.node.imds import Metadata, MetadataUnavailable
-from mesaform.node.model import Desired, Hardware, Identity
+from mesaform.node.model import EXIT_REFUSED, Desired, Hardware, Identity
+from mesaform.node.volumes import VolumeUnavailable
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     NodeDocument,
@@ -31,8 +33,6 @@ from mesaform.topology.user_data import (
 
 DEFAULT_MACHINE_DIR = "/var/lib/mesaform"
 EXIT_FAILED = 1
-EXIT_REFUSED = 78
-"""EX_CONFIG of sysexits(3): a restart would end the same way, so systemd does not restart."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             machine.programs(),
             PurePosixPath(machine_dir),
         )
-    except MetadataUnavailable as error:
+        open_volume(document, identity, machine_dir, environ)
+    except (MetadataUnavailable, VolumeUnavailable) as error:
         log_line(f"{error}")
         return EXIT_FAILED
     except (ValueError, msgspec.DecodeError) as error:
@@ -71,6 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" {document.role} of {document.cluster}"
     )
     return serve(document, identity, desired, machine_dir, environ)
+
+
+def open_volume(
+    document: NodeDocument, identity: Identity, machine_dir: Path, environ: Mapping[str, str]
+) -> None:
+    """Mount the volume of a master's data, if the document names one.
+
+    Raises:
+        VolumeRefused: it is not this master's volume, or cannot be used.
+        VolumeUnavailable: it cannot be attached now.
+
+    """
+    wanted = document.data_volume
+    if document.role != "master" or wanted is None:
+        return
+    member = zookeeper.member_at(document, identity.address).id
+    owner = VolumeMark(document.cluster, wanted.deployment, member)
+    volume = volumes.DataVolume(wanted.volume_id, owner, identity.instance_id, document.region)
+    machine_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(data_folder(document, PurePosixPath(machine_dir)))
+    volumes.open_data_volume(volume, folder, volumes.volume_host(environ), environ, log_line)
 
 
 def serve(

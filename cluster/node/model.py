@@ -8,6 +8,9 @@ from pathlib import PurePosixPath
 
 from mesaform.topology.instance_identity import SignedIdentity
 
+EXIT_REFUSED = 78
+"""EX_CONFIG of sysexits(3): a restart would end the same way, so systemd does not restart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from mesaform.node import identities, zookeeper
+from mesaform.node.data_volume import data_folder
 from mesaform.node.model import Desired, Hardware, Identity, Programs, Service
 from mesaform.topology.capacity import agent_resources
 from mesaform.topology.ports import Port
@@ -109,10 +110,11 @@ def _master(
             " apt-get install zookeeper, or bake again"
         )
     address = identity.address
-    folder, work_dir = machine_dir / "zookeeper", machine_dir / "engine-master"
+    folder, data = machine_dir / "zookeeper", data_folder(document, machine_dir)
+    zookeeper_data, work_dir = data / "zookeeper", data / "engine-master"
     secrets = identities.MasterSecrets(document, machine_dir)
     try:
-        files = zookeeper.files(document, address, folder)
+        files = zookeeper.files(document, address, folder, zookeeper_data / "data")
     except ValueError as error:
         raise CannotServe(str(error)) from None
     services = (
@@ -121,7 +123,9 @@ def _master(
         _services(document, identity, programs, secrets),
         _autoscaler(document, identity, programs, secrets),
     )
-    return Desired(services, (*files, *secrets.files()), private_folders=(folder, work_dir))
+    return Desired(
+        services, (*files, *secrets.files()), private_folders=(folder, zookeeper_data, work_dir)
+    )
 
 
 def _engine_master(

@@ -79,9 +79,10 @@ def zoo_cfg(document: NodeDocument, address: str, data_dir: PurePosixPath) -> st
     return "\n".join(lines) + "\n"
 
 
-def files(document: NodeDocument, address: str, folder: PurePosixPath) -> tuple[ConfigFile, ...]:
+def files(
+    document: NodeDocument, address: str, folder: PurePosixPath, data_dir: PurePosixPath
+) -> tuple[ConfigFile, ...]:
     """The server's configuration, its number in the ensemble and the target of its log."""
-    data_dir = folder / "data"
     return (
         ConfigFile(
             folder / "conf" / "zoo.cfg", zoo_cfg(document, address, data_dir), is_secret=True

@@ -16,6 +16,7 @@ from typing import Literal
 from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.common.progress import Report, stage
 from mesaform.provision.cluster_context import ClusterContext
+from mesaform.provision.data_volumes import find_losses
 from mesaform.provision.image import BootImage
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.stack_order import creation_order
@@ -57,7 +58,8 @@ class Preview:
     `unplanned` are stacks for which Terraform could not plan before others are deployed: their
     machines may be replaced; `errors` are Terraform's reasons. `unchanged` are stacks that are as
     they should be, like all that they depend on. `is_synthesized` says that the stacks need not be
-    synthesized again. `replaces_network` says that the VPC or a subnet goes.
+    synthesized again. `replaces_network` says that the VPC or a subnet goes; `lost_volumes` are
+    phrases about data volumes that would be lost.
     """
 
     changes: tuple[MachineChange, ...] = ()
@@ -65,6 +67,7 @@ class Preview:
     unchanged: frozenset[str] = frozenset()
     is_synthesized: bool = False
     replaces_network: bool = False
+    lost_volumes: tuple[str, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -105,6 +108,7 @@ async def preview_changes(
         _unchanged(place.cluster_dir, planned),
         is_synthesized=True,
         replaces_network=replaces_network,
+        lost_volumes=tuple(find_losses(known)),
         errors=errors,
     )
 

@@ -1,8 +1,8 @@
 """Replacement of masters one at a time, each only while all others serve.
 
-A master's disk goes with its machine, and the new one copies ZooKeeper's data from the others. Two
-masters at a time would leave no majority, three would lose the data. The caller holds the lock of
-Terraform; the stacks are synthesized.
+A master's disk goes with its machine; the new one has the data on its volume, or copies ZooKeeper's
+data from the others where there was no volume yet. Two masters at a time would leave no majority.
+The caller holds the lock of Terraform; the stacks are synthesized.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ async def preview_safely(
     to date first, unless that would remove the VPC or a subnet.
 
     Raises:
-        BadInput: the VPC or a subnet below living masters would be replaced.
+        BadInput: the VPC or a subnet below living masters, or a volume with their data, would go.
         CloudError: Terraform cannot plan the masters.
 
     """
     preview = await preview_changes(place, image, report, held)
     _require_same_network(preview)
+    _require_volumes(preview)
     if preview.masters_known:
         return preview
     await apply_network(place, await open_runner(place, image, held), report)
     preview = await preview_changes(place, image, report, held)
     _require_same_network(preview)
+    _require_volumes(preview)
     if not preview.masters_known:
         raise CloudError(
             f"Terraform cannot plan the masters: {preview.errors['masters']}",
@@ -56,6 +58,16 @@ def _require_same_network(preview: Preview) -> None:
             where="network",
             fix="nothing was changed; restore network and zones in cluster.yaml, or begin anew:"
             " mesaform down, then mesaform up",
+        )
+
+
+def _require_volumes(preview: Preview) -> None:
+    if preview.lost_volumes:
+        raise BadInput(
+            f"the data of masters would be lost: {'; '.join(preview.lost_volumes)}",
+            where="masters.data_volume",
+            fix="nothing was changed; restore zones, kms_key_id and size_gib in cluster.yaml, or"
+            " begin anew: mesaform down, then mesaform up",
         )
 
 

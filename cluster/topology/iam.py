@@ -1,8 +1,9 @@
 """IAM documents of a cluster. The Sid of each statement names its purpose. Pure.
 
-Masters run the autoscaler. They may launch machines that carry the cluster's tag, terminate those
-that the autoscaler launched, read and append below the cluster's prefix of the bucket, and receive
-messages of the cluster's queue. Agents run other people's tasks and have no rights.
+Masters attach the volumes of their data, and run the autoscaler. They may launch machines that
+carry the cluster's tag, terminate those that the autoscaler launched, read and append below the
+cluster's prefix of the bucket, and receive messages of the cluster's queue. Agents run other
+people's tasks and have no rights.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def master_document(
                 {"StringEquals": {"aws:RequestedRegion": region}},
             ),
             *_launch_statements(cluster, arn, instance_types),
+            _attach_statement(cluster, arn),
             *_bucket_statements(cluster, arn.bucket(bucket_name(account_id, region))),
             _allow("ReadTheSpec", "ssm:GetParameter", arn.parameter(spec_parameter_name(cluster))),
             _allow("ReadPrices", "pricing:GetProducts", "*"),
@@ -150,6 +152,17 @@ def _launch_statements(cluster: str, arn: _Arns, instance_types: Sequence[str]) 
     ]
 
 
+def _attach_statement(cluster: str, arn: _Arns) -> Statement:
+    """The right of a master to attach the volume of its data; to detach one is nobody's."""
+    owned = {f"ec2:ResourceTag/{Tag.CLUSTER}": cluster, f"ec2:ResourceTag/{Tag.ROLE}": "master"}
+    return _allow(
+        "AttachDataVolumes",
+        "ec2:AttachVolume",
+        arn.ec2("instance/*", "volume/*"),
+        {"StringEquals": owned},
+    )
+
+
 def _bucket_statements(cluster: str, bucket: str) -> list[Statement]:
     """Rights on the cluster's objects; only objects of the ledger may be deleted."""
     return [
@@ -173,6 +186,7 @@ _DESCRIBE = [
     "ec2:DescribeLaunchTemplates",
     "ec2:DescribeSpotPriceHistory",
     "ec2:DescribeSubnets",
+    "ec2:DescribeVolumes",
 ]
 _LAUNCH = ["ec2:CreateFleet", "ec2:RunInstances"]
 _RECEIVE = ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +11,7 @@ from mesaform.topology.addresses import master_addresses
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     PROTECT,
+    DataVolume,
     LeaseTerms,
     NodeDocument,
     Role,
@@ -18,6 +20,14 @@ from mesaform.topology.user_data import (
 
 if TYPE_CHECKING:
     from mesaform.config.schema import ClusterSpec
+
+
+@dataclass(frozen=True, slots=True)
+class MasterData:
+    """What a master gets and no agent: the cluster's secret, and the volume of its data."""
+
+    secret: str = field(default="", repr=False)
+    volume: DataVolume | None = None
 
 
 def lease_terms(spec: ClusterSpec) -> LeaseTerms:
@@ -32,7 +42,7 @@ def node_document(
     pool: str = "",
     *,
     has_lease: bool = False,
-    secret: str = "",
+    masters: MasterData | None = None,
 ) -> str:
     """Return the user data of a machine as JSON text.
 
@@ -43,9 +53,10 @@ def node_document(
         pool: the name of the agent pool; empty for masters.
         has_lease: whether the autoscaler launches the machine. An agent of a protected pool gets no
             lease all the same.
-        secret: the cluster's secret; only documents of masters have it.
+        masters: what only documents of masters have; None for agents.
 
     """
+    own = masters if masters is not None and role == "master" else MasterData()
     document = NodeDocument(
         version=NODE_DOCUMENT_VERSION,
         cluster=spec.name,
@@ -58,7 +69,8 @@ def node_document(
         ),
         recipe=recipe,
         pool=pool,
-        secret="" if role == "agent" else secret,
+        secret=own.secret,
+        data_volume=own.volume,
         task_user=spec.tasks.user,
         allow_root_tasks=spec.tasks.allow_root,
         host_names=spec.http.host_names,

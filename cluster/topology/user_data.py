@@ -46,6 +46,13 @@ class LeaseTerms(msgspec.Struct, frozen=True):
     empty_s: float
 
 
+class DataVolume(msgspec.Struct, frozen=True):
+    """The EBS volume of a master's data. `deployment` is the deployment that owns it."""
+
+    volume_id: str
+    deployment: str
+
+
 MAX_EPOCH_S = 253402300799
 """The last second of the year 9999, the last that dates can show."""
 EpochS = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPOCH_S)]
@@ -104,6 +111,8 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         disk_gib: the size of an agent's disk (`capacity.agent_resources`).
         attributes: the pool's attributes. The node adds `instance_id`, `instance_type`, `zone`,
             `pool` and `lifecycle`.
+        data_volume: of masters: the volume that outlives the machine. None: an older deployment,
+            whose data are on the machine's own disk.
         host_names: names under which the machine's HTTP ports may be called.
         jsonp: whether they serve JSONP.
         lease: of agents that the autoscaler launched: the terms until its leader publishes others.
@@ -130,6 +139,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     allow_root_tasks: bool = False
     host_names: tuple[str, ...] = ()
     jsonp: bool = False
+    data_volume: DataVolume | None = None
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

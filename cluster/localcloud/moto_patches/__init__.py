@@ -19,12 +19,14 @@ def apply(on_new_image: Callable[[str], None]) -> None:
         requests,
         states,
         templates,
+        volumes,
     )
 
     network.apply()
     states.apply()
     requests.apply()
     templates.apply()
+    volumes.apply()
     fleet.apply()
     events.apply()
     catalogue.apply(on_new_image)

@@ -84,6 +84,12 @@ class NetworkInterface(Protocol):
         ...
 
 
+class BlockDevice(Protocol):
+    """A volume of an instance."""
+
+    volume_id: str
+
+
 class Instance(Protocol):
     """An instance. moto sets `state_reason` and `_reason` for the two forms of a reason."""
 
@@ -101,6 +107,7 @@ class Instance(Protocol):
     iam_instance_profile: Mapping[str, str] | None
     user_data: UserData | None
     metadata_options: MetadataOptions
+    block_device_mapping: Mapping[str, BlockDevice]
     nics: dict[int, NetworkInterface]
     security_groups: list[object]
     state_reason: object
@@ -202,10 +209,19 @@ class LaunchTemplateVersion(Protocol):
     data: Parameters
 
 
+class VolumeAttachment(Protocol):
+    """An attachment of a volume."""
+
+    instance: Instance
+    device: str
+
+
 class Volume(Protocol):
-    """A volume."""
+    """A volume. Of its attachment there is one at most."""
 
     id: str
+    attachment: VolumeAttachment | None
+    availability_zone: str | None
 
     def add_tags(self, tags: Tags) -> None:
         """Add tags."""
@@ -243,6 +259,7 @@ class Ec2Backend(Protocol):
     amis: dict[str, Image]
     deleted_amis: list[str]
     tags: dict[str, Tags]
+    volumes: dict[str, Volume]
     enis: dict[str, NetworkInterface]
     vpcs: dict[str, Vpc]
     default_vpc: Vpc
@@ -258,6 +275,8 @@ class Ec2Backend(Protocol):
     associate_iam_instance_profile: Callable[..., object]
     create_volume: Callable[..., Volume]
     attach_volume: Callable[..., object]
+    detach_volume: Callable[..., object]
+    get_volume: Callable[[str], Volume]
     create_vpc: Callable[..., Vpc]
     create_default_vpc: Callable[[], Vpc]
     create_default_subnet: Callable[..., Subnet]

@@ -95,6 +95,13 @@ def _instance(declared: Declared, search: Search) -> str:
     return _first(machines, "InstanceId")
 
 
+def _volume(declared: Declared, search: Search) -> str:
+    """The volume of this name; of several one that a machine uses, else the oldest."""
+    volumes = search.tagged(declared, "describe_volumes", "Volumes")
+    volumes.sort(key=lambda raw: (raw.get("State") != "in-use", raw["CreateTime"]))
+    return _first(volumes, "VolumeId")
+
+
 def _default_group(declared: Declared, search: Search) -> str:
     vpc = declared.referred("vpc_id", search.ids)
     filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "group-name", "Values": ["default"]}]
@@ -228,6 +235,7 @@ FINDERS: Mapping[str, Finder] = {
     ),
     "aws_route_table": _by_name("describe_route_tables", "RouteTables", "RouteTableId"),
     "aws_route": _route,
+    "aws_ebs_volume": _volume,
     "aws_subnet": _by_name("describe_subnets", "Subnets", "SubnetId"),
     "aws_ec2_subnet_cidr_reservation": _reservation,
     "aws_route_table_association": _route_association,

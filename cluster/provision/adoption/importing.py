@@ -25,7 +25,7 @@ from mesaform.provision.terraform_run import OutlineChange, TerraformRunner, for
 
 IMPORTS_FILE = "imports.tf"
 PROVIDER_FILES = (".terraform", ".terraform.lock.hcl")
-NOT_CREATED = frozenset({"aws_instance", "aws_vpc", "aws_subnet"})
+NOT_CREATED = frozenset({"aws_instance", "aws_vpc", "aws_subnet", "aws_ebs_volume"})
 """Kinds that an adoption never creates, not even below a resource that it imports."""
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from botocore.exceptions import ClientError
 
 from mesaform.localcloud import processes
 from tests.integration.localcloud.conftest import (
@@ -296,3 +297,58 @@ def test_no_test_ended_a_machine_of_another(cloud: Cloud) -> None:
         if pids & processes_of(cloud.root)
     }
     assert eventually(lambda: owners == wanted, f"{owners} is {wanted}")
+
+
+def test_the_folder_of_a_volume_outlives_its_machine_and_follows_it_to_the_next(
+    cloud: Cloud,
+) -> None:
+    image = cloud.image()
+    first = cloud.launch(image)
+    cloud.wait_state(first, "running")
+    zone = cloud.describe(first)["Placement"]["AvailabilityZone"]
+    volume = cloud.ec2.create_volume(AvailabilityZone=zone, Size=1, VolumeType="gp3")["VolumeId"]
+    cloud.ec2.attach_volume(VolumeId=volume, InstanceId=first, Device="/dev/sdf")
+    link = cloud.machine_dir(first) / "volumes" / volume
+    eventually(link.is_dir, "the machine sees its volume")
+    assert cloud.node_facts(first)["env"]["MESAFORM_VOLUMES"] == str(link.parent)
+    (link / "data").write_text("kept")
+    second = cloud.launch(image)
+    cloud.wait_state(second, "running")
+    with pytest.raises(ClientError, match="VolumeInUse"):
+        cloud.ec2.attach_volume(VolumeId=volume, InstanceId=second, Device="/dev/sdf")
+    cloud.ec2.terminate_instances(InstanceIds=[first])
+    cloud.wait_state(first, "terminated")
+    (listed,) = cloud.ec2.describe_volumes(VolumeIds=[volume])["Volumes"]
+    assert (listed["State"], listed["Attachments"]) == ("available", [])
+    cloud.ec2.attach_volume(VolumeId=volume, InstanceId=second, Device="/dev/sdf")
+    moved = cloud.machine_dir(second) / "volumes" / volume
+    eventually(moved.is_dir, "the next machine sees the volume")
+    assert (moved / "data").read_text() == "kept"
+    cloud.ec2.detach_volume(VolumeId=volume)
+    eventually(lambda: not moved.exists(), "the volume is gone from the machine")
+    cloud.ec2.delete_volume(VolumeId=volume)
+    eventually(lambda: not (cloud.root / "volumes" / volume).exists(), "its folder is removed")
+    cloud.ec2.terminate_instances(InstanceIds=[second])
+
+
+def test_volumes_are_attached_by_the_rules_of_ec2(cloud: Cloud) -> None:
+    cloud.fault(kind="boot_delay", seconds=60)
+    instance = cloud.launch(cloud.image())
+    zone = cloud.describe(instance)["Placement"]["AvailabilityZone"]
+    other = next(name for name in cloud.network()[1] if name != zone)
+    near, far = (
+        cloud.ec2.create_volume(AvailabilityZone=name, Size=1, VolumeType="gp3")["VolumeId"]
+        for name in (zone, other)
+    )
+    with pytest.raises(ClientError, match="IncorrectState"):
+        cloud.ec2.attach_volume(VolumeId=near, InstanceId=instance, Device="/dev/sdf")
+    cloud.clear_faults()
+    cloud.wait_state(instance, "running")
+    with pytest.raises(ClientError, match="ZoneMismatch"):
+        cloud.ec2.attach_volume(VolumeId=far, InstanceId=instance, Device="/dev/sdf")
+    root = cloud.describe(instance)["RootDeviceName"]
+    with pytest.raises(ClientError, match="already in use"):
+        cloud.ec2.attach_volume(VolumeId=near, InstanceId=instance, Device=root)
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+    for volume in (near, far):
+        cloud.ec2.delete_volume(VolumeId=volume)

@@ -201,6 +201,32 @@ def test_masters_stand_one_a_zone_at_the_addresses_that_everybody_knows(stacks, 
     )
 
 
+def test_each_master_has_an_encrypted_volume_of_its_own_that_outlives_it(stacks, spec):
+    volumes = stacks["network"]["resource"]["aws_ebs_volume"]
+    assert list(volumes) == ["master-1-data", "master-2-data", "master-3-data"]
+    assert [volume["availability_zone"] for volume in volumes.values()] == list(spec.zones)
+    for number, volume in enumerate(volumes.values(), 1):
+        assert (volume["type"], volume["encrypted"]) == ("gp3", True)
+        assert volume["size"] == spec.masters.data_volume.size_gib
+        assert "kms_key_id" not in volume
+        assert volume["tags"]["Name"] == f"mesaform-{spec.name}-master-{number}-data"
+        assert volume["tags"]["mesaform:role"] == "master"
+        assert volume["tags"]["mesaform:deployment"] == DEPLOYMENT["deployment_id"]
+        assert "lifecycle" not in volume, "`cdktf destroy` must be able to remove it"
+    for master in resources(stacks["masters"], "aws_instance"):
+        document = parse_node_document(master["user_data"])
+        assert document.data_volume is not None
+        assert document.data_volume.deployment == DEPLOYMENT["deployment_id"]
+        assert "terraform_remote_state" in document.data_volume.volume_id
+    used = {
+        parse_node_document(master["user_data"]).data_volume
+        for master in resources(stacks["masters"], "aws_instance")
+    }
+    assert len(used) == 3
+    for agent in resources(stacks["agents"], "aws_instance"):
+        assert parse_node_document(agent["user_data"]).data_volume is None
+
+
 def test_terraform_keeps_count_agents_spread_over_the_zones(stacks):
     agents = resources(stacks["agents"], "aws_instance")
     assert len(agents) == 4

@@ -13,6 +13,7 @@ from mesaform.node import roles
 from mesaform.node.model import Hardware, Identity, Programs, Service
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
+    DataVolume,
     LeaseTerms,
     NodeDocument,
     ZooKeeperMember,
@@ -54,6 +55,21 @@ def mesaform_environment(service: Service) -> dict[str, str]:
         key: value
         for key, value in service.env.items()
         if key.startswith(("MESOS_", "MESAFORM_", "MARATHON_", "AWS_"))
+    }
+
+
+def test_the_data_of_a_master_are_on_its_volume_and_its_configuration_is_not() -> None:
+    volume = DataVolume("vol-1", "d1")
+    desired = roles.desired(document(data_volume=volume), MASTER, Hardware(2, 4096), PROGRAMS, DIR)
+    files = {str(file.path): file.text for file in desired.files}
+    assert files[f"{DIR}/data/zookeeper/data/myid"] == "2\n"
+    assert f"dataDir={DIR}/data/zookeeper/data" in files[f"{DIR}/zookeeper/conf/zoo.cfg"]
+    engine = services(document(data_volume=volume))["engine-master"]
+    assert engine.env["MESOS_WORK_DIR"] == f"{DIR}/data/engine-master"
+    assert {str(folder) for folder in desired.private_folders} == {
+        f"{DIR}/zookeeper",
+        f"{DIR}/data/zookeeper",
+        f"{DIR}/data/engine-master",
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mesaform.cli.confirm_changes import describe_changes, needs_confirmation
+from mesaform.provision.data_volumes import find_losses
 from mesaform.provision.preview import MachineChange, Preview, read_changes, replaces_ground
 from mesaform.topology.names import Tag
 
@@ -58,6 +59,25 @@ def test_a_new_machine_is_no_change():
 def test_a_replaced_subnet_replaces_the_ground_of_every_machine():
     assert replaces_ground(plan("aws_subnet", ["delete", "create"], {}, {}))
     assert not replaces_ground(plan("aws_route", ["delete", "create"], {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("actions", "after", "phrase"),
+    [
+        (["delete"], None, "vol would be deleted"),
+        (["delete", "create"], {"size": 10}, "vol would be replaced (kms_key_id)"),
+        (["update"], {"size": 8}, "vol would shrink from 10 to 8 GiB"),
+        (["update"], {"size": 20}, None),
+        (["create"], {"size": 10}, None),
+        (["no-op"], {"size": 10}, None),
+    ],
+)
+def test_a_plan_that_loses_the_data_of_a_master_is_found(actions, after, phrase):
+    change: Any = {"actions": actions, "before": {"size": 10}, "after": after}
+    if actions == ["delete", "create"]:
+        change["replace_paths"] = [["kms_key_id"]]
+    changed: Any = {"type": "aws_ebs_volume", "address": "vol", "change": change}
+    assert list(find_losses([{"resource_changes": [changed]}])) == ([phrase] if phrase else [])
 
 
 def change(role: str = "agent", identity: str = "i-1") -> MachineChange:

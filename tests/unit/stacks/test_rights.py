@@ -75,6 +75,21 @@ def test_tags_are_set_only_by_launches():
     }
 
 
+def test_masters_attach_volumes_of_masters_and_detach_none():
+    (statement,) = statements("ec2:AttachVolume")
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "ec2:ResourceTag/mesaform:cluster": "west",
+            "ec2:ResourceTag/mesaform:role": "master",
+        }
+    }
+    assert [resource.rpartition(":")[2] for resource in statement["Resource"]] == [
+        "instance/*",
+        "volume/*",
+    ]
+    assert not statements("ec2:DetachVolume")
+
+
 def test_only_the_agents_role_can_be_passed():
     (statement,) = statements("iam:PassRole")
     assert statement["Resource"] == "arn:aws:iam::123456789012:role/mesaform-west-agent"
