@@ -1,13 +1,16 @@
 """Baking: from a checkout to an image in a region. Idempotent; nothing but the image remains.
 
-The image gets the tag of its recipe last, when it is complete, so that `lookup.find_image` never
-returns an unfinished one.
+The builder is stopped before its image is made: its disk is at rest, and it never runs without its
+shutdown timer. The image gets the tag of its recipe last, when it is complete, so that
+`lookup.find_image` never returns an unfinished one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +20,13 @@ from botocore.config import Config
 
 from mesaform.aws import client
 from mesaform.aws.bucket import BAKE_PREFIX, ensure_bucket
-from mesaform.common.errors import NotFound, Permanent, Retryable
+from mesaform.common.architecture import X86_64, Architecture
+from mesaform.common.errors import CloudError, NotFound, Permanent, Retryable
 from mesaform.common.progress import Report, Stage, stage
 from mesaform.topology.names import Tag
 from mesaform_images import build_machine, ec2_images
 from mesaform_images.build_machine import Builder, BuilderSpec
+from mesaform_images.build_network import ANY_NETWORK, WantedNetwork
 from mesaform_images.bundle import Sources, installed_layout, read_sources
 from mesaform_images.ec2_calls import (
     IMAGE_TAGS,
@@ -30,11 +35,12 @@ from mesaform_images.ec2_calls import (
     tag_list,
     uninterrupted,
 )
-from mesaform_images.leftovers import remove_leftovers
 from mesaform_images.lookup import images_of
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.literals import ResourceTypeType
+    from mypy_boto3_ec2.type_defs import ImageTypeDef
     from mypy_boto3_s3 import S3Client
 
 URL_LIFETIME_S = 3600
@@ -47,12 +53,21 @@ BUILD_TIMEOUT_S = 1800.0
 """A build takes about four minutes on AWS."""
 
 LOOK = "Look for the image"
+JOB = "job.json"
 UPLOAD = "Upload the bundle"
 BUILD = "Build on a machine"
 CREATE = "Create the image"
 
-_SIGNED_V4 = Config(signature_version="s3v4")
-"""Newer regions accept no older signature in presigned URLs."""
+PRESIGNING = Config(
+    signature_version="s3v4",
+    s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
+)
+"""Presigned URLs name the bucket at its region's host.
+
+The signature covers the host. The global host redirects for a new bucket's first hours, and refuses
+those of regions launched after March 2019. Source: S3 user guide, "Making requests by using
+presigned URLs" and "Request routing".
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +76,7 @@ class Baked:
 
     image_id: str
     recipe: str
+    architecture: Architecture
     reused: bool
     seconds: float
 
@@ -74,23 +90,36 @@ class BuildReport(msgspec.Struct, frozen=True):
     steps: list[dict[str, object]] = []
 
 
+@dataclass(frozen=True, slots=True)
+class BakeOptions:
+    """How to bake.
+
+    Attributes:
+        architecture: what to bake for.
+        force: build even if there is an image; the old one is kept.
+        network: where the builder runs.
+        log_dir: receives the builder's log as `bake-<recipe>-<architecture>.log`.
+
+    """
+
+    architecture: Architecture = X86_64
+    force: bool = False
+    network: WantedNetwork = ANY_NETWORK
+    log_dir: Path | None = None
+
+
+BY_DEFAULT = BakeOptions()
+
+
 def bake(
-    region: str,
-    report: Report,
-    *,
-    force: bool = False,
-    subnet_id: str = "",
-    log_dir: Path | None = None,
-    sources: Sources | None = None,
+    region: str, report: Report, options: BakeOptions = BY_DEFAULT, sources: Sources | None = None
 ) -> Baked:
     """Return the image of this checkout's recipe; build it if the region has none.
 
     Args:
         region: the region.
         report: receives the stages.
-        force: build even if there is an image; the old one is kept.
-        subnet_id: the subnet of the builder; empty stands for one of the default VPC.
-        log_dir: receives the builder's log as `bake-<recipe>.log`.
+        options: how to bake.
         sources: what to bake; by default the checkout's sources.
 
     Raises:
@@ -102,16 +131,43 @@ def bake(
     sources = sources or read_sources(installed_layout())
     recipe = sources.digest()
     ec2: EC2Client = client.client("ec2", region)
-    with stage(report, LOOK, recipe) as looking:
-        remove_leftovers(ec2, time.time())
-        images = images_of(recipe, region)
-        absent = f"no image of recipe {recipe} in {region}"
+    architecture = options.architecture
+    with stage(report, _titled(LOOK, architecture), recipe) as looking:
+        images = images_of(recipe, region, architecture)
+        absent = f"no {architecture} image of recipe {recipe} in {region}"
         looking.outcome = images[0]["ImageId"] if images else absent
-    if images and not force:
+        if images and not options.force:
+            looking.outcome += _newer_base(region, images[0], sources, architecture)
+    if images and not options.force:
         seconds = time.monotonic() - started
-        return Baked(images[0]["ImageId"], recipe, reused=True, seconds=seconds)
-    image_id = _Bake(region, ec2, sources, report, log_dir).run(subnet_id)
-    return Baked(image_id, recipe, reused=False, seconds=time.monotonic() - started)
+        return Baked(images[0]["ImageId"], recipe, architecture, reused=True, seconds=seconds)
+    image_id = _Bake(region, ec2, sources, report, options).run()
+    seconds = time.monotonic() - started
+    return Baked(image_id, recipe, architecture, reused=False, seconds=seconds)
+
+
+def _titled(title: str, architecture: Architecture) -> str:
+    """The title of a stage; x86_64 is not named."""
+    return title if architecture == X86_64 else f"{title}, {architecture}"
+
+
+def _newer_base(
+    region: str, image: ImageTypeDef, sources: Sources, architecture: Architecture
+) -> str:
+    """A hint if a newer base image is published than the one that an image was built on.
+
+    The recipe's digest does not depend on the base image, so security updates come with a new bake.
+    """
+    built_on = {tag["Key"]: tag["Value"] for tag in image.get("Tags", ())}.get(Tag.BASE_IMAGE)
+    if not built_on:
+        return ""
+    parameter = sources.recipe.base_parameters[architecture]
+    try:
+        newest = ec2_images.base_image_id(client.client("ssm", region), parameter)
+    except CloudError:
+        return ""
+    is_newest = newest == built_on
+    return "" if is_newest else "; a newer base image is published: mesaform bake --force takes it"
 
 
 class _Bake:
@@ -123,64 +179,99 @@ class _Bake:
         ec2: EC2Client,
         sources: Sources,
         report: Report,
-        log_dir: Path | None,
+        options: BakeOptions,
     ) -> None:
         self._ec2 = ec2
         self._sources = sources
         self._report = report
-        self._log_dir = log_dir
+        self._log_dir = options.log_dir
+        self._options = options
+        self._architecture = options.architecture
         self._region = region
         self._recipe = sources.digest()
-        self._s3: S3Client = client.client("s3", region, _SIGNED_V4)
+        self._s3: S3Client = client.client("s3", region, PRESIGNING)
         self._bucket = ""
-        self._folder = f"{BAKE_PREFIX}{self._recipe}/{int(time.time())}/"
+        self._prefix = f"{BAKE_PREFIX}{self._recipe}/{options.architecture}/{time.time_ns()}"
+        self._folder = ""
+        self._has_job = False
 
-    def run(self, subnet_id: str) -> str:
+    def run(self) -> str:
         """Build the image and return its id."""
-        with stage(self._report, UPLOAD) as uploading:
+        parameter = self._sources.recipe.base_parameters[self._architecture]
+        ssm = client.client("ssm", self._region)
+        base = ec2_images.base_image(self._ec2, ssm, parameter)
+        for attempt in range(1, LAUNCHES):
+            try:
+                return self._build(base, attempt)
+            except Retryable:
+                continue  # EC2 lost the machine, which says nothing of the recipe
+        return self._build(base, LAUNCHES)
+
+    def _build(self, base: ImageTypeDef, attempt: int) -> str:
+        """Build on a machine of its own; each attempt has its own job and report."""
+        self._folder = f"{self._prefix}-{attempt}/"
+        with stage(self._report, _titled(UPLOAD, self._architecture)) as uploading:
             self._bucket = ensure_bucket(self._region)
-            job = self._upload()
+            job_url = self._upload()
             uploading.outcome = f"s3://{self._bucket}/{self._folder}"
         recipe = self._sources.recipe
         spec = BuilderSpec(
-            recipe=recipe,
-            base=ec2_images.base_image(
-                self._ec2, client.client("ssm", self._region), recipe.base_parameter
-            ),
-            user_data=build_machine.cloud_config(self._sources.start_program, job),
+            instance_type=recipe.instance_types[self._architecture],
+            disk_gib=recipe.disk_gib,
+            base=base,
+            user_data=build_machine.cloud_config(self._sources.start_program, job_url),
             name=f"mesaform-bake-{self._recipe}",
-            subnet_id=subnet_id,
+            wanted=self._options.network,
         )
-        for _ in range(LAUNCHES - 1):
-            try:
-                return self._build(spec)
-            except Retryable:
-                continue  # EC2 lost the machine, which says nothing of the recipe
-        return self._build(spec)
+        try:
+            with build_machine.builder(self._ec2, spec) as machine:
+                build = _titled(BUILD, self._architecture)
+                with stage(self._report, build, machine.instance_id) as building:
+                    steps = self._await_report(machine, building)
+                    building.outcome = f"{steps} steps on {machine.instance_id}"
+                with stage(self._report, _titled(CREATE, self._architecture)) as creating:
+                    build_machine.stop(self._ec2, machine.instance_id)
+                    creating.outcome = self._create_image(machine, base)
+            return creating.outcome
+        finally:
+            self._delete_job()
 
-    def _build(self, spec: BuilderSpec) -> str:
-        with build_machine.builder(self._ec2, spec) as machine:
-            with stage(self._report, BUILD, machine.instance_id) as building:
-                steps = self._await_report(machine, building)
-                building.outcome = f"{steps} steps on {machine.instance_id}"
-            with stage(self._report, CREATE) as creating:
-                creating.outcome = self._create_image(machine)
-        return creating.outcome
+    def _upload(self) -> str:
+        """Upload the bundle and the job, and return the URL of the job.
 
-    def _upload(self) -> dict[str, str]:
+        The job names the other URLs, so the builder's user data has one.
+        """
         data = self._sources.bundle_bytes()
-        key = self._folder + "bundle.tar.gz"
-        call_with_retry(
-            f"s3://{self._bucket}/{key}",
-            lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=data),
-        )
-        return {
+        self._put("bundle.tar.gz", data)
+        job = {
             "bundle": self._url("get_object", "bundle.tar.gz"),
             "report": self._url("put_object", "report.json"),
             "log": self._url("put_object", "bake.log"),
             "sha256": hashlib.sha256(data).hexdigest(),
             "digest": self._recipe,
         }
+        self._put(JOB, json.dumps(job).encode())
+        self._has_job = True
+        return self._url("get_object", JOB)
+
+    def _put(self, name: str, data: bytes) -> None:
+        key = self._folder + name
+        call_with_retry(
+            f"s3://{self._bucket}/{key}",
+            lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=data),
+        )
+
+    def _delete_job(self) -> None:
+        """Delete the job: whoever reads the builder's user data can no longer reach its URLs."""
+        if not self._has_job:
+            return
+        key = self._folder + JOB
+        with suppress(CloudError), uninterrupted():
+            call_with_retry(
+                f"s3://{self._bucket}/{key}",
+                lambda: self._s3.delete_object(Bucket=self._bucket, Key=key),
+            )
+            self._has_job = False
 
     def _url(self, call: str, name: str) -> str:
         return self._s3.generate_presigned_url(
@@ -195,6 +286,8 @@ class _Bake:
         console_tail: str | None = None
         while (elapsed_s := time.monotonic() - started) < BUILD_TIMEOUT_S:
             progress = self._read_report()
+            if progress.step != BuildReport().step:
+                self._delete_job()
             if progress.state != "running":
                 self._save_log()
             if progress.state == "done":
@@ -241,16 +334,19 @@ class _Bake:
             raise Retryable(what, after_s=0, where=where)
         raise Permanent(what, where=where)
 
-    def _create_image(self, machine: Builder) -> str:
+    def _create_image(self, machine: Builder, base: ImageTypeDef) -> str:
         stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime())
-        name = f"mesaform-{self._recipe}-{stamp}"
-        tags = {**IMAGE_TAGS, Tag.NAME: name}
+        name = f"mesaform-{self._recipe}-{self._architecture}-{stamp}"
+        tags = {**IMAGE_TAGS, Tag.NAME: name, Tag.BASE_IMAGE: base["ImageId"]}
+        kinds: tuple[ResourceTypeType, ...] = ("image", "snapshot")
         answer = call_with_retry(
             "ec2 CreateImage",
             lambda: self._ec2.create_image(
                 InstanceId=machine.instance_id,
                 Name=name,
-                TagSpecifications=[{"ResourceType": "image", "Tags": tag_list(tags)}],
+                TagSpecifications=[
+                    {"ResourceType": kind, "Tags": tag_list(tags)} for kind in kinds
+                ],
             ),
         )
         image_id = answer["ImageId"]
@@ -289,7 +385,7 @@ class _Bake:
             self._log_path().write_bytes(log)
 
     def _log_path(self) -> Path:
-        return (self._log_dir or Path()) / f"bake-{self._recipe}.log"
+        return (self._log_dir or Path()) / f"bake-{self._recipe}-{self._architecture}.log"
 
     def _log_hint(self) -> str:
         if self._log_dir is not None and self._log_path().exists():

@@ -1,7 +1,8 @@
 """Builder machines: launched on a base image, not reachable, removed in any case.
 
-A builder has no rights: it reads and writes presigned URLs from its cloud-config. `leftovers`
-removes the builders of bakes that were killed.
+A builder has no rights: its cloud-config has one presigned URL, of its job, which names the others.
+A builder whose operator was killed powers itself off after an hour, which terminates it.
+`leftovers` removes one that was already stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,13 @@ from botocore.exceptions import ClientError
 from mesaform.aws.errors import error_code
 from mesaform.common.errors import CloudError, MissingPrerequisite, NotFound, Permanent
 from mesaform.topology.names import Tag
-from mesaform_images.bundle import Recipe
+from mesaform_images import build_network
+from mesaform_images.build_network import ANY_NETWORK, Site, WantedNetwork
 from mesaform_images.ec2_calls import (
     BUILDER_TAGS,
     call_unless_absent,
     call_with_retry,
+    poll_pause_s,
     tag_filters,
     tag_list,
     uninterrupted,
@@ -38,12 +41,14 @@ if TYPE_CHECKING:
         FilterTypeDef,
         ImageTypeDef,
         InstanceTypeDef,
-        SubnetTypeDef,
     )
 
 CONSOLE_TAIL_LINES = 12
 REMOVAL_TIMEOUT_S = 180.0
 CLIENT_TOKEN_LENGTH = 64
+STOP_TIMEOUT_S = 300.0
+USER_DATA_BYTES = 16_384
+"""EC2's limit of user data before its encoding."""
 
 _CLOUD_INIT_END = re.compile(
     r"^(cloud-init: (finished|failed)|.*Cloud-init v\. \S+ finished at )", re.MULTILINE
@@ -62,19 +67,34 @@ class Builder:
 
 @dataclass(frozen=True, slots=True)
 class BuilderSpec:
-    """What to launch. An empty `subnet_id` stands for the default VPC's first subnet."""
+    """What to launch, and where (`build_network.site`)."""
 
-    recipe: Recipe
+    instance_type: str
+    disk_gib: int
     base: ImageTypeDef
     user_data: str
     name: str
-    subnet_id: str = ""
+    wanted: WantedNetwork = ANY_NETWORK
 
 
-def cloud_config(start_program: str, job: Mapping[str, str]) -> str:
-    """Return user data that runs the start program with its job. JSON is valid YAML."""
-    command = ["python3", "-c", start_program, json.dumps(dict(job))]
-    return "#cloud-config\n" + json.dumps({"runcmd": [command]})
+def cloud_config(start_program: str, job_url: str) -> str:
+    """Return user data that runs the start program with the URL of its job. JSON is valid YAML.
+
+    Raises:
+        MissingPrerequisite: it is larger than EC2 accepts: the session token, which is part of the
+            URL, is too long.
+
+    """
+    command = ["python3", "-c", start_program, job_url]
+    text = "#cloud-config\n" + json.dumps({"runcmd": [command]})
+    if len(text.encode()) > USER_DATA_BYTES:
+        raise MissingPrerequisite(
+            f"the builder's user data has {len(text.encode())} bytes, EC2 accepts"
+            f" {USER_DATA_BYTES}: the credentials' session token is too long",
+            where="ec2 RunInstances",
+            fix="use credentials with a shorter session token, or of a user",
+        )
+    return text
 
 
 def console_output_tail(ec2: EC2Client, instance_id: str) -> str | None:
@@ -103,19 +123,48 @@ def builder(ec2: EC2Client, spec: BuilderSpec) -> Iterator[Builder]:
     The machine and its security group are removed however the block ends.
 
     Raises:
-        MissingPrerequisite: no subnet is named and the account has no default one.
+        MissingPrerequisite: no subnet is named, there is no default one, and none may be created.
         CloudError: EC2 refused.
 
     """
-    subnet = _find_subnet(ec2, spec.subnet_id)
     unique = f"{spec.name}-{int(time.time())}-{uuid.uuid4().hex[:8]}"
-    try:
-        group_id = _create_group(ec2, subnet["VpcId"], unique)
-        instance = _launch(ec2, spec, unique, subnet["SubnetId"], group_id)
-        yield Builder(instance["InstanceId"], group_id, instance["LaunchTime"].timestamp())
-    finally:
-        with uninterrupted():
-            _remove(ec2, unique)
+    with build_network.site(ec2, spec.wanted, spec.instance_type, unique) as site:
+        launched: list[str] = []
+        try:
+            group_id = _create_group(ec2, site.vpc_id, unique)
+            instance = _launch(ec2, spec, unique, site, group_id)
+            launched.append(instance["InstanceId"])
+            yield Builder(instance["InstanceId"], group_id, instance["LaunchTime"].timestamp())
+        finally:
+            with uninterrupted():
+                _remove(ec2, unique, launched)
+
+
+def stop(
+    ec2: EC2Client,
+    instance_id: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Stop a machine and wait until its disk is at rest. Idempotent.
+
+    An image of a stopped machine is whole, and the machine's own shutdown timer stays in force
+    until then. CreateImage of a running machine would reboot it and lose the timer.
+
+    Raises:
+        Permanent: the machine did not stop in time, or it is gone.
+
+    """
+    call_with_retry("ec2 StopInstances", lambda: ec2.stop_instances(InstanceIds=[instance_id]))
+    started = clock()
+    while (elapsed_s := clock() - started) < STOP_TIMEOUT_S:
+        state, reason = state_of(ec2, instance_id)
+        if state == "stopped":
+            return
+        if state in ("shutting-down", "terminated"):
+            raise Permanent(f"the builder is {state}. {reason}".strip(), where=instance_id)
+        sleep(poll_pause_s(elapsed_s))
+    raise Permanent(f"the builder did not stop within {STOP_TIMEOUT_S:.0f} s", where=instance_id)
 
 
 def creation_time(group_name: str) -> float | None:
@@ -184,24 +233,6 @@ def delete_group(ec2: EC2Client, group_id: str) -> bool:
         return True
 
 
-def _find_subnet(ec2: EC2Client, subnet_id: str) -> SubnetTypeDef:
-    if subnet_id:
-        return call_with_retry(
-            f"subnet {subnet_id}", lambda: ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"]
-        )[0]
-    filters: list[FilterTypeDef] = [{"Name": "default-for-az", "Values": ["true"]}]
-    subnets = call_with_retry(
-        "ec2 DescribeSubnets", lambda: ec2.describe_subnets(Filters=filters)["Subnets"]
-    )
-    if not subnets:
-        raise MissingPrerequisite(
-            "this region has no default subnet to build in",
-            where="ec2 DescribeSubnets",
-            fix="name one with a way out: mesaform bake --subnet subnet-…",
-        )
-    return min(subnets, key=lambda subnet: subnet["AvailabilityZone"])
-
-
 def _create_group(ec2: EC2Client, vpc_id: str, unique: str) -> str:
     tags = tag_list({**BUILDER_TAGS, Tag.NAME: unique})
     answer = call_with_retry(
@@ -217,13 +248,13 @@ def _create_group(ec2: EC2Client, vpc_id: str, unique: str) -> str:
 
 
 def _launch(
-    ec2: EC2Client, spec: BuilderSpec, unique: str, subnet_id: str, group_id: str
+    ec2: EC2Client, spec: BuilderSpec, unique: str, site: Site, group_id: str
 ) -> InstanceTypeDef:
     tags = tag_list({**BUILDER_TAGS, Tag.NAME: unique})
     run_instances = partial(
         ec2.run_instances,
         ImageId=spec.base["ImageId"],
-        InstanceType=spec.recipe.instance_type,  # type: ignore[arg-type]  # any type of EC2
+        InstanceType=spec.instance_type,  # type: ignore[arg-type]  # any type of EC2
         MinCount=1,
         MaxCount=1,
         ClientToken=unique[-CLIENT_TOKEN_LENGTH:],
@@ -234,7 +265,7 @@ def _launch(
             {
                 "DeviceName": spec.base.get("RootDeviceName") or "/dev/xvda",
                 "Ebs": {
-                    "VolumeSize": spec.recipe.disk_gib,
+                    "VolumeSize": spec.disk_gib,
                     "VolumeType": "gp3",
                     "Encrypted": True,
                     "DeleteOnTermination": True,
@@ -244,9 +275,9 @@ def _launch(
         NetworkInterfaces=[
             {
                 "DeviceIndex": 0,
-                "SubnetId": subnet_id,
+                "SubnetId": site.subnet_id,
                 "Groups": [group_id],
-                "AssociatePublicIpAddress": True,
+                "AssociatePublicIpAddress": site.has_public_address,
                 "DeleteOnTermination": True,
             }
         ],
@@ -258,10 +289,15 @@ def _launch(
     return call_with_retry("ec2 RunInstances", run_instances)["Instances"][0]
 
 
-def _remove(ec2: EC2Client, unique: str) -> None:
-    """Remove by name: the answer of the launch, with the id, may never have arrived."""
+def _remove(ec2: EC2Client, unique: str, launched: list[str]) -> None:
+    """Remove by name and by id.
+
+    The answer of the launch, with the id, may never have arrived; and EC2 may not list a new
+    machine yet.
+    """
     filters = tag_filters({Tag.NAME: unique})
-    if instance_ids := [instance["InstanceId"] for instance in list_instances(ec2, filters)]:
+    listed = [instance["InstanceId"] for instance in list_instances(ec2, filters)]
+    if instance_ids := sorted({*listed, *launched}):
         terminate(ec2, instance_ids)
     deadline = time.monotonic() + REMOVAL_TIMEOUT_S
     _wait(deadline, 0.2, lambda: not list_instances(ec2, filters, (*_ALIVE, "shutting-down")))

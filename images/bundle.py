@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from mesaform.common.architecture import ARCHITECTURES, Architecture
 from mesaform.common.errors import BadInput, MissingPrerequisite
 from mesaform_images import module_graph
 
@@ -34,10 +35,13 @@ _JUNK_SUFFIXES = frozenset({".pyc", ".pyo", ".swp", ".orig", ".rej"})
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The parts of images/recipe.toml that the operator's machine needs."""
+    """The parts of images/recipe.toml that the operator's machine needs.
 
-    base_parameter: str
-    instance_type: str
+    `base_parameters` are SSM parameters that name the base images.
+    """
+
+    base_parameters: Mapping[Architecture, str]
+    instance_types: Mapping[Architecture, str]
     disk_gib: int
     entry_points: tuple[str, ...]
     package_data: tuple[str, ...]
@@ -202,8 +206,8 @@ def parse_recipe(text: str, where: str) -> Recipe:
     try:
         data = tomllib.loads(text)
         return Recipe(
-            base_parameter=str(data["base"]["ssm_parameter"]),
-            instance_type=str(data["builder"]["instance_type"]),
+            base_parameters=_by_architecture(data["base"]["ssm_parameters"]),
+            instance_types=_by_architecture(data["builder"]["instance_types"]),
             disk_gib=int(data["builder"]["disk_gib"]),
             entry_points=tuple(str(item) for item in data["wheel"]["entry_points"]),
             package_data=tuple(str(item) for item in data["wheel"]["package_data"]),
@@ -214,6 +218,10 @@ def parse_recipe(text: str, where: str) -> Recipe:
         raise BadInput(
             f"missing or wrong: {error}", where=where, fix="compare with the file's version in git"
         ) from None
+
+
+def _by_architecture(table: Mapping[str, object]) -> dict[Architecture, str]:
+    return {architecture: str(table[architecture]) for architecture in ARCHITECTURES}
 
 
 def _image_files(recipe: Recipe, package: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mesaform.common.errors import MissingPrerequisite, NotFound, Permanent
+from mesaform.topology.names import Tag
 from mesaform_images.ec2_calls import call_unless_absent, call_with_retry, poll_pause_s
 
 if TYPE_CHECKING:
@@ -27,9 +29,7 @@ def base_image(ec2: EC2Client, ssm: SSMClient, parameter: str) -> ImageTypeDef:
 
     """
     try:
-        image_id = call_with_retry(
-            f"ssm {parameter}", lambda: ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
-        )
+        image_id = base_image_id(ssm, parameter)
         images = call_with_retry(
             f"image {image_id}", lambda: ec2.describe_images(ImageIds=[image_id])["Images"]
         )
@@ -40,6 +40,19 @@ def base_image(ec2: EC2Client, ssm: SSMClient, parameter: str) -> ImageTypeDef:
             fix="name another under [base] in images/recipe.toml",
         ) from error
     return images[0]
+
+
+def base_image_id(ssm: SSMClient, parameter: str) -> str:
+    """Return the id of the image that a public SSM parameter names now.
+
+    Raises:
+        NotFound: the region has no such parameter.
+        CloudError: SSM refused or did not answer.
+
+    """
+    return call_with_retry(
+        f"ssm {parameter}", lambda: ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+    )
 
 
 def describe_image(ec2: EC2Client, image_id: str) -> ImageTypeDef:
@@ -91,3 +104,16 @@ def snapshots_of(image: ImageTypeDef) -> list[str]:
     """Return the ids of the snapshots of an image."""
     volumes = (mapping.get("Ebs", {}) for mapping in image.get("BlockDeviceMappings", ()))
     return [volume["SnapshotId"] for volume in volumes if volume.get("SnapshotId")]
+
+
+def created_at(image: ImageTypeDef) -> float:
+    """Epoch seconds; the present for an image without a date, which therefore counts as new."""
+    try:
+        return datetime.fromisoformat(image.get("CreationDate", "")).astimezone(UTC).timestamp()
+    except ValueError:
+        return time.time()
+
+
+def is_finished(image: ImageTypeDef) -> bool:
+    """Whether a bake completed the image: the tag of its recipe comes last."""
+    return any(tag["Key"] == Tag.RECIPE for tag in image.get("Tags", ()))

@@ -1,23 +1,28 @@
-"""Removal of what killed bakes left: builders, their security groups and unfinished images.
+"""Removal of what killed bakes left: builders, their networks, unfinished images and snapshots.
 
-Leftovers are recognized by their tags and age. A bake removes those of earlier ones.
+Leftovers are recognized by their tags and age. `up`, `down` and `bake` remove those of earlier
+bakes.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mesaform.topology.names import Tag
+from mesaform_images import build_network
 from mesaform_images.build_machine import creation_time, delete_group, list_instances, terminate
-from mesaform_images.ec2_calls import BUILDER_TAGS, IMAGE_TAGS, call_with_retry, tag_filters
-from mesaform_images.ec2_images import remove_image
+from mesaform_images.ec2_calls import (
+    BUILDER_TAGS,
+    IMAGE_TAGS,
+    call_unless_absent,
+    call_with_retry,
+    tag_filters,
+)
+from mesaform_images.ec2_images import created_at, is_finished, remove_image, snapshots_of
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import ImageTypeDef
 
 STALE_AFTER_S = 3600.0
 """Age of a leftover: no bake takes this long."""
@@ -36,7 +41,9 @@ def remove_leftovers(ec2: EC2Client, now: float, stale_after_s: float = STALE_AF
     return [
         *_remove_builders(ec2, oldest),
         *_remove_groups(ec2, oldest),
+        *_remove_networks(ec2, oldest),
         *_remove_unfinished_images(ec2, oldest),
+        *_remove_orphaned_snapshots(ec2, oldest),
     ]
 
 
@@ -59,21 +66,43 @@ def _remove_groups(ec2: EC2Client, oldest: float) -> Iterator[str]:
             yield group["GroupId"]
 
 
+def _remove_networks(ec2: EC2Client, oldest: float) -> Iterator[str]:
+    for name in sorted(build_network.temporary_names(ec2)):
+        created = creation_time(name)
+        is_stale = created is not None and created < oldest
+        if is_stale and build_network.remove_network(ec2, name):
+            yield name
+
+
+def _remove_orphaned_snapshots(ec2: EC2Client, oldest: float) -> Iterator[str]:
+    """Remove snapshots of bakes that no image of the account has.
+
+    An image that was deregistered while it was pending leaves such a snapshot.
+    """
+    snapshots = call_with_retry(
+        "ec2 DescribeSnapshots",
+        lambda: ec2.describe_snapshots(OwnerIds=["self"], Filters=tag_filters(IMAGE_TAGS)),
+    )["Snapshots"]
+    stale = [item["SnapshotId"] for item in snapshots if item["StartTime"].timestamp() < oldest]
+    if not stale:
+        return
+    images = call_with_retry(
+        "ec2 DescribeImages", lambda: ec2.describe_images(Owners=["self"])["Images"]
+    )
+    in_use = {snapshot for image in images for snapshot in snapshots_of(image)}
+    for snapshot_id in stale:
+        if snapshot_id not in in_use:
+            delete = partial(ec2.delete_snapshot, SnapshotId=snapshot_id)
+            call_unless_absent("ec2 DeleteSnapshot", delete)
+            yield snapshot_id
+
+
 def _remove_unfinished_images(ec2: EC2Client, oldest: float) -> Iterator[str]:
     images = call_with_retry(
         "ec2 DescribeImages",
         lambda: ec2.describe_images(Owners=["self"], Filters=tag_filters(IMAGE_TAGS))["Images"],
     )
     for image in images:
-        is_finished = any(tag["Key"] == Tag.RECIPE for tag in image.get("Tags", ()))
-        if not is_finished and _created_at(image) < oldest:
+        if not is_finished(image) and created_at(image) < oldest:
             remove_image(ec2, image)
             yield image["ImageId"]
-
-
-def _created_at(image: ImageTypeDef) -> float:
-    """Epoch seconds; the present for an image without a date, which is therefore kept."""
-    try:
-        return datetime.fromisoformat(image.get("CreationDate", "")).astimezone(UTC).timestamp()
-    except ValueError:
-        return time.time()

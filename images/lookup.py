@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mesaform.common.architecture import X86_64, Architecture
 from mesaform.common.errors import MissingPrerequisite
 from mesaform.topology.names import Tag
 from mesaform_images import bundle
@@ -23,26 +24,26 @@ def recipe_digest() -> str:
     return bundle.read_sources(bundle.installed_layout()).digest()
 
 
-def find_image(recipe: str, region: str) -> str:
-    """Return the id of the newest available image of a recipe.
+def find_image(recipe: str, region: str, architecture: Architecture = X86_64) -> ImageTypeDef:
+    """Return the newest available image of a recipe for an architecture.
 
     Raises:
         MissingPrerequisite: there is none; the message names `mesaform bake`.
         CloudError: EC2 refused or did not answer.
 
     """
-    images = images_of(recipe, region)
+    images = images_of(recipe, region, architecture)
     if not images:
         raise MissingPrerequisite(
-            f"no image is baked from this checkout's recipe ({recipe})",
+            f"no {architecture} image is baked from this checkout's recipe ({recipe})",
             where=region,
             fix="bake one, then go on: mesaform bake",
         )
-    return images[0]["ImageId"]
+    return images[0]
 
 
-def images_of(recipe: str, region: str) -> list[ImageTypeDef]:
-    """Return the available images of a recipe, newest first.
+def images_of(recipe: str, region: str, architecture: Architecture = X86_64) -> list[ImageTypeDef]:
+    """Return the available images of a recipe for an architecture, newest first.
 
     Raises:
         CloudError: EC2 refused or did not answer.
@@ -54,6 +55,7 @@ def images_of(recipe: str, region: str) -> list[ImageTypeDef]:
     filters: list[FilterTypeDef] = [
         {"Name": f"tag:{Tag.RECIPE}", "Values": [recipe]},
         {"Name": "state", "Values": ["available"]},
+        {"Name": "architecture", "Values": [architecture]},
     ]
     with translate_errors("ec2 DescribeImages"):
         ec2 = client.client("ec2", region)

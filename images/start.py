@@ -2,8 +2,9 @@
 
 Its text is in the cloud-config.
 
-Standard library only. Its argument is a JSON object with `bundle`, `report` and `log` (presigned
-URLs), `sha256` and `digest`. It reports errors that occur before the bundle's program runs.
+Standard library only. Its argument is the presigned URL of the job: a JSON object with `bundle`,
+`report` and `log` (presigned URLs), `sha256` and `digest`. The operator deletes the job as soon as
+the builder reports. Errors that occur before the bundle's program runs are reported.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ import urllib.request
 
 
 def fetch(url: str) -> bytes:
-    """Return the bundle; retry for a minute while the network is not up."""
+    """Return an object; retry for a minute while the network is not up."""
     for attempt in range(20):
         try:
             with urllib.request.urlopen(url, timeout=60) as answer:
@@ -32,7 +33,8 @@ def fetch(url: str) -> bytes:
     raise AssertionError
 
 
-def main(text: str) -> int:
+def main(url: str) -> int:
+    text = fetch(url).decode()
     job = json.loads(text)
     try:
         data = fetch(job["bundle"])

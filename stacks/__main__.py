@@ -1,8 +1,8 @@
-"""The app that cdktf runs (`cdktf.json`): read the cluster file, look up the image, build stacks.
+"""The app that cdktf runs (`cdktf.json`): read the cluster file, look up images, build stacks.
 
-`MESAFORM_CLUSTER_FILE` names the cluster file (default `cluster.yaml`). `MESAFORM_IMAGE_ID` names
-the image, which is then not looked up. `mesaform up` and `mesaform down` set it, because a cluster
-must come down even when its image is gone.
+`MESAFORM_CLUSTER_FILE` names the cluster file (default `cluster.yaml`). `MESAFORM_IMAGE_ID` and
+`MESAFORM_IMAGE_ID_ARM64` name the images, which are then not looked up. `mesaform up` and `mesaform
+down` set them, because a cluster must come down even when its images are gone.
 """
 
 from __future__ import annotations
@@ -30,14 +30,12 @@ def settings() -> Settings:
     """
     file = Path(os.environ.get("MESAFORM_CLUSTER_FILE", "cluster.yaml"))
     spec = load(file)
-    image = from_environment(spec.region)
+    images = from_environment(spec)
     folder = cluster_dir(file, spec.name)
     deployment = read_deployment(folder)
     return Settings(
         spec=spec,
-        image_id=image.image_id,
-        root_device=image.root_device,
-        recipe=image.recipe,
+        images=images,
         folder=folder,
         deployment_id=deployment.deployment_id if deployment else "",
         account_id=deployment.account_id if deployment else "",

@@ -1,4 +1,7 @@
-"""Agents: a launch template per pool for the autoscaler, and `count` machines of Terraform."""
+"""Agents: launch templates for the autoscaler, and `count` machines of Terraform.
+
+A pool has a template for each architecture of its types, because a template names one image.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import base64
 
 from constructs import Construct
 
+from mesaform.common.architecture import Architecture, architecture_of
 from mesaform.config.schema import Pool
 from mesaform.topology import launch_documents, names
 from mesaform_stacks import provider as aws
@@ -26,7 +30,9 @@ class AgentsStack(ClusterStack):
         templates: dict[str, str] = {}
         instances: dict[str, list[str]] = {}
         for pool in self.spec.agents:
-            templates[pool.name] = self._template(pool).id
+            for architecture in pool.architectures:
+                key = names.template_key(pool.name, architecture)
+                templates[key] = self._template(pool, architecture).id
             instances[pool.name] = [self._machine(pool, index).id for index in range(pool.count)]
         self.put("launch_template_ids", templates)
         self.put("instance_ids", instances)
@@ -60,20 +66,26 @@ class AgentsStack(ClusterStack):
             ),
         )
 
-    def _template(self, pool: Pool) -> aws.LaunchTemplate:
+    def _template(self, pool: Pool, architecture: Architecture) -> aws.LaunchTemplate:
         """Type and subnet are the request's to choose; its tags come on top of these."""
+        key = names.template_key(pool.name, architecture)
+        image = self.settings.images.of(architecture)
+        default_type = next(name for name in pool.types if architecture_of(name) == architecture)
         tags = self.named(pool.name, ROLE="agent", POOL=pool.name, MANAGED_BY="autoscaler")
         document = launch_documents.node_document(
-            self.spec, "agent", self.settings.recipe, pool.name, has_lease=True
+            self.spec,
+            "agent",
+            self.settings.images.recipe,
+            launch_documents.Membership(pool.name, architecture, has_lease=True),
         )
         return aws.LaunchTemplate(
             self,
-            f"{pool.name}-template",
-            name=names.launch_template_name(self.spec.name, pool.name),
-            description=f"Agents of the pool {pool.name}",
+            f"{key}-template",
+            name=names.launch_template_name(self.spec.name, pool.name, architecture),
+            description=f"Agents of the pool {key}",
             update_default_version=True,
-            image_id=self.settings.image_id,
-            instance_type=pool.types[0],
+            image_id=image.image_id,
+            instance_type=default_type,
             vpc_security_group_ids=[self._network.group_ids["agent"]],
             iam_instance_profile=aws.LaunchTemplateIamInstanceProfile(name=self._profile),
             user_data=base64.b64encode(document.encode()).decode(),
@@ -84,22 +96,25 @@ class AgentsStack(ClusterStack):
                 http_tokens="required",
                 http_put_response_hop_limit=IMDS_HOPS,
             ),
-            block_device_mappings=[
-                aws.LaunchTemplateBlockDeviceMappings(
-                    device_name=self.settings.root_device,
-                    ebs=aws.LaunchTemplateBlockDeviceMappingsEbs(
-                        volume_type="gp3",
-                        volume_size=pool.disk_gib,
-                        encrypted="true",
-                        delete_on_termination="true",
-                    ),
-                )
-            ],
+            block_device_mappings=[_root_disk(image.root_device, pool.disk_gib)],
             tag_specifications=[
                 aws.LaunchTemplateTagSpecifications(resource_type=kind, tags=tags)
                 for kind in TAGGED
             ],
             tags=self.named(
-                f"{pool.name}-template", ROLE="agent", POOL=pool.name, MANAGED_BY="terraform"
+                f"{key}-template",
+                ROLE="agent",
+                POOL=pool.name,
+                MANAGED_BY="terraform",
+                ARCHITECTURE=architecture,
             ),
         )
+
+
+def _root_disk(device: str, gib: int) -> aws.LaunchTemplateBlockDeviceMappings:
+    return aws.LaunchTemplateBlockDeviceMappings(
+        device_name=device,
+        ebs=aws.LaunchTemplateBlockDeviceMappingsEbs(
+            volume_type="gp3", volume_size=gib, encrypted="true", delete_on_termination="true"
+        ),
+    )

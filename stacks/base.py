@@ -9,6 +9,7 @@ from cdktf import LocalBackend, TerraformOutput, TerraformStack
 from constructs import Construct
 
 from mesaform.config.schema import ClusterSpec
+from mesaform.provision.image import BootImages
 from mesaform.provision.state_folders import state_file
 from mesaform.topology import names
 from mesaform_stacks import provider as aws
@@ -18,15 +19,12 @@ from mesaform_stacks import provider as aws
 class Settings:
     """What the stacks are built from.
 
-    `root_device` is the image's own name for its disk. `recipe` is the image recipe's digest.
     `deployment_id`, `account_id` and `secret` are empty before the first `mesaform up` has settled
     them.
     """
 
     spec: ClusterSpec
-    image_id: str
-    root_device: str
-    recipe: str
+    images: BootImages
     folder: Path
     deployment_id: str = ""
     account_id: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from mesaform.common.architecture import architecture_of
 from mesaform.topology import iam, launch_documents, user_data
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack
@@ -57,17 +58,18 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
     """
     pool = {"POOL": machine.pool} if machine.pool else {}
     extra = {"ROLE": machine.role, "MANAGED_BY": "terraform", **pool}
+    architecture = architecture_of(machine.instance_type)
     document = launch_documents.node_document(
         stack.spec,
         machine.role,
-        stack.settings.recipe,
-        machine.pool,
+        stack.settings.images.recipe,
+        launch_documents.Membership(machine.pool, architecture),
         masters=machine.data,
     )
     return aws.Instance(
         stack,
         name,
-        ami=stack.settings.image_id,
+        ami=stack.settings.images.of(architecture).image_id,
         instance_type=machine.instance_type,
         subnet_id=machine.subnet_id,
         private_ip=machine.address,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from mesaform.aws import boot_support
+from mesaform.aws.boot_support import CAPACITIES
 from mesaform.aws.ports import Capacity, Offering
 from mesaform.aws.pricing import price_book
 from mesaform.aws.pricing.market import Market
@@ -33,9 +35,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Size:
+    """Size of a type, the capacity types it is sold in, and why it boots no image, if it does not.
+
+    `unbootable` is empty for a type that boots one.
+    """
+
     vcpus: int
     mem_mib: int
     gpus: int
+    capacities: tuple[Capacity, ...] = CAPACITIES
+    unbootable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +123,12 @@ class Catalogue:
 
     def _priced(self, query: _Query, known: _Types) -> Iterator[Offering]:
         for name in query.types:
-            for zone in query.zones:
+            size = known.sizes[name]
+            for zone in query.zones if not size.unbootable else ():
                 if (name, zone) in known.places:
-                    yield from self._both_capacities(name, zone, known.sizes[name], query.disk_gib)
+                    yield from self._of_capacities(name, zone, size, query.disk_gib)
 
-    def _both_capacities(
+    def _of_capacities(
         self, name: str, zone: str, size: _Size, disk_gib: int
     ) -> Iterator[Offering]:
         on_demand = self._market.on_demand(name) or price_book.estimate(size.vcpus, size.mem_mib)
@@ -127,8 +137,8 @@ class Catalogue:
             "spot": price_book.spot_price(on_demand, self._market.spot(name, zone)),
         }
         resources = agent_resources(size.vcpus, size.mem_mib, disk_gib, size.gpus)
-        for capacity, usd_per_hour in prices.items():
-            yield Offering(name, zone, capacity, usd_per_hour, resources)
+        for capacity in size.capacities:
+            yield Offering(name, zone, capacity, prices[capacity], resources)
 
     def _read(self, types: tuple[str, ...]) -> _Types:
         known = self._types.get(types)
@@ -177,6 +187,7 @@ class Catalogue:
                 )
         if missing := [name for name in types if name not in sizes]:
             raise self._unknown_types(missing)
+        _log_unbootable(sizes)
         return sizes
 
     def _unknown_types(self, names: Sequence[str]) -> NotFound:
@@ -191,10 +202,22 @@ class Catalogue:
         )
 
 
+def _log_unbootable(sizes: Mapping[str, _Size]) -> None:
+    unbootable = {name: size.unbootable for name, size in sizes.items() if size.unbootable}
+    if unbootable:
+        log.warning("instance types that boot no image are not offered", types=unbootable)
+
+
 def _type_filter(names: list[str]) -> list[FilterTypeDef]:
     return [{"Name": "instance-type", "Values": names}]
 
 
 def _size(item: InstanceTypeInfoTypeDef) -> _Size:
     gpus = sum(gpu.get("Count", 0) for gpu in item.get("GpuInfo", {}).get("Gpus", []))
-    return _Size(item["VCpuInfo"]["DefaultVCpus"], item["MemoryInfo"]["SizeInMiB"], gpus)
+    return _Size(
+        item["VCpuInfo"]["DefaultVCpus"],
+        item["MemoryInfo"]["SizeInMiB"],
+        gpus,
+        boot_support.sold_capacities(item),
+        boot_support.unbootable_reason(item),
+    )

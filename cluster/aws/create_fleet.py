@@ -12,6 +12,7 @@ from typing import Any
 from mesaform.aws import capacity_errors
 from mesaform.aws.errors import Fault, classify
 from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Machine
+from mesaform.common.architecture import Architecture, architecture_of
 from mesaform.common.errors import NotFound, Permanent
 from mesaform.topology.names import Tag, launch_template_name
 
@@ -41,18 +42,11 @@ def fleet_request(request: LaunchRequest, subnets: Mapping[str, str]) -> dict[st
 
     """
     capacity = request.offerings[0].capacity
-    template = {
-        "LaunchTemplateName": launch_template_name(request.cluster, request.pool),
-        "Version": "$Latest",
-    }
-    overrides = _overrides(request, subnets, has_priority=capacity == "on-demand")
     tags = [{"Key": key, "Value": value} for key, value in launch_tags(request).items()]
     return {
         "Type": "instant",
         "ClientToken": request.token,
-        "LaunchTemplateConfigs": [
-            {"LaunchTemplateSpecification": template, "Overrides": overrides}
-        ],
+        "LaunchTemplateConfigs": list(_template_configs(request, subnets)),
         "TargetCapacitySpecification": {
             "TotalTargetCapacity": request.count,
             "DefaultTargetCapacityType": capacity,
@@ -62,23 +56,33 @@ def fleet_request(request: LaunchRequest, subnets: Mapping[str, str]) -> dict[st
     }
 
 
-def _overrides(
-    request: LaunchRequest, subnets: Mapping[str, str], *, has_priority: bool
-) -> list[dict[str, object]]:
-    overrides: list[dict[str, object]] = [
-        {"InstanceType": offering.instance_type, "SubnetId": subnets[offering.zone]}
-        for offering in request.offerings
-        if offering.zone in subnets
-    ]
-    if not overrides:
+def _template_configs(
+    request: LaunchRequest, subnets: Mapping[str, str]
+) -> Iterator[dict[str, object]]:
+    """A launch template for each architecture, with the offerings that its image boots on.
+
+    Priorities count across the templates. The cheapest offering's template comes first.
+    """
+    located = [offering for offering in request.offerings if offering.zone in subnets]
+    if not located:
         zones = ", ".join(sorted({offering.zone for offering in request.offerings}))
         raise NotFound(
             f"no subnet tagged {Tag.CLUSTER}={request.cluster} in {zones}",
             fix="deploy the network stack: mesaform up",
         )
-    if has_priority:
-        return [{**item, "Priority": float(order)} for order, item in enumerate(overrides)]
-    return overrides
+    overrides: dict[Architecture, list[dict[str, object]]] = {}
+    for order, offering in enumerate(located):
+        override: dict[str, object] = {
+            "InstanceType": offering.instance_type,
+            "SubnetId": subnets[offering.zone],
+        }
+        if offering.capacity == "on-demand":
+            override["Priority"] = float(order)
+        overrides.setdefault(architecture_of(offering.instance_type), []).append(override)
+    for architecture, own in overrides.items():
+        name = launch_template_name(request.cluster, request.pool, architecture)
+        template = {"LaunchTemplateName": name, "Version": "$Latest"}
+        yield {"LaunchTemplateSpecification": template, "Overrides": own}
 
 
 def launch_tags(request: LaunchRequest) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from mesaform.aws.ports import Template
 from mesaform.aws.rate_limiter import RateLimiter
-from mesaform.topology.names import Tag
+from mesaform.common.architecture import ARM64, X86_64
+from mesaform.topology.names import Tag, template_key
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -31,7 +32,7 @@ class Templates:
         self._versions: dict[tuple[str, int], Template] = {}
 
     def of(self, cluster: str) -> Mapping[str, Template]:
-        """Return the templates of a cluster by pool, up to `MAX_AGE_S` old."""
+        """Return the templates of a cluster by `template_key`, up to `MAX_AGE_S` old."""
         cached = self._by_cluster.get(cluster)
         if cached is None or self._clock() - cached[0] > MAX_AGE_S:
             cached = self._by_cluster[cluster] = (self._clock(), self._read(cluster))
@@ -44,11 +45,13 @@ class Templates:
             listed = [item for page in pages for item in page["LaunchTemplates"]]
         templates: dict[str, Template] = {}
         for item in listed:
-            pool = {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}.get(Tag.POOL, "")
+            tags = {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}
             key = (item["LaunchTemplateId"], int(item["LatestVersionNumber"]))
             if key not in self._versions:
                 self._versions[key] = self._compare_versions(*key)
-            templates[pool] = self._versions[key]
+            is_arm64 = tags.get(Tag.ARCHITECTURE) == ARM64
+            architecture = ARM64 if is_arm64 else X86_64
+            templates[template_key(tags.get(Tag.POOL, ""), architecture)] = self._versions[key]
         return templates
 
     def _compare_versions(self, template_id: str, latest: int) -> Template:

@@ -132,6 +132,7 @@ def _take_down(context: Context, options: DownOptions) -> bool:
 
     A dry run changes nothing and does not wait for the locks.
     """
+    from mesaform.cli.bake import remove_leftovers_of_bakes
     from mesaform.cli.progress import reporter
     from mesaform.cli.turn import TurnOptions, cluster_turn
 
@@ -146,6 +147,8 @@ def _take_down(context: Context, options: DownOptions) -> bool:
         _enter(context)
         with open_reporter() as report:
             surveyed = _survey(context, report)
+        if held is not None:
+            remove_leftovers_of_bakes(context)
         return _carry_out(context, options, surveyed, held)
 
 

@@ -75,6 +75,7 @@ def up(options: UpOptions) -> None:
     except KeyboardInterrupt:
         again = "" if options.file == DEFAULT_FILE else f" --file {options.file}"
         interrupt.end(f"interrupted. Carry on: mesaform up{again}    Go back: mesaform down{again}")
+    _remove_old_images(context)
     _print(context, picture, time.monotonic() - began, as_json=options.as_json)
 
 
@@ -157,42 +158,49 @@ def _addresses(context: Context, report: Report) -> None:
 
 
 def _image(context: Context, report: Report, *, yes: bool) -> None:
-    """Bake the image of this program's recipe if the region has none.
+    """Bake the images of this program's recipe that the region lacks.
 
     On aws the builder costs some cents, so the user is asked.
     """
     import signal
 
-    from mesaform.cli.bake import remove_killed_bakes
+    from mesaform.cli.bake import bake_each, remove_leftovers_of_bakes
     from mesaform.provision.lock import BAKE_LOCK, hold
-    from mesaform_images.bake import bake
     from mesaform_images.lookup import images_of, recipe_digest
 
     spec = context.spec
     recipe = recipe_digest()
-    if images_of(recipe, spec.region):
+    missing = [name for name in spec.architectures if not images_of(recipe, spec.region, name)]
+    if not missing:
         with stage(report, "Image") as under_way:
+            remove_leftovers_of_bakes(context)
             under_way.outcome = f"recipe {recipe}"
         return
     question = (
-        f"No image of recipe {recipe} in {spec.region}."
-        " Bake one (a builder runs for about five minutes, some cents)?"
+        f"No {' and '.join(missing)} image of recipe {recipe} in {spec.region}."
+        " Bake (each builder runs for about five minutes, some cents)?"
     )
     if spec.target == "aws" and not yes and not typer.confirm(question, err=True):
         raise MissingPrerequisite(
-            f"no image of recipe {recipe}",
+            f"no {' and '.join(missing)} image of recipe {recipe}",
             where=spec.region,
-            fix="bake one, then go on: mesaform bake",
+            fix="bake, then go on: mesaform bake",
         )
     before = signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # a builder must go whatever ends us
     try:
         with hold(context.state_dir / BAKE_LOCK, "mesaform up"):
-            remove_killed_bakes(context)
-            bake(spec.region, report, log_dir=context.state_dir / "log")
+            remove_leftovers_of_bakes(context, is_alone=True)
+            bake_each(context, report, missing)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _remove_old_images(context: Context) -> None:
+    from mesaform.cli.bake import remove_old_images
+
+    remove_old_images(context)
 
 
 def _ownership(context: Context, report: Report) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
+from mesaform.common.architecture import ARM64, architecture_of, architectures_of
 from mesaform.config import network
 from mesaform.config.field_types import Problem
 
@@ -27,6 +28,7 @@ def spec_problems(spec: ClusterSpec) -> list[Problem]:
         *_pool_reference_problems(spec),
         *_pool_name_problems(spec),
         *_engine_problems(spec),
+        *_architecture_problems(spec),
         *_size_problems(spec),
     ]
 
@@ -75,6 +77,32 @@ def _pool_name_problems(spec: ClusterSpec) -> Iterator[Problem]:
 def _engine_problems(spec: ClusterSpec) -> Iterator[Problem]:
     if spec.target == "local" and spec.engine == "mesos":
         yield ("engine",), "mesos runs on aws only: the local target has the embedded engine"
+
+
+def _architecture_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    if spec.engine == "mesos":
+        yield from _mesos_architecture_problems(spec)
+    offered = architectures_of([name for pool in spec.agents for name in pool.types])
+    wanted = spec.tasks.architecture
+    if wanted != "any" and wanted not in offered:
+        yield (
+            ("tasks", "architecture"),
+            (
+                f"no pool has {wanted} types, so tasks that pin no architecture would run nowhere: "
+                f"set tasks.architecture: {offered[0]}"
+            ),
+        )
+
+
+def _mesos_architecture_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    reason = "is arm64, and the packages of engine: mesos are x86_64 only"
+    remedy = "take an x86_64 type, or engine: embedded"
+    if architecture_of(spec.masters.type) == ARM64:
+        yield ("masters", "type"), f"{spec.masters.type} {reason}: {remedy}"
+    for index, pool in enumerate(spec.agents):
+        for name in pool.types:
+            if architecture_of(name) == ARM64:
+                yield ("agents", index, "types"), f"{name} {reason}: {remedy}"
 
 
 def _size_problems(spec: ClusterSpec) -> Iterator[Problem]:

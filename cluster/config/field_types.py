@@ -79,6 +79,9 @@ KmsKey = Annotated[
         "the ARN of a KMS key or alias, such as arn:aws:kms:us-east-1:123456789012:alias/mesos",
     ),
 ]
+SubnetId = Annotated[
+    str, _pattern(r"subnet-[0-9a-f]{8,17}", "a subnet's id, such as subnet-0123456789abcdef0")
+]
 UserName = Annotated[
     str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user's name, such as nobody (useradd(8))")
 ]

@@ -21,12 +21,13 @@ _SECTIONS = {
         "Pools of machines that run tasks. The autoscaler works between min (default: count) "
         "and max."
     ),
-    "tasks": "As whom tasks run.",
+    "tasks": "As whom tasks run, and on which architecture.",
     "autoscaler": (
         "Launches machines for work that finds no offer, removes what is not needed. "
         "Durations in seconds."
     ),
     "http": "The HTTP ports of the machines.",
+    "bake": "How images are built and kept.",
     "cost": "Limits of cost.",
 }
 

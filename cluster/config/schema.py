@@ -10,6 +10,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from mesaform.common.architecture import (
+    ARCH,
+    REQUIRES_PIN,
+    Architecture,
+    architectures_of,
+    boot_problem,
+)
 from mesaform.config import calendar
 from mesaform.config.consistency import spec_problems
 from mesaform.config.field_types import (
@@ -23,6 +30,7 @@ from mesaform.config.field_types import (
     Name,
     Number,
     Region,
+    SubnetId,
     Switch,
     UserName,
     Whole,
@@ -38,7 +46,9 @@ LEASE_MIN_S = 60.0
 LEASE_PASSES = 5
 """A lease outlasts this many passes of the autoscaler."""
 
-RESERVED_ATTRIBUTES = frozenset({"instance_id", "instance_type", "zone", "pool", "lifecycle"})
+RESERVED_ATTRIBUTES = frozenset(
+    {"instance_id", "instance_type", "zone", "pool", "lifecycle", ARCH, REQUIRES_PIN}
+)
 """Attributes that the node sets."""
 
 USUAL_TYPES = (
@@ -50,6 +60,15 @@ USUAL_TYPES = (
     "r5.large",
     "r5.xlarge",
 )
+
+
+def _bootable(instance_type: str) -> str:
+    if reason := boot_problem(instance_type):
+        raise text_error(f"{instance_type} boots no image of this program: {reason}")
+    return instance_type
+
+
+BootableType = Annotated[InstanceType, AfterValidator(_bootable)]
 
 
 class Network(Model):
@@ -90,7 +109,7 @@ class Masters(Model):
     count: Literal[3] = Field(
         default=3, description="Three: one a zone, so that a zone's loss leaves a quorum."
     )
-    type: InstanceType = Field(default="t3.medium", description="Instance type of the masters.")
+    type: BootableType = Field(default="t3.medium", description="Instance type of the masters.")
     disk_gib: Whole = Field(
         default=20, ge=8, le=16384, description="Size of a master's disk in GiB."
     )
@@ -102,10 +121,13 @@ class Pool(Model):
 
     name: Name = Field(default="default", description="The pool's name.")
     count: Whole = Field(default=2, ge=0, le=500, description="Machines that Terraform keeps.")
-    types: tuple[InstanceType, ...] = Field(
+    types: tuple[BootableType, ...] = Field(
         default=USUAL_TYPES,
         min_length=1,
-        description="Types that the autoscaler may launch; Terraform's machines have the first.",
+        description=(
+            "Types that the autoscaler may launch, x86_64 and arm64; "
+            "Terraform's machines have the first."
+        ),
     )
     spot_share: Number = Field(
         default=0.0,
@@ -133,6 +155,11 @@ class Pool(Model):
     def floor(self) -> int:
         """The minimum number of machines in this pool."""
         return self.count if self.min is None else self.min
+
+    @property
+    def architectures(self) -> tuple[Architecture, ...]:
+        """The architectures of this pool's types, x86_64 first."""
+        return architectures_of(self.types)
 
     @field_validator("types")
     @classmethod
@@ -370,7 +397,7 @@ class Autoscaler(Model):
 
 
 class Tasks(Model):
-    """As which user tasks run."""
+    """As which user tasks run, and on which architecture."""
 
     user: UserName = Field(
         default="nobody",
@@ -379,6 +406,10 @@ class Tasks(Model):
     allow_root: Switch = Field(
         default=False,
         description="Whether tasks may run as root, which also reaches the machine's credentials.",
+    )
+    architecture: Literal["x86_64", "arm64", "any"] = Field(
+        default="x86_64",
+        description="Where tasks run that pin none; any: their programs run on both.",
     )
 
     @model_validator(mode="after")
@@ -399,6 +430,23 @@ class Http(Model):
     jsonp: Switch = Field(
         default=False,
         description="Serve ?jsonp= on 5050 and 5051: any web page its reader opens can read them.",
+    )
+
+
+class Bake(Model):
+    """How images are built and kept."""
+
+    subnet: SubnetId | None = Field(
+        default=None,
+        description=(
+            "Where builders run, with a way out; none: a default subnet, else a temporary VPC."
+        ),
+    )
+    keep_images: Whole = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="Newest images kept of each architecture, besides those in use.",
     )
 
 
@@ -431,12 +479,19 @@ class ClusterSpec(Model):
     tasks: Tasks = Tasks()
     autoscaler: Autoscaler = Autoscaler()
     http: Http = Http()
+    bake: Bake = Bake()
     cost: Cost = Cost()
 
     @property
     def zones(self) -> tuple[str, ...]:
         """The availability zones, one a master."""
         return self.network.zones or tuple(self.region + letter for letter in "abc")
+
+    @property
+    def architectures(self) -> tuple[Architecture, ...]:
+        """The architectures of all machines, x86_64 first: an image of each is needed."""
+        types = [name for pool in self.agents for name in pool.types]
+        return architectures_of([self.masters.type, *types])
 
     @model_validator(mode="before")
     @classmethod

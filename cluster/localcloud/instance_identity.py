@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
+from mesaform.common.architecture import architecture_of
 from mesaform.common.files import PRIVATE_FILE_MODE, write_atomically
 from mesaform.common.json_types import JsonObject
 from mesaform.localcloud.layout import Layout
@@ -105,7 +106,7 @@ def document(machine: Machine) -> bytes:
     """The identity document of a machine, with the fields that AWS gives."""
     fields: JsonObject = {
         "accountId": machine.account_id,
-        "architecture": "x86_64",
+        "architecture": architecture_of(machine.instance_type),
         "availabilityZone": machine.zone,
         "billingProducts": None,
         "devpayProductCodes": None,

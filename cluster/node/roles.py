@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from mesaform.common.architecture import ARCH, architecture_of
 from mesaform.node import identities, zookeeper
 from mesaform.node.data_volume import data_folder
 from mesaform.node.model import Desired, Hardware, Identity, Programs, Service
@@ -70,6 +71,7 @@ def attributes(document: NodeDocument, identity: Identity) -> dict[str, str]:
     """The agent's Mesos attributes; the machine's facts override the pool's attributes."""
     return {
         **document.attributes,
+        ARCH: architecture_of(identity.instance_type),
         "instance_id": identity.instance_id,
         "instance_type": identity.instance_type,
         "zone": identity.zone,

@@ -60,7 +60,7 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     from mesaform.provision.deployment import establish_deployment
     from mesaform.provision.interrupted import take_over
 
-    boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
+    boot_image = await asyncio.to_thread(image.look_up, place.spec)
     caller, view, knowledge = await asyncio.to_thread(_look_at_account, place)
     is_interrupted = knowledge.interrupted_at is not None and knowledge.deployment is not None
     if not is_interrupted and not terraform_instance_ids(place):
@@ -108,7 +108,7 @@ async def deploy(
     from mesaform.provision.terraform_driver import StacksRun
     from mesaform.provision.terraform_state import Outputs, outputs
 
-    boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
+    boot_image = await asyncio.to_thread(image.look_up, place.spec)
     with _terraform_turn(place, held) as turn:
         caller, _, _ = await asyncio.to_thread(_look_at_account, place)
         if preview is None:
@@ -143,7 +143,7 @@ async def plan_adoption(place: ClusterContext, report: Report, held: HeldLock) -
 
     await asyncio.to_thread(require_pinned_account, place)
     deployment = require_deployment(place.cluster_dir)
-    boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec.region)
+    boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec)
     set_unreadable_aside(place.cluster_dir)
     await cdktf_driver.synthesize(place, boot_image, report, held)
     return await adoption.find_and_search(place, deployment.deployment_id, report)
@@ -198,7 +198,7 @@ async def adopt(
     from mesaform.provision import adoption, image
     from mesaform.provision.terraform_run import open_runner
 
-    boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec.region)
+    boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec)
     runner = await open_runner(place, boot_image, held)
     if findings.imports:
         await adoption.adopt(place, findings.imports, runner, report)
@@ -237,7 +237,7 @@ async def replace_masters(
         return
     if wait_until_whole is None:
         raise BadInput("masters are replaced by `mesaform up` only, one at a time")
-    boot_image = await asyncio.to_thread(image.look_up, place.spec.region)
+    boot_image = await asyncio.to_thread(image.look_up, place.spec)
     runner = await open_runner(place, boot_image, held)
     await replace_one_by_one(place, preview.masters, runner, report, wait_until_whole)
 

@@ -11,7 +11,7 @@ from mesaform.common.progress import Report, stage
 from mesaform.provision import environment, tools
 from mesaform.provision.child_process import Command, LoggedChild, start_logged
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.image import BootImage
+from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.state_folders import synth_dir
 
@@ -21,7 +21,7 @@ OWN_ERROR = "mesaform: "
 
 
 async def synthesize(
-    place: ClusterContext, image: BootImage, report: Report, held: HeldLock
+    place: ClusterContext, image: BootImages, report: Report, held: HeldLock
 ) -> None:
     """Write the stacks as Terraform's JSON into the cluster's folder. Idempotent.
 

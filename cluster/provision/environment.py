@@ -11,7 +11,7 @@ from mesaform.common.errors import MissingPrerequisite
 from mesaform.provision import provider_mirror, terraform
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.holders import FOLDER_MARK
-from mesaform.provision.image import BootImage
+from mesaform.provision.image import BootImages
 from mesaform.provision.tools import tools_folder
 
 QUIET = {
@@ -32,7 +32,7 @@ FOREIGN = ("TF_DATA_DIR", "TF_WORKSPACE", "CDKTF_OUTDIR", "CDKTF_CONTEXT_JSON")
 
 
 def prepare_environment(
-    place: ClusterContext, image: BootImage, inherited: Mapping[str, str] | None = None
+    place: ClusterContext, image: BootImages, inherited: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """The environment variables of a run.
 

@@ -14,7 +14,7 @@ from mesaform.common.progress import Report, stage
 from mesaform.provision.adoption import adopt, find_and_search
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.deployment import read_deployment
-from mesaform.provision.image import BootImage
+from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.ownership import view_account
 from mesaform.provision.state_folders import stack_dir
@@ -23,7 +23,7 @@ from mesaform.provision.terraform_state import tainted_machines
 
 
 async def take_over(
-    place: ClusterContext, image: BootImage, report: Report, held: HeldLock
+    place: ClusterContext, image: BootImages, report: Report, held: HeldLock
 ) -> None:
     """Adopt declared resources that no state lists, and keep living machines marked as damaged.
 

@@ -17,7 +17,7 @@ from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.common.progress import Report, stage
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.data_volumes import find_losses
-from mesaform.provision.image import BootImage
+from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.stack_order import creation_order
 from mesaform.provision.state_folders import STACKS, stack_dir
@@ -82,7 +82,7 @@ class Preview:
 
 
 async def preview_changes(
-    place: ClusterContext, image: BootImage, report: Report, held: HeldLock
+    place: ClusterContext, image: BootImages, report: Report, held: HeldLock
 ) -> Preview:
     """Plan the synthesized stacks.
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from mesaform.common.errors import BadInput, CloudError
 from mesaform.common.progress import Report, stage
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.image import BootImage
+from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.preview import MachineChange, Preview, preview_changes, read_changes
 from mesaform.provision.state_folders import stack_dir
@@ -20,7 +20,7 @@ from mesaform.provision.terraform_run import TerraformRunner, forget_plan, open_
 
 
 async def preview_safely(
-    place: ClusterContext, image: BootImage, report: Report, held: HeldLock
+    place: ClusterContext, image: BootImages, report: Report, held: HeldLock
 ) -> Preview:
     """Plan the stacks, and check that masters can change one at a time.
 

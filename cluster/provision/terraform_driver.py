@@ -20,7 +20,7 @@ from mesaform.common.progress import Report, Stage, stage
 from mesaform.provision import progress
 from mesaform.provision.child_process import LoggedChild
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.image import BootImage
+from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.stack_order import Order, creation_order, destruction_order
 from mesaform.provision.state_copies import run_protected
@@ -44,7 +44,7 @@ class StacksRun:
     """
 
     place: ClusterContext
-    image: BootImage
+    image: BootImages
     report: Report
     held: HeldLock
 

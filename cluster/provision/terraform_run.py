@@ -21,7 +21,7 @@ from mesaform.provision.child_process import Command, LoggedChild, start, start_
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.disk_space import run_with_reserve
 from mesaform.provision.holders import STOP_TIMEOUT_S
-from mesaform.provision.image import BootImage
+from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.provider_mirror import PROVIDER_VERSION
 from mesaform.provision.state_copies import run_protected
@@ -222,7 +222,7 @@ def forget_plan(folder: Path) -> None:
     (folder / PLAN_FILE).unlink(missing_ok=True)
 
 
-async def open_runner(place: ClusterContext, image: BootImage, held: HeldLock) -> TerraformRunner:
+async def open_runner(place: ClusterContext, image: BootImages, held: HeldLock) -> TerraformRunner:
     """A runner for a cluster.
 
     Raises:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from mesaform.common.architecture import ARCH_LABEL, ARCHITECTURES
 from mesaform.services import definition_limits
 from mesaform.services.constraints import problem_with
 from mesaform.services.definition_limits import Problem
@@ -360,6 +361,12 @@ def _check_command_check(command: CommandCheck | None) -> Iterable[Problem]:
         yield "/command", "is missing"
 
 
+def _check_architecture(app: App) -> Iterable[Problem]:
+    wanted = app.labels.get(ARCH_LABEL)
+    if wanted is not None and wanted not in ARCHITECTURES:
+        yield f"/labels/{ARCH_LABEL}", f"must be one of {', '.join(ARCHITECTURES)}"
+
+
 def _check_constraints(app: App) -> Iterable[Problem]:
     for index, constraint in enumerate(app.constraints):
         if (problem := problem_with(constraint)) is not None:
@@ -380,6 +387,7 @@ _CHECKS: Sequence[Callable[[App], Iterable[Problem]]] = (
     _check_strategies,
     _check_health_checks,
     _check_constraints,
+    _check_architecture,
     _check_role,
     definition_limits.check_id,
     definition_limits.check_texts,

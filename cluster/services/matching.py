@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mesaform.common.architecture import implied_constraints
 from mesaform.common.resources import EMPTY, Range, Resources, subtract_ranges
 from mesaform.mesos.messages import Offer, Resource, from_wire, to_wire
 from mesaform.services.constraints import AgentFields, are_satisfied, fields_of
@@ -94,7 +95,8 @@ class OpenOffer:
         roles = self._accepted_roles(app)
         if not roles:
             return "UnfulfilledRole"
-        if not are_satisfied(app.constraints, self.agent_fields, placed):
+        constraints = [*app.constraints, *implied_constraints(app.constraints, app.labels)]
+        if not are_satisfied(constraints, self.agent_fields, placed):
             return "UnfulfilledConstraint"
         scalars = self._match_scalars(app, roles)
         if isinstance(scalars, str):

@@ -40,6 +40,8 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "c5.large": (2, 4096),
     "c5.xlarge": (4, 8192),
     "c5.4xlarge": (16, 32768),
+    "m6g.large": (2, 8192),
+    "m6g.xlarge": (4, 16384),
     "r5.large": (2, 16384),
     "r5.xlarge": (4, 32768),
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mesaform.common.architecture import REQUIRES_PIN, X86_64, Architecture, pin_needed
 from mesaform.topology.addresses import master_addresses
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
@@ -35,13 +36,28 @@ def lease_terms(spec: ClusterSpec) -> LeaseTerms:
     return LeaseTerms(spec.autoscaler.lease_s, spec.autoscaler.idle_after_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The pool of an agent, the architecture of its type, and who launches it.
+
+    The pool's name is empty for masters. The autoscaler's agents have a lease; in a protected pool
+    they have none all the same.
+    """
+
+    pool: str = ""
+    architecture: Architecture = X86_64
+    has_lease: bool = False
+
+
+NO_POOL = Membership()
+
+
 def node_document(
     spec: ClusterSpec,
     role: Role,
     recipe: str,
-    pool: str = "",
+    member: Membership = NO_POOL,
     *,
-    has_lease: bool = False,
     masters: MasterData | None = None,
 ) -> str:
     """Return the user data of a machine as JSON text.
@@ -50,9 +66,7 @@ def node_document(
         spec: the cluster.
         role: the role of the machine.
         recipe: the digest of the image recipe.
-        pool: the name of the agent pool; empty for masters.
-        has_lease: whether the autoscaler launches the machine. An agent of a protected pool gets no
-            lease all the same.
+        member: of agents: the pool, the architecture, and whether there is a lease.
         masters: what only documents of masters have; None for agents.
 
     """
@@ -68,7 +82,7 @@ def node_document(
             for index, address in enumerate(master_addresses(spec))
         ),
         recipe=recipe,
-        pool=pool,
+        pool=member.pool,
         secret=own.secret,
         data_volume=own.volume,
         task_user=spec.tasks.user,
@@ -77,19 +91,20 @@ def node_document(
         jsonp=spec.http.jsonp,
     )
     if role == "agent":
-        document = _with_pool(document, spec, has_lease=has_lease)
+        document = _with_pool(document, spec, member)
     return msgspec.json.encode(document).decode()
 
 
-def _with_pool(document: NodeDocument, spec: ClusterSpec, *, has_lease: bool) -> NodeDocument:
+def _with_pool(document: NodeDocument, spec: ClusterSpec, member: Membership) -> NodeDocument:
     """The document with the settings of its pool."""
     own_pool = next((item for item in spec.agents if item.name == document.pool), None)
     if own_pool is None:
         return document
     is_protected = own_pool.attributes.get(PROTECT) == "true"
+    pin = pin_needed(member.architecture, spec.tasks.architecture, own_pool.types)
     return msgspec.structs.replace(
         document,
         disk_gib=own_pool.disk_gib,
-        attributes=dict(own_pool.attributes),
-        lease=lease_terms(spec) if has_lease and not is_protected else None,
+        attributes={**own_pool.attributes, **({REQUIRES_PIN: pin} if pin else {})},
+        lease=lease_terms(spec) if member.has_lease and not is_protected else None,
     )

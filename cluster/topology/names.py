@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mesaform.common.architecture import X86_64, Architecture
+
 if TYPE_CHECKING:  # keeps pydantic out of the programs of a machine
     from mesaform.config.schema import ClusterSpec
 
@@ -25,6 +27,10 @@ class Tag:
     """On instances of the autoscaler: the token of the launch in the journal."""
     TEMPLATE_VERSION = "aws:ec2launchtemplate:version"
     """Set by EC2: the version of the launch template from which the instance was launched."""
+    ARCHITECTURE = "mesaform:architecture"
+    """On launch templates: the architecture of their image. x86_64 if it is absent."""
+    BASE_IMAGE = "mesaform:base-image"
+    """On images: the base image that they were built on."""
     NAME = "Name"
 
 
@@ -41,9 +47,17 @@ def tags(spec: ClusterSpec, **extra: str) -> dict[str, str]:
     return {Tag.CLUSTER: spec.name, **{getattr(Tag, key): value for key, value in extra.items()}}
 
 
-def launch_template_name(cluster: str, pool: str) -> str:
-    """Name of the launch template of a pool."""
-    return f"mesaform-{cluster}-{pool}"
+def template_key(pool: str, architecture: Architecture) -> str:
+    """Key of a pool's launch template for an architecture; the pool's name for x86_64.
+
+    Names of pools have no dot, so keys of different pools differ.
+    """
+    return pool if architecture == X86_64 else f"{pool}.{architecture}"
+
+
+def launch_template_name(cluster: str, pool: str, architecture: Architecture = X86_64) -> str:
+    """Name of the launch template of a pool for an architecture."""
+    return f"mesaform-{cluster}-{template_key(pool, architecture)}"
 
 
 def spec_parameter_name(cluster: str) -> str:

@@ -17,7 +17,8 @@ from mesaform.autoscaler.model.command import Command
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import AgentNode, is_protected
-from mesaform.topology.names import Tag
+from mesaform.common.architecture import architecture_of
+from mesaform.topology.names import Tag, template_key
 
 
 def propose(context: DisruptionContext, budget: Budget) -> tuple[list[Command], Budget]:
@@ -111,7 +112,8 @@ def _command(
 
 def drift_of(node: AgentNode, snapshot: Snapshot) -> Reason | None:
     """Why a machine differs from one bought now; None when it does not, or when that is unknown."""
-    template = snapshot.templates.get(node.pool)
+    architecture = architecture_of(node.machine.instance_type)
+    template = snapshot.templates.get(template_key(node.pool, architecture))
     version = node.machine.tags.get(Tag.TEMPLATE_VERSION, "")
     if template is not None and version and version not in template.alike:
         return Reason.of(ReasonCode.TEMPLATE_OUTDATED, version=version, latest=template.latest)

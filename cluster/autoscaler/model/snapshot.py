@@ -44,11 +44,12 @@ class Snapshot:
 
     `cluster` is None without an elected master. `queue` is None when the services' queue cannot be
     read. `machines` are all instances of the cluster, `offerings` what each pool may buy, and
-    `templates` the launch templates by pool, as far as they could be read. `freeze_reason` is the
-    note of the freeze in force. `read_errors` name what could not be read. `overrides` include
-    those that have run out. `profile` is None when past weeks were not read. `app_constraints` are
-    the constraints of every app; while they are None, no task is moved. `launches_lost_at` is when
-    the record of a launch was last set aside: what it bought may not be listed yet.
+    `templates` the launch templates by `names.template_key`, as far as they were read.
+    `freeze_reason` is the note of the freeze in force. `read_errors` name what could not be read.
+    `overrides` include those that have run out. `profile` is None when past weeks were not read.
+    `app_constraints` are the constraints of every app; while they are None, no task is moved.
+    `launches_lost_at` is when the record of a launch was last set aside: what it bought may not be
+    listed yet.
     `usd_per_hour` are the prices of machines by instance id, with all their parts;
     `standing_usd_per_hour` is what the cluster costs besides its machines.
     """

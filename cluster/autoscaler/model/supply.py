@@ -16,6 +16,7 @@ from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import Shape
 from mesaform.aws.ports import Machine, Offering
 from mesaform.aws.pricing import price_book
+from mesaform.common.architecture import ARCH, REQUIRES_PIN, architecture_of, pin_needed
 from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.topology.names import Tag
 from mesaform.topology.user_data import PROTECT
@@ -149,8 +150,13 @@ def attributes_of(
     """Attributes that an agent of a pool will register, as far as they are known in advance."""
     pool_spec = pool_of(spec, pool)
     own = dict(pool_spec.attributes) if pool_spec else {}
+    architecture = architecture_of(instance_type)
+    pool_types = pool_spec.types if pool_spec else ()
+    pin = pin_needed(architecture, spec.tasks.architecture, pool_types)
     return {
         **own,
+        **({REQUIRES_PIN: pin} if pin else {}),
+        ARCH: architecture,
         "instance_type": instance_type,
         "zone": zone,
         "pool": pool,

@@ -33,6 +33,7 @@ from mesaform.autoscaler.observation.mesos_framework_parser import (
     refusals_of,
 )
 from mesaform.autoscaler.observation.mesos_task_parser import by_agent
+from mesaform.common.architecture import ARCH, ARCH_LABEL
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.common.faults import Fault, contained
 from mesaform.common.json_types import as_list, as_object
@@ -193,9 +194,12 @@ def app_constraints(answer: Json) -> dict[str, tuple[Constraint, ...]]:
 
 
 def _constraints(app: Json) -> tuple[Constraint, ...]:
-    return tuple(
-        Constraint(*(str(part) for part in parts[:3])) for parts in app.get("constraints") or []
-    )
+    """The app's constraints, with the one that its label on the architecture states."""
+    stated = app.get("constraints") or []
+    own = [Constraint(*(str(part) for part in parts[:3])) for parts in stated]
+    if wanted := str((app.get("labels") or {}).get(ARCH_LABEL, "")):
+        own.append(Constraint(ARCH, "IS", wanted))
+    return tuple(own)
 
 
 def _with_tasks(agent: Agent, tasks: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:

@@ -20,6 +20,7 @@ from mesaform.autoscaler.planner import priorities
 from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
 from mesaform.autoscaler.planner.offerings import ANY_ZONE, TYPE_FIELD, Pins, usable_offerings
 from mesaform.aws.ports import Capacity, LaunchRequest, Offering
+from mesaform.common.architecture import ARCH, architecture_of
 from mesaform.config.schema import Pool
 
 MAX_PRICE_RATIO = 1.5
@@ -96,9 +97,11 @@ class RequestBuilder:
             for index in priorities.load_of(nodes)
             for constraint in self.items[index].constraints
         }
+        is_portable = self.snapshot.spec.tasks.architecture == "any" and ARCH not in fields
         return Pins(
             zone="" if fields <= ANY_ZONE else chosen.zone,
             instance_type=chosen.instance_type if TYPE_FIELD in fields else "",
+            architecture="" if is_portable else architecture_of(chosen.instance_type),
         )
 
     def _alternatives(

@@ -17,9 +17,10 @@ from mesaform.autoscaler.model.supply import Supply, attributes_of
 from mesaform.autoscaler.packing import Limits, Template
 from mesaform.autoscaler.planner import launch_backoff
 from mesaform.aws.ports import Capacity, Offering
+from mesaform.common.architecture import ARCH, REQUIRES_PIN, architecture_of
 from mesaform.config.schema import Pool
 
-ANY_ZONE = HOSTNAME | {"pool"}
+ANY_ZONE = HOSTNAME | {"pool", ARCH, REQUIRES_PIN}
 """Constraint fields whose value does not depend on a machine's zone."""
 
 TYPE_FIELD = "instance_type"
@@ -28,16 +29,19 @@ TYPE_FIELD = "instance_type"
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Zone and type that constraints of the demand pin. An empty field pins nothing."""
+    """Zone, type and architecture that the demand pins. An empty field pins nothing."""
 
     zone: str = ""
     instance_type: str = ""
+    architecture: str = ""
 
     def allow(self, offering: Offering) -> bool:
         """Whether a launch for this demand may name an offering."""
         if self.zone and self.zone != offering.zone:
             return False
-        return not self.instance_type or self.instance_type == offering.instance_type
+        if self.instance_type and self.instance_type != offering.instance_type:
+            return False
+        return self.architecture in ("", architecture_of(offering.instance_type))
 
 
 NO_PINS = Pins()

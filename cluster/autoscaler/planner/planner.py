@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.planner import architectures
 from mesaform.autoscaler.planner.assembly import Packed, Plan, apply_command, assemble
 from mesaform.autoscaler.planner.fitting import fit
 from mesaform.autoscaler.planner.pass_context import CollectedDemand, PassContext
@@ -38,7 +39,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
 
 
 def _collect_demand(snapshot: Snapshot, now: float) -> CollectedDemand:
-    items = demand.collect(snapshot, now)
+    items = architectures.restrict(demand.collect(snapshot, now), snapshot.spec)
     return CollectedDemand(tuple(items), demand.remember(snapshot.state, snapshot, now))
 
 

@@ -13,7 +13,7 @@ from mesaform.autoscaler.model.removal import Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE, Supply
 from mesaform.autoscaler.model.supply_builder import build_supply
-from mesaform.autoscaler.planner import advertised_capacity, overrides
+from mesaform.autoscaler.planner import advertised_capacity, architectures, overrides
 from mesaform.autoscaler.planner.pass_context import Holds, Prepared
 from mesaform.topology.names import Tag
 
@@ -34,7 +34,9 @@ def prepare(snapshot: Snapshot, now: float) -> Prepared:
     )
     spec = overrides.with_bounds(snapshot.spec, snapshot.overrides, now)
     offerings = advertised_capacity.as_advertised(snapshot.offerings, state.advertised, spec)
-    prepared = replace(snapshot, state=state, spec=spec, offerings=offerings)
+    prepared = architectures.with_implied_constraints(
+        replace(snapshot, state=state, spec=spec, offerings=offerings)
+    )
     supply = build_supply(prepared, now)
     holds = Holds(
         freeze=_freeze(prepared),

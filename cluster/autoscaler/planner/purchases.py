@@ -19,6 +19,7 @@ from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
 from mesaform.autoscaler.planner.launch_requests import ChosenOffering, RequestBuilder
 from mesaform.autoscaler.planner.offerings import limits_of, templates
 from mesaform.aws.ports import Capacity
+from mesaform.common.architecture import REQUIRES_PIN
 from mesaform.config.schema import Pool
 
 NO_PACKING = Packing()
@@ -133,7 +134,8 @@ def _plan_minima(
         own = [template for template in offered if template.pool == pool.name]
         if missing <= 0 or not own:
             continue
-        cheapest = min(own, key=lambda template: template.usd_per_hour)
+        # Machines that any task may use come first; others serve only work that pins them.
+        cheapest = min(own, key=lambda t: (REQUIRES_PIN in t.attributes, t.usd_per_hour))
         count = min(missing, limits.how_many(cheapest))
         if count <= 0:
             continue

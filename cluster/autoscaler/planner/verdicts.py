@@ -22,6 +22,7 @@ from mesaform.autoscaler.model.supply import Node, Supply
 from mesaform.autoscaler.packing import Limits, Placement, Template
 from mesaform.autoscaler.planner import launch_backoff, offerings
 from mesaform.aws.ports import Offering
+from mesaform.common.architecture import ARCH, REQUIRES_PIN
 from mesaform.config.schema import Pool
 
 RefusalKind = (
@@ -369,6 +370,8 @@ def _likeness(wanted: Shape, have: Shape) -> tuple[float, int]:
 
 def _text(constraint: Constraint) -> str:
     """A constraint as Marathon's users write it: `zone IS us-east-1a`."""
+    if constraint.field == REQUIRES_PIN:
+        return f"no constraint on {ARCH}"
     return f"{constraint.field} {constraint.operator} {constraint.value}".strip()
 
 

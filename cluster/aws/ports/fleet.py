@@ -82,7 +82,7 @@ class LaunchResult:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A pool's launch template.
+    """A launch template of a pool, for one architecture.
 
     `latest` is the newest version; `alike` are all versions from which machines are launched that
     differ in nothing but their tags.
@@ -138,7 +138,9 @@ class Fleet(Protocol):
     ) -> list[Offering]:
         """List the prices of types in zones, on demand and as spot, with disks of `disk_gib`.
 
-        Prices are at most half a day old while AWS answers, else the last known ones.
+        Prices are at most half a day old while AWS answers, else the last known ones. Types that
+        can boot no image (`aws.boot_support`) are left out, and capacity types in which a type is
+        not sold.
 
         Raises:
             NotFound: the region has no such type; the message names the most similar one.
@@ -147,7 +149,7 @@ class Fleet(Protocol):
         ...
 
     def templates(self, cluster: str) -> Mapping[str, Template]:
-        """Return the launch templates by pool; up to 60 s old.
+        """Return the launch templates by `topology.names.template_key`; up to 60 s old.
 
         A machine's own version is in its tag `aws:ec2launchtemplate:version`.
         """

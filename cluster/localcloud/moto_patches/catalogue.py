@@ -1,4 +1,4 @@
-"""What every account has: a base image and its public SSM parameter, instance types, spot prices.
+"""What every account has: base images and their public SSM parameters, types, spot prices.
 
 `prepare` must run before moto is imported: it decides what moto loads.
 """
@@ -9,11 +9,12 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 
 from mesaform.aws.pricing import price_book
+from mesaform.common.architecture import ARCHITECTURES, X86_64, Architecture
 from mesaform.localcloud.moto_patches.moto_types import (
     Ec2Backend,
     Ec2Response,
@@ -22,8 +23,14 @@ from mesaform.localcloud.moto_patches.moto_types import (
     Tags,
 )
 
-BASE_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
-BASE_NAME = "debian-12-amd64-20260901-2222"
+_DEBIAN_NAMES: Mapping[Architecture, str] = {"x86_64": "amd64", "arm64": "arm64"}
+BASE_PARAMETERS: Mapping[Architecture, str] = {
+    architecture: f"/aws/service/debian/release/12/latest/{name}"
+    for architecture, name in _DEBIAN_NAMES.items()
+}
+BASE_NAMES: Mapping[Architecture, str] = {
+    architecture: f"debian-12-{name}-20260901-2222" for architecture, name in _DEBIAN_NAMES.items()
+}
 BASE_OWNER = "000000000012"
 """An account that does not exist, so that the base image is never one of the account's own."""
 _OFFERINGS = "instance_type_offerings"
@@ -96,9 +103,10 @@ class _Regions(dict[str, Offerings]):
             return default
 
 
-def base_image_id(region: str) -> str:
-    """The base image's id in a region: the same on every start."""
-    return "ami-" + hashlib.sha256(f"{BASE_NAME}/{region}".encode()).hexdigest()[:17]
+def base_image_id(region: str, architecture: Architecture = X86_64) -> str:
+    """The id of a base image in a region: the same on every start."""
+    name = BASE_NAMES[architecture]
+    return "ami-" + hashlib.sha256(f"{name}/{region}".encode()).hexdigest()[:17]
 
 
 def spot_share(instance_type: str, zone: str, at: float) -> float:
@@ -180,34 +188,40 @@ def _history_filters(self: Ec2Response) -> dict[str, list[str]]:
     return filters
 
 
-def _register_base(backend: Ec2Backend) -> None:
+def _register_base(backend: Ec2Backend, architecture: Architecture) -> None:
     from moto.ec2.models.amis import Ami
 
-    image_id = base_image_id(backend.region_name)
+    image_id, name = base_image_id(backend.region_name, architecture), BASE_NAMES[architecture]
     backend.amis[image_id] = Ami(
         backend,
         image_id,
-        name=BASE_NAME,
+        name=name,
         description="Debian 12 (20260901-2222)",
         owner_id=BASE_OWNER,
         public=True,
         virtualization_type="hvm",
-        architecture="x86_64",
+        architecture=architecture,
         root_device_type="ebs",
         root_device_name="/dev/xvda",
         hypervisor="xen",
         region_name=f"{backend.region_name}a",
-        image_location=f"amazon/{BASE_NAME}",
+        image_location=f"amazon/{name}",
     )
 
 
-def _add_base_parameter(backend: MotoObject) -> None:
+def _add_base_parameters(backend: MotoObject) -> None:
+    for architecture, name in BASE_PARAMETERS.items():
+        value = base_image_id(backend.region_name, architecture)
+        _add_base_parameter(backend, name, value)
+
+
+def _add_base_parameter(backend: MotoObject, name: str, value: str) -> None:
     from moto.ssm.models import Parameter
 
     parameter = Parameter(
         account_id=backend.account_id,
-        name=BASE_PARAMETER,
-        value=base_image_id(backend.region_name),
+        name=name,
+        value=value,
         parameter_type="String",
         description=None,
         allowed_pattern=None,
@@ -216,7 +230,7 @@ def _add_base_parameter(backend: MotoObject) -> None:
         version=1,
         data_type="aws:ec2:image",
     )
-    backend._parameters[BASE_PARAMETER] = [parameter]  # noqa: SLF001 - moto has no setter
+    backend._parameters[name] = [parameter]  # noqa: SLF001 - moto has no setter
 
 
 def _extended(
@@ -246,12 +260,13 @@ def apply(on_new_image: Callable[[str], None]) -> None:
     from moto.ssm.models import SimpleSystemManagerBackend
 
     def register(backend: Ec2Backend) -> None:
-        _register_base(backend)
-        on_new_image(base_image_id(backend.region_name))
+        for architecture in ARCHITECTURES:
+            _register_base(backend, architecture)
+            on_new_image(base_image_id(backend.region_name, architecture))
 
     EC2Backend.__init__ = _extended(EC2Backend.__init__, register)
     SimpleSystemManagerBackend.__init__ = _extended(
-        SimpleSystemManagerBackend.__init__, _add_base_parameter
+        SimpleSystemManagerBackend.__init__, _add_base_parameters
     )
     SpotInstances.describe_spot_price_history = _spot_price_history
     TaggedEC2Resource.get_tags = _own_tags

@@ -174,6 +174,7 @@ def insufficient(instance_type: str, zone: str) -> EC2ClientError:
 def launch(backend: Ec2Backend, spec: Spec, count: int, zone: str) -> Reservation:
     """Create `count` pending instances: all of them or, after an error, none."""
     image = _require_image(backend, spec.get("ImageId"))
+    _require_architecture(image, str(spec.get("InstanceType") or ""))
     groups = _security_groups(backend, spec)
     profile = _profile(backend, spec.get("IamInstanceProfile"))
     _require_addresses(backend, spec, count)
@@ -254,6 +255,24 @@ def _require_image(backend: Ec2Backend, image_id: str | None) -> Image:
             f"The image ID '{image_id}' is not available: it is {image.state}",
         )
     return image
+
+
+def _require_architecture(image: Image, instance_type: str) -> None:
+    """Raise EC2's error if the type cannot boot the image."""
+    from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+    described = INSTANCE_TYPES.get(instance_type) or {}
+    offered = described.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
+    if not offered or not image.architecture or image.architecture in offered:
+        return
+    raise EC2ClientError(
+        "InvalidParameterValue",
+        f"The architecture '{','.join(offered)}' of the specified instance type does not match the"
+        f" architecture '{image.architecture}' of the specified AMI. Specify an instance type and"
+        " an AMI that have matching architectures, and try again. You can use"
+        " 'describe-instance-types' or 'describe-images' to discover the architecture of the"
+        " instance type or AMI.",
+    )
 
 
 def _security_groups(backend: Ec2Backend, spec: Spec) -> list[object]:

@@ -125,7 +125,16 @@ def _version(host: Host, interpreter: str) -> tuple[int, ...]:
 
 
 def _install_locked(host: Host, uv: _Uv) -> None:
-    uv("install", "-q", "--require-hashes", "-r", host.bundle / "requirements.lock")
+    # Wheels only: an image has no compiler, and the lock has those of x86_64 and arm64.
+    uv(
+        "install",
+        "-q",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "-r",
+        host.bundle / "requirements.lock",
+    )
 
 
 def _install_wheel(host: Host, uv: _Uv) -> None:

@@ -25,7 +25,7 @@ from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.operator_credentials import CREDENTIALS, OperatorCredentials
 from mesaform.topology.names import Tag
 from mesaform_images import bundle
-from mesaform_images.bake import bake
+from mesaform_images.bake import BakeOptions, bake
 from mesaform_images.lookup import find_image
 from tests.support.ports import free_port
 
@@ -37,7 +37,7 @@ CHECKOUT = Path(__file__).parents[3]
 # Replaces the real start program in tests that are not about the installed software.
 REPORTS = """
 import json, os, pathlib, sys, time, urllib.request
-job = json.loads(sys.argv[1])
+job = json.loads(urllib.request.urlopen(sys.argv[1]).read())
 def put(url, data):
     headers = {"Content-Type": "application/octet-stream"}
     urllib.request.urlopen(urllib.request.Request(url, data, headers, method="PUT"))
@@ -118,10 +118,10 @@ def sources(start_program: str, mark: str) -> bundle.Sources:
 def test_a_bake_gives_an_image_of_its_recipe_and_a_second_one_reuses_it() -> None:
     quick = sources(QUICK, "once")
     with pytest.raises(MissingPrerequisite, match="mesaform bake"):
-        find_image(quick.digest(), REGION)
+        find_image(quick.digest(), REGION)["ImageId"]
     first = bake(REGION, Recorded(), sources=quick)
     assert not first.reused
-    assert find_image(quick.digest(), REGION) == first.image_id
+    assert find_image(quick.digest(), REGION)["ImageId"] == first.image_id
     again = bake(REGION, Recorded(), sources=quick)
     assert (again.image_id, again.reused) == (first.image_id, True)
     ec2 = boto3.client("ec2", region_name=REGION)
@@ -133,9 +133,9 @@ def test_a_forced_bake_builds_a_newer_image() -> None:
     quick = sources(QUICK, "forced")
     first = bake(REGION, Recorded(), sources=quick)
     time.sleep(1.0 - time.time() % 1.0)  # EC2 dates images by the second
-    second = bake(REGION, Recorded(), sources=quick, force=True)
+    second = bake(REGION, Recorded(), BakeOptions(force=True), quick)
     assert second.image_id != first.image_id
-    assert find_image(quick.digest(), REGION) == second.image_id
+    assert find_image(quick.digest(), REGION)["ImageId"] == second.image_id
 
 
 def test_a_builder_that_fails_is_quoted_and_its_log_is_kept(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_a_builder_that_fails_is_quoted_and_its_log_is_kept(tmp_path: Path) -> N
     with pytest.raises(
         Permanent, match="step `install locked packages`: no such package: ghost"
     ) as caught:
-        bake(REGION, Recorded(), sources=failing, log_dir=tmp_path)
-    log = tmp_path / f"bake-{failing.digest()}.log"
+        bake(REGION, Recorded(), BakeOptions(log_dir=tmp_path), failing)
+    log = tmp_path / f"bake-{failing.digest()}-x86_64.log"
     assert log.read_text() == "the whole story"
     assert str(log) in caught.value.fix
 
@@ -216,9 +216,10 @@ def test_what_a_bake_that_was_killed_left_behind_is_removed_once_it_is_an_hour_o
 
     quick = sources(QUICK, "stale")
     ec2 = client.client("ec2", REGION)
-    base = ec2_images.base_image(ec2, client.client("ssm", REGION), quick.recipe.base_parameter)
-    user_data = build_machine.cloud_config("import time; time.sleep(600)", {})
-    spec = build_machine.BuilderSpec(quick.recipe, base, user_data, "mesaform-bake-stale")
+    parameter = quick.recipe.base_parameters["x86_64"]
+    base = ec2_images.base_image(ec2, client.client("ssm", REGION), parameter)
+    user_data = build_machine.cloud_config("import time; time.sleep(600)", "http://127.0.0.1/")
+    spec = build_machine.BuilderSpec("t3.small", 8, base, user_data, "mesaform-bake-stale")
     with build_machine.builder(ec2, spec) as machine:
         assert leftovers.remove_leftovers(ec2, time.time()) == [], "it may be somebody's"
         removed = leftovers.remove_leftovers(ec2, time.time() + leftovers.STALE_AFTER_S + 5)
@@ -229,7 +230,10 @@ def test_a_base_image_that_the_region_does_not_publish_is_named() -> None:
     real = sources(QUICK, "base")
     elsewhere = replace(
         real,
-        recipe=replace(real.recipe, base_parameter="/aws/service/debian/release/99/latest/amd64"),
+        recipe=replace(
+            real.recipe,
+            base_parameters={"x86_64": "/aws/service/debian/release/99/latest/amd64"},
+        ),
     )
     with pytest.raises(MissingPrerequisite, match="/aws/service/debian/release/99"):
         bake(REGION, Recorded(), sources=elsewhere)
@@ -258,6 +262,6 @@ def test_the_verb_prints_the_image_for_programs(tmp_path: Path, cloud: dict[str,
         command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=100
     )
     assert result.returncode == 0, result.stderr
-    baked = json.loads(result.stdout)
+    (baked,) = json.loads(result.stdout)
     assert baked["region"] == REGION
-    assert find_image(baked["recipe"], REGION) == baked["image_id"]
+    assert find_image(baked["recipe"], REGION)["ImageId"] == baked["image_id"]

@@ -43,8 +43,9 @@ def run_start(
     }
     path = os.pathsep.join((os.environ["PATH"], str(Path(sys.executable).parent)))  # where uv is
     environment = {**os.environ, "MESAFORM_ROOT": str(root), "PATH": path}
+    store.files["job"] = json.dumps(job).encode()
     return subprocess.run(
-        ["python3", "-c", sources.start_program, json.dumps(job)],
+        ["python3", "-c", sources.start_program, f"{store.url}/job"],
         env=environment,
         check=False,
         timeout=600,

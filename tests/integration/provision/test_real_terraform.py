@@ -181,7 +181,7 @@ def by_hand(place, tmp_path, verb: str) -> None:
             *(["--skip-provider-lock"] if verb == "deploy" else []),
         ],
         cwd=tools_folder(),
-        env=environment.prepare_environment(place, image.look_up(place.spec.region)),
+        env=environment.prepare_environment(place, image.look_up(place.spec)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=True,

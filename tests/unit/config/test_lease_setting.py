@@ -6,7 +6,7 @@ import pytest
 
 from mesaform.common.errors import BadInput
 from mesaform.config.parser import parse
-from mesaform.topology.launch_documents import node_document
+from mesaform.topology.launch_documents import Membership, node_document
 from mesaform.topology.user_data import LeaseTerms, parse_node_document
 
 POOLS = """\
@@ -51,7 +51,7 @@ def test_only_launched_agents_of_unprotected_pools_have_a_lease():
     spec = parse("name: a\nautoscaler: {idle_after_s: 33}\n" + POOLS)
 
     def lease(role, pool="", **more):
-        return parse_node_document(node_document(spec, role, "r", pool, **more)).lease
+        return parse_node_document(node_document(spec, role, "r", Membership(pool, **more))).lease
 
     assert lease("agent", "default", has_lease=True) == LeaseTerms(1800, 33)
     assert lease("agent", "kept", has_lease=True) is None
@@ -62,4 +62,4 @@ def test_only_launched_agents_of_unprotected_pools_have_a_lease():
 
 def test_the_user_data_of_machines_without_a_lease_is_as_it_was_before_there_were_leases():
     spec = parse("name: a\n")
-    assert "lease" not in node_document(spec, "agent", "r", "default")
+    assert "lease" not in node_document(spec, "agent", "r", Membership("default"))

@@ -156,9 +156,9 @@ def test_only_an_agent_that_the_autoscaler_launched_has_a_lease() -> None:
 def test_facts_of_the_machine_override_pool_attributes() -> None:
     doc = document("agent", pool="fast", attributes={"rack": "7", "zone": "moon"})
     attributes = services(doc, AGENT)["engine-agent"].env["MESOS_ATTRIBUTES"]
-    assert (
-        attributes
-        == "rack:7;zone:us-east-1a;instance_id:i-2;instance_type:m5.large;pool:fast;lifecycle:spot"
+    assert attributes == (
+        "rack:7;zone:us-east-1a;arch:x86_64;instance_id:i-2;instance_type:m5.large;pool:fast"
+        ";lifecycle:spot"
     )
 
 
