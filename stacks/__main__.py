@@ -14,8 +14,9 @@ from pathlib import Path
 from mesaform.common.errors import MesaformError
 from mesaform.config.parser import load
 from mesaform.provision.deployment import read_deployment
-from mesaform.provision.image import from_environment
+from mesaform.provision.image import IMAGE_ID, destroys, from_environment
 from mesaform.provision.state_folders import cluster_dir
+from mesaform.provision.zones import settle, with_recorded_zones
 from mesaform_stacks.app import build
 from mesaform_stacks.base import Settings
 
@@ -30,9 +31,11 @@ def settings() -> Settings:
     """
     file = Path(os.environ.get("MESAFORM_CLUSTER_FILE", "cluster.yaml"))
     spec = load(file)
-    images = from_environment(spec)
     folder = cluster_dir(file, spec.name)
     deployment = read_deployment(folder)
+    is_offline = bool(os.environ.get(IMAGE_ID)) or destroys()
+    spec = with_recorded_zones(spec, deployment) if is_offline else settle(spec, folder)
+    images = from_environment(spec)
     return Settings(
         spec=spec,
         images=images,

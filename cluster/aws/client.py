@@ -26,18 +26,21 @@ _CONFIG = Config(
 _models = Loader()
 """Service models, shared by all sessions: reading that of EC2 anew takes 0.1 s or more."""
 
-_Key: TypeAlias = tuple[str, str, int, tuple[tuple[str, str], ...]]
+_Environment: TypeAlias = tuple[tuple[str, str], ...]
+_Key: TypeAlias = tuple[str, str, int, _Environment]
 
 
 class _Clients:
     """The clients of this process. Only a client with credentials is kept.
 
-    botocore looks for credentials once, when it creates a client. One that was created while the
-    metadata service was away would never be able to sign a call.
+    All clients of an environment share a session, and so its credentials: a profile that assumes a
+    role with a second factor asks for one code. botocore looks for credentials when it creates a
+    client, and again while there are none.
     """
 
     def __init__(self) -> None:
         self._clients: dict[_Key, Any] = {}
+        self._sessions: dict[_Environment, botocore.session.Session] = {}
         self._lock = threading.Lock()
 
     def get(self, service: str, region: str, config: Config) -> Any:
@@ -45,19 +48,27 @@ class _Clients:
         environment = tuple(sorted(i for i in os.environ.items() if i[0].startswith("AWS_")))
         key = (service, region, id(config), environment)
         with self._lock:
+            if environment not in self._sessions:
+                self._sessions[environment] = _new_session()
             if key not in self._clients:
-                self._clients[key] = _create(service, region, config)
+                session = self._sessions[environment]
+                self._clients[key] = _create(session, service, region, config)
             return self._clients[key]
 
     def discard(self) -> None:
         """Forget all clients."""
         with self._lock:
             self._clients.clear()
+            self._sessions.clear()
 
 
-def _create(service: str, region: str, config: Config) -> Any:
+def _new_session() -> botocore.session.Session:
     session = botocore.session.get_session()
     session.register_component("data_loader", _models)
+    return session
+
+
+def _create(session: botocore.session.Session, service: str, region: str, config: Config) -> Any:
     where = f"client of {service}"
     with translate_errors(where):
         if session.get_credentials() is None:

@@ -24,6 +24,12 @@ SPOT_OPTIONS = {
         "InstanceInterruptionBehavior": "terminate",
     }
 }
+OF_ONE_OFFERING = frozenset({"InvalidParameterValue"})
+"""Codes with which EC2 refuses one offering, such as a type that cannot boot the image.
+
+The other offerings of the request stay usable. A request of one offering is refused as a whole.
+"""
+
 ON_DEMAND_OPTIONS = {"OnDemandOptions": {"AllocationStrategy": "prioritized"}}
 
 
@@ -124,7 +130,8 @@ def launch_result(
             continue
         kind, zone = _type_and_zone(item, zones)
         key = f"{kind}/{zone}/{request.offerings[0].capacity}"
-        if fault is not Fault.NO_CAPACITY and not machines:
+        is_of_offering = code in OF_ONE_OFFERING and len(request.offerings) > 1
+        if fault is not Fault.NO_CAPACITY and not machines and not is_of_offering:
             message = f"{code}: {item.get('ErrorMessage', '')}"
             raise Permanent(message, where=f"{where} {key}")
         scopes.append(capacity_errors.of_error(code, key))

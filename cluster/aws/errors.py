@@ -53,6 +53,7 @@ class Fault(Enum):
 
 
 FAULT_OF_CODE: Mapping[str, Fault] = {
+    "EC2ThrottledException": Fault.THROTTLED,
     "RequestLimitExceeded": Fault.THROTTLED,
     "RequestThrottled": Fault.THROTTLED,
     "SlowDown": Fault.THROTTLED,
@@ -93,6 +94,7 @@ FAULT_OF_CODE: Mapping[str, Fault] = {
     "ExpiredTokenException": Fault.UNAUTHENTICATED,
     "InvalidAccessKeyId": Fault.UNAUTHENTICATED,
     "InvalidClientTokenId": Fault.UNAUTHENTICATED,
+    "RequestExpired": Fault.UNAUTHENTICATED,
     "SignatureDoesNotMatch": Fault.UNAUTHENTICATED,
     "UnrecognizedClientException": Fault.UNAUTHENTICATED,
     "UnauthorizedOperation": Fault.FORBIDDEN,
@@ -100,6 +102,8 @@ FAULT_OF_CODE: Mapping[str, Fault] = {
     "InsufficientFreeAddressesInSubnet": Fault.NO_CAPACITY,
     "InsufficientHostCapacity": Fault.NO_CAPACITY,
     "InsufficientInstanceCapacity": Fault.NO_CAPACITY,
+    "InvalidFleetConfiguration": Fault.NO_CAPACITY,
+    "MaxFleetCountExceeded": Fault.NO_CAPACITY,
     "MaxSpotInstanceCountExceeded": Fault.NO_CAPACITY,
     "SpotMaxPriceTooLow": Fault.NO_CAPACITY,
     "UnfulfillableCapacity": Fault.NO_CAPACITY,

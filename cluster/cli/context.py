@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mesaform.common.errors import MissingPrerequisite
+from mesaform.common.errors import BadInput, MissingPrerequisite
 from mesaform.config.parser import load
 from mesaform.config.schema import ClusterSpec
 from mesaform.localcloud.endpoint_file import read_endpoint
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.operator_credentials import read_credentials
+from mesaform.provision.deployment import read_deployment
+from mesaform.provision.zones import with_recorded_zones
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,5 +92,8 @@ def open_context(file: str) -> Context:
 
     """
     path = Path(file)
-    spec = load(path)
-    return Context(spec=spec, file=path.resolve(), state_dir=path.resolve().parent / ".mesaform")
+    context = Context(load(path), path.resolve(), path.resolve().parent / ".mesaform")
+    deployment = None
+    with suppress(BadInput):  # verbs that need the record say what is wrong with it
+        deployment = read_deployment(context.cluster_dir)
+    return replace(context, spec=with_recorded_zones(context.spec, deployment))

@@ -89,6 +89,7 @@ def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOpti
     with reporter() as report:
         _prerequisites(context, report)
         _cloud(context, report)
+        context = _with_zones(context, report)
         _ownership(context, report)
         _addresses(context, report)
         _image(context, report, yes=options.yes)
@@ -140,6 +141,20 @@ def _cloud(context: Context, report: Report) -> None:
             under_way.outcome += (
                 f"; there is a freeze ({reason}), which goes when the cluster answers"
             )
+
+
+def _with_zones(context: Context, report: Report) -> Context:
+    """Choose the zones from the account, unless the file or the deployment's record has them."""
+    from dataclasses import replace
+
+    from mesaform.provision.zones import settle
+
+    settled = settle(context.spec, context.cluster_dir)
+    if settled == context.spec:
+        return context
+    with stage(report, "Choose zones") as under_way:
+        under_way.outcome = ", ".join(settled.zones)
+    return replace(context, spec=settled)
 
 
 def _addresses(context: Context, report: Report) -> None:

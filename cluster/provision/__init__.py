@@ -114,7 +114,7 @@ async def deploy(
         if preview is None:
             preview = await prepare(place, report, turn)
             await replace_masters(place, report, turn, preview)
-        establish_deployment(place.cluster_dir, caller, place.spec.region)
+        establish_deployment(place.cluster_dir, caller, place.spec.region, zones=place.spec.zones)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
         if not preview.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
@@ -160,6 +160,7 @@ def restore_deployment(place: ClusterContext, deployment_id: str) -> None:
     """
     from mesaform.common.errors import NotOwned
     from mesaform.provision import deployment, ownership
+    from mesaform.provision.zones import zones_of_deployment
 
     existing = deployment.read_deployment(place.cluster_dir)
     if existing and existing.deployment_id != deployment_id:
@@ -176,9 +177,10 @@ def restore_deployment(place: ClusterContext, deployment_id: str) -> None:
             where=place.spec.region,
             fix=f"ids there: {', '.join(sorted(ids)) or 'none'}",
         )
-    caller = deployment.identify_caller(place.spec.region)
+    region = place.spec.region
+    caller, zones = deployment.identify_caller(region), zones_of_deployment(region, deployment_id)
     deployment.establish_deployment(
-        place.cluster_dir, caller, place.spec.region, deployment_id=deployment_id
+        place.cluster_dir, caller, region, deployment_id=deployment_id, zones=zones
     )
 
 

@@ -9,6 +9,7 @@ this folder can prove which resources of the account are its own. The record is 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -29,14 +30,15 @@ SECRET_BYTES = 32
 class Deployment(msgspec.Struct, frozen=True):
     """The record of a deployment, as it is stored.
 
-    `secret` is the cluster's secret, 256 random bits. Records of older versions have none until the
-    next `mesaform up`.
+    `secret` is the cluster's secret, 256 random bits. `zones` are those that the last `mesaform up`
+    used. Records of older versions have neither until the next `mesaform up`.
     """
 
     deployment_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
     account_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,20}$")]
     region: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     secret: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]*$", max_length=128)] = ""
+    zones: tuple[str, ...] = ()
 
 
 CODEC = Codec("provision.deployment", Deployment)
@@ -90,7 +92,7 @@ def require_deployment(folder: Path) -> Deployment:
 
 
 def establish_deployment(
-    folder: Path, caller: Caller, region: str, *, deployment_id: str = ""
+    folder: Path, caller: Caller, region: str, *, deployment_id: str = "", zones: Sequence[str] = ()
 ) -> Deployment:
     """The folder's deployment; a new one, written durably, if there is none. Idempotent.
 
@@ -101,21 +103,22 @@ def establish_deployment(
         caller: whose credentials are in use.
         region: the region of the cluster.
         deployment_id: the id of a deployment whose record was lost; a new one if it is empty.
+        zones: the zones that are deployed now; none leaves those of the record.
 
     Raises:
         BadInput: the record cannot be read.
 
     """
     existing = read_deployment(folder)
-    if existing is not None and existing.secret:
-        return existing
-    secret = secrets.token_hex(SECRET_BYTES)
     identity = deployment_id or secrets.token_hex(ID_BYTES)
-    established = (
-        msgspec.structs.replace(existing, secret=secret)
-        if existing is not None
-        else Deployment(identity, caller.account_id, region, secret)
+    known = existing or Deployment(identity, caller.account_id, region)
+    established = msgspec.structs.replace(
+        known,
+        secret=known.secret or secrets.token_hex(SECRET_BYTES),
+        zones=tuple(zones) or known.zones,
     )
+    if established == existing:
+        return existing
     folder.mkdir(parents=True, exist_ok=True)
     write_record(folder / FILE_NAME, CODEC, established, durable=True)
     return established

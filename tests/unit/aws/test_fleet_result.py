@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from mesaform.aws.create_fleet import launch_result
+from mesaform.aws.create_fleet import fleet_request, launch_result
 from mesaform.aws.ports import LaunchRequest
 from mesaform.common.errors import Permanent
 from tests.unit.autoscaler.builders import a_snapshot
@@ -69,3 +70,29 @@ def test_a_launch_that_was_refused_for_another_reason_is_an_error():
             {"subnet-a": "us-east-1a"},
             "here",
         )
+
+
+def test_a_type_that_ec2_refuses_leaves_the_other_offerings_of_the_call_usable():
+    zones = {"subnet-a": "us-east-1a"}
+    result = launch_result(an_answer("InvalidParameterValue"), a_request(), zones, "here")
+    assert (result.machines, result.without_capacity) == ((), ("m5.large/us-east-1a/on-demand",))
+    alone = replace(a_request(), offerings=a_request().offerings[:1])
+    with pytest.raises(Permanent, match="InvalidParameterValue"):
+        launch_result(an_answer("InvalidParameterValue"), alone, zones, "here")
+
+
+def test_each_architecture_has_its_template_with_the_types_that_boot_its_image():
+    offered = a_request().offerings
+    arm = tuple(replace(o, instance_type="m6g.large") for o in offered[:2])
+    request = replace(a_request(), offerings=(*arm, *offered[:2]))
+    subnets = {offering.zone: f"subnet-{offering.zone}" for offering in offered}
+    configs = fleet_request(request, subnets)["LaunchTemplateConfigs"]
+    assert [
+        (
+            config["LaunchTemplateSpecification"]["LaunchTemplateName"],
+            {override["InstanceType"] for override in config["Overrides"]},
+        )
+        for config in configs
+    ] == [("mesaform-toy-default.arm64", {"m6g.large"}), ("mesaform-toy-default", {"m5.large"})]
+    priorities = [item["Priority"] for config in configs for item in config["Overrides"]]
+    assert priorities == [0.0, 1.0, 2.0, 3.0], "the order of prices holds across the templates"

@@ -154,3 +154,18 @@ def test_a_task_has_marathon_s_environment_variables() -> None:
         "sleep",
         ["sleep", "9"],
     )
+
+
+def test_an_app_that_pins_no_architecture_is_kept_off_agents_that_require_a_pin() -> None:
+    offer = an_offer(PLENTY)
+    offer.agent_fields |= {"arch": "arm64", "requires_pin": "arch", "pool": "mixed"}
+    pool = [["pool", "CLUSTER", "mixed"]]
+    for app, reason in (
+        (an_app(), "UnfulfilledConstraint"),
+        (an_app(constraints=pool), "UnfulfilledConstraint"),
+        (an_app(labels={"mesaform/arch": "x86_64"}), "UnfulfilledConstraint"),
+        (an_app(labels={"mesaform/arch": "arm64"}), None),
+        (an_app(constraints=[["arch", "CLUSTER", "arm64"]]), None),
+    ):
+        result = offer.examine(app, [], 0)
+        assert (result if isinstance(result, str) else None) == reason
