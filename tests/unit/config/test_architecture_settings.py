@@ -1,4 +1,4 @@
-"""Types that boot no image, and architectures that do not fit together, are refused with a reason."""
+"""Types that boot no image, and architectures that do not fit together, are refused."""
 
 from __future__ import annotations
 
