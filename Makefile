@@ -1,6 +1,8 @@
 # What people type. Everything else is `mesaform --help`.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+# Compiled modules are kept: otherwise each of the many processes compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup up down check test test-fast coverage mutants fuzz differential faults bench
 
 FILE ?= cluster.yaml

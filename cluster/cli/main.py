@@ -1,7 +1,7 @@
 """The composition root of `mesaform`: verbs, and the one place where errors become exit codes.
 
-Each verb is a module `mesaform.cli.<verb>` with a function `register(app)`. Modules import what
-they need inside their commands, so that `--help` stays quick.
+Each verb is a module `mesaform.cli.<verb>` with a function `register(app)`. Only the module of the
+verb that is called is imported; `--help` and a word that is no verb import all of them.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def _options(
     return
 
 
-def build() -> typer.Typer:
-    """The program with all its verbs."""
+def build(verbs: Sequence[str] = VERBS) -> typer.Typer:
+    """The program with these verbs."""
     app = typer.Typer(
         name="mesaform",
         no_args_is_help=True,
@@ -87,9 +87,14 @@ def build() -> typer.Typer:
         rich_markup_mode="rich",
     )
     app.callback(help=HELP, epilog=EPILOG)(_options)
-    for verb in VERBS:
+    for verb in verbs:
         importlib.import_module(f"mesaform.cli.{verb}").register(app)
     return app
+
+
+def _needed(arguments: Sequence[str]) -> Sequence[str]:
+    """The verb that is called, or all verbs where the arguments do not begin with one."""
+    return arguments[:1] if arguments and arguments[0] in VERBS else VERBS
 
 
 def describe_os_error(error: OSError) -> str:
@@ -108,7 +113,9 @@ def describe_os_error(error: OSError) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program; `MesaformError` becomes its message on standard error and its exit code."""
     try:
-        build()(args=arguments, prog_name="mesaform")
+        build(_needed(sys.argv[1:] if arguments is None else arguments))(
+            args=arguments, prog_name="mesaform"
+        )
     except MesaformError as error:
         if os.environ.get("MESAFORM_TRACEBACK"):
             raise

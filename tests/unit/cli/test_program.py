@@ -60,6 +60,24 @@ def test_help_names_every_verb() -> None:
     assert all(verb in shown.output for verb in VERBS)
 
 
+@pytest.mark.slow
+def test_a_verb_imports_nothing_of_other_verbs(place: Path) -> None:
+    program = """
+import sys
+from mesaform.cli.main import main
+try:
+    main(["local", "status"])
+except SystemExit:
+    pass
+assert "mesaform.localcloud.daemon" in sys.modules
+assert not {"numpy", "botocore", "mesaform.autoscaler.planner"} & set(sys.modules)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_version_is_printed() -> None:
     shown = CliRunner().invoke(build(), ["--version"])
     assert (shown.exit_code, shown.output.split()[0]) == (0, "mesaform")
