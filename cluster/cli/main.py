@@ -23,6 +23,7 @@ VERBS = (
     "adopt",
     "status",
     "records",
+    "restore",
     "run",
     "plan",
     "why",

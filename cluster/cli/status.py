@@ -35,7 +35,7 @@ def status(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> None
 
 def _print(picture: Status, context: Context) -> None:
     from mesaform.cli.tables import console, show
-    from mesaform.status.ready import describe_set_aside, describe_unattended
+    from mesaform.status.ready import describe_set_aside, describe_snapshot, describe_unattended
 
     out = console()
     if picture.is_nothing:
@@ -47,6 +47,8 @@ def _print(picture: Status, context: Context) -> None:
     for what in lacking:
         out.print(f"[yellow]missing[/yellow]: {what}")
     for line in describe_set_aside(picture.set_aside):
+        out.print(line)
+    if line := describe_snapshot(picture):
         out.print(line)
     if unattended := describe_unattended(picture, context.spec):
         out.print(unattended)
@@ -108,6 +110,7 @@ async def look(context: Context) -> Status:
             control,
             outputs=wiring.outputs_reader,
             set_aside=wiring.set_aside.all,
+            snapshots=wiring.snapshots.names,
         )
         sources, prices = await asyncio.gather(
             gatherer.gather(), asyncio.to_thread(lambda: wiring.prices)

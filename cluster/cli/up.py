@@ -77,6 +77,20 @@ def up(options: UpOptions) -> None:
         interrupt.end(f"interrupted. Carry on: mesaform up{again}    Go back: mesaform down{again}")
     _remove_old_images(context)
     _print(context, picture, time.monotonic() - began, as_json=options.as_json)
+    _hint_at_snapshots(context, picture)
+
+
+def _hint_at_snapshots(context: Context, picture: Status) -> None:
+    """Say if the ensemble is empty although snapshots of its state exist."""
+    import asyncio
+
+    from mesaform.cli.restore import deployment_id
+    from mesaform.cli.snapshot_client import restore_hint
+    from mesaform.cli.wiring import Wiring
+
+    hint = asyncio.run(restore_hint(picture, Wiring(context).snapshots, deployment_id(context)))
+    if hint:
+        typer.echo(hint, err=True)
 
 
 def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOptions) -> Status:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mesaform.aws.pricing.prices import Prices
     from mesaform.aws.rate_limiter import RateLimiter
     from mesaform.aws.set_aside import SetAsideObjects
+    from mesaform.aws.snapshots import SnapshotObjects
     from mesaform.cli.context import Context
     from mesaform.mesos.operator import OperatorClient
     from mesaform.mesos.sandbox import Sandboxes
@@ -131,6 +132,14 @@ class Wiring:
 
         spec = self.context.spec
         return SetAsideObjects(self.bucket, spec.name, spec.region)
+
+    @cached_property
+    def snapshots(self) -> SnapshotObjects:
+        """Snapshots of the state."""
+        from mesaform.aws.snapshots import SnapshotObjects
+
+        spec = self.context.spec
+        return SnapshotObjects(self.bucket, spec.name, spec.region)
 
     @cached_property
     def ledger(self) -> S3Ledger:

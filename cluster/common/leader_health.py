@@ -10,9 +10,12 @@ from mesaform.common.faults import FaultLog
 from mesaform.common.json_types import JsonObject
 from mesaform.common.set_aside import SetAsideLog
 
+WARNINGS_METRIC = "mesaform_leader_warning"
+"""Gauge with the label `subject`."""
+
 
 class LeaderHealth:
-    """The health of one process.
+    """The health of one process. `warnings` are by subject what fails and stops no work.
 
     Args:
         needed: the conditions of this kind of leader.
@@ -32,6 +35,7 @@ class LeaderHealth:
         self.records = SetAsideLog()
         self.conditions = Conditions(needed, clock, limits)
         self.resignations = Resignations()
+        self.warnings: dict[str, str] = {}
 
     def reasons(self) -> list[str]:
         """Why this process cannot work now; empty if it can."""
@@ -48,6 +52,7 @@ class LeaderHealth:
             "conditions": {name: bool(value) for name, value in self.conditions.gauge().items()},
             "set_aside": dict(self.records.counts),
             "faults": dict(self.faults.counts),
+            "warnings": [f"{subject}: {text}" for subject, text in self.warnings.items()],
         }
 
     def metrics(self) -> str:
@@ -56,5 +61,8 @@ class LeaderHealth:
             *faults.metric_lines(self.faults.counts),
             *set_aside.metric_lines(self.records.counts),
             *conditions.metric_lines(self.conditions, self.resignations),
+            f"# HELP {WARNINGS_METRIC} 1 while something fails that stops no work",
+            f"# TYPE {WARNINGS_METRIC} gauge",
+            *(f'{WARNINGS_METRIC}{{subject="{subject}"}} 1' for subject in self.warnings),
         ]
         return "".join(f"{line}\n" for line in lines)

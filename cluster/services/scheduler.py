@@ -16,6 +16,7 @@ from uuid import uuid4
 import aiohttp
 import structlog
 
+from mesaform.aws.ports.snapshots import RestoreRequest
 from mesaform.common.conditions import Condition, Resigned
 from mesaform.common.errors import MesaformError, Permanent, Retryable
 from mesaform.common.faults import Fault, contained
@@ -25,12 +26,15 @@ from mesaform.mesos.messages import Capability, FrameworkInfo, Id
 from mesaform.mesos.operator import OperatorClient
 from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
 from mesaform.mesos.scheduler_api import Call, Event, Failure
+from mesaform.services.backups import Backups
 from mesaform.services.commands import ApiCommands
 from mesaform.services.core import Core
 from mesaform.services.effects import Effect, Send
 from mesaform.services.framework_lookup import FRAMEWORK_NAME, find_framework_id
 from mesaform.services.model import ROLE
 from mesaform.services.outputs import Outputs
+from mesaform.services.snapshot_content import StateContent
+from mesaform.services.state import State
 from mesaform.services.store import StateStore
 from mesaform.zookeeper.session import ZooKeeperUnavailable
 
@@ -47,6 +51,8 @@ CAPABILITIES = (
     "GPU_RESOURCES",
     "REGION_AWARE",
 )
+SHOWN_APPS = 5
+"""Names of apps in an error."""
 Answer = TypeVar("Answer")
 log = structlog.get_logger("services")
 
@@ -63,7 +69,7 @@ class StateNotStored(Exception):
 
 
 class StateRestored(Exception):
-    """An operator restored or removed a record that was set aside: the state is read again."""
+    """An operator restored or removed records: the state is read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class Scheduler:
         session: for calls; the caller closes it.
         framework: how the framework appears to the engine.
         outputs: what this server counts.
-        clock: epoch seconds.
+        backups: snapshots of the state; None: there are none.
 
     """
 
@@ -100,10 +106,10 @@ class Scheduler:
         session: aiohttp.ClientSession,
         framework: FrameworkSettings,
         outputs: Outputs | None = None,
-        clock: Callable[[], float] = time.time,
+        backups: Backups | None = None,
     ) -> None:
         self._framework = framework
-        self.clock = clock
+        self.clock: Callable[[], float] = time.time
         self.framework_id: str | None = None
         self.outputs = outputs or Outputs(time.monotonic)
         self._store, self._engine, self._session = store, engine, session
@@ -111,6 +117,8 @@ class Scheduler:
         self._client: SchedulerClient | None = None
         self._store_failed = asyncio.Event()
         self._must_find_framework = False
+        self._backups = backups
+        self._is_restoring = False
         # A decision is stored and sent before the next one is made.
         self._lock = asyncio.Lock()
 
@@ -149,14 +157,19 @@ class Scheduler:
 
     async def _serve(self, epoch: int) -> bool:
         """Serve one reading of the state; whether it must be read again."""
+        if self._backups is not None:
+            self._backups.begin_term()
+            await self._backups.complete()
         await self._load(epoch)
-        is_restored = False
+        is_restored = self._is_restoring = False
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._subscribe(), name="subscriptions")
                 group.create_task(self._tick(), name="ticks")
                 group.create_task(self._wait_for_store_failure(), name="state watch")
                 group.create_task(self._watch_set_aside(), name="set-aside watch")
+                if self._backups is not None:
+                    group.create_task(self._back_up(self._backups), name="snapshots")
         except* StateRestored:
             is_restored = True
         except* (StateNotStored, Resigned, ZooKeeperUnavailable) as errors:
@@ -220,6 +233,49 @@ class Scheduler:
                 raise StateRestored
             known = entries
 
+    async def _back_up(self, backups: Backups) -> None:
+        """Write snapshots, and restore one on request. What fails is reported and ends nothing.
+
+        Raises:
+            StateRestored: a restoration was announced; it is completed before the next reading.
+
+        """
+        while True:
+            await asyncio.sleep(TICK_INTERVAL_S)
+            faults: list[Fault] = []
+            with contained("snapshots", "services", faults):
+                await backups.save_if_due(self._content())
+                request = await backups.next_request(is_empty=self._content().is_empty)
+                if request is not None:
+                    await self._restore(backups, request)
+            self.outputs.faults.report(faults)
+            if self._is_restoring:
+                raise StateRestored
+
+    async def _restore(self, backups: Backups, request: RestoreRequest) -> None:
+        """Announce a restoration if there is no state, and remove the framework of no task."""
+        async with self._lock:
+            if problem := _present(self.core.state):
+                await backups.refuse(request, f"there is a state: {problem}")
+                return
+            try:
+                await backups.announce(request)
+            except MesaformError as error:
+                await backups.refuse(request, str(error))
+                return
+            self._is_restoring = True
+            if self._client is not None:
+                await self._send(self._client, Call(type="TEARDOWN"), may_drop=True)
+
+    def _content(self) -> StateContent:
+        state = self.core.state
+        return StateContent(
+            tuple(state.apps.values()),
+            tuple(state.instances.values()),
+            tuple(state.deployments.values()),
+            self.framework_id or "",
+        )
+
     async def _tick(self) -> None:
         conditions = self.outputs.conditions
         while True:
@@ -241,6 +297,8 @@ class Scheduler:
             try:
                 await self._client.run(self._handle)
             except FrameworkRemoved as error:
+                if self._is_restoring:
+                    return
                 log.warning("framework removed: starting with a new id", error=str(error))
                 await self._store.store_framework_id(None)
                 self.framework_id = None
@@ -345,6 +403,18 @@ class Scheduler:
             self.core.call_failed()
             if not may_drop:
                 raise
+
+
+def _present(state: State) -> str:
+    """What there is of a state; empty if there is nothing."""
+    named = sorted(state.apps.keys() | state.set_aside_apps)
+    kinds = {
+        "apps": len(named),
+        "tasks": len(state.instances),
+        "deployments": len(state.deployments),
+    }
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+    return f"{counts} ({', '.join(named[:SHOWN_APPS])})" if named else counts
 
 
 def _resignation(error: Exception) -> Resigned:

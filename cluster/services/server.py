@@ -22,9 +22,10 @@ from mesaform.http import HttpServer
 from mesaform.services import api_apps, api_cluster
 from mesaform.services.api import Leadership, build, http_port
 from mesaform.services.api_agents import AgentProxy
+from mesaform.services.backups import Backups, BackupSettings, Stores
 from mesaform.services.outputs import Outputs
 from mesaform.services.scheduler import FrameworkSettings, Scheduler
-from mesaform.services.settings import Settings
+from mesaform.services.settings import BackupAccount, Settings
 from mesaform.services.store import StateStore
 from mesaform.webui.assets import peers_of
 from mesaform.zookeeper.access import Credentials
@@ -111,7 +112,8 @@ async def serve(settings: Settings) -> None:
         outputs = Outputs(time.monotonic)
         store = StateStore(zk, root, outputs.records, outputs.report_refusal)
         framework = FrameworkSettings(settings.url, settings.credential, settings.task_user)
-        scheduler = Scheduler(store, leader, session, framework, outputs)
+        backups = _backups(zk, root, settings, outputs)
+        scheduler = Scheduler(store, leader, session, framework, outputs, backups)
         leadership = Leadership(settings.url)
         server = HttpServer(
             _application(scheduler, leadership, settings, AgentProxy(leader, session)),
@@ -135,6 +137,27 @@ async def serve(settings: Settings) -> None:
                 group.create_task(candidate.run(candidacy.lead), name="election")
         finally:
             await server.stop()
+
+
+def _backups(zk: ZooKeeper, root: str, settings: Settings, outputs: Outputs) -> Backups | None:
+    account = settings.backup
+    if account is None:
+        return None
+    own = BackupSettings(account.cluster, account.deployment, root)
+    return Backups(zk, own, lambda: _open_stores(account), outputs.warnings)
+
+
+def _open_stores(account: BackupAccount) -> Stores:
+    """Open S3. Only a leader needs it, so standbys do not load botocore."""
+    from mesaform.aws.client import account_bucket
+    from mesaform.aws.control import S3Control
+    from mesaform.aws.snapshots import SnapshotObjects
+
+    bucket = account_bucket(account.region)
+    return Stores(
+        SnapshotObjects(bucket, account.cluster, account.region),
+        S3Control(bucket, account.cluster, account.region),
+    )
 
 
 def _application(

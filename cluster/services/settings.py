@@ -15,13 +15,30 @@ _ZK_VARIABLES = ("MARATHON_MASTER", "MARATHON_ZK")
 
 
 @dataclass(frozen=True, slots=True)
+class BackupAccount:
+    """Whose snapshots this server writes, and the region of the account's bucket."""
+
+    cluster: str
+    deployment: str
+    region: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> BackupAccount | None:
+        """Read the variables; None where no cluster or region is named."""
+        cluster, region = environ.get("MESAFORM_CLUSTER"), environ.get("AWS_REGION")
+        if not cluster or not region:
+            return None
+        return cls(cluster, environ.get("MESAFORM_DEPLOYMENT", ""), region)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Addresses of this server, of its state and of the engine.
 
     `master` and `zk` are `zk://` URLs: of the engine's election, and of the state of services.
     `hostname` is the name or address under which others reach this server. `zk_credentials` own the
     state. `credential` proves the framework's principal, `task_user` is the user of apps that name
-    none; empty: the framework's.
+    none; empty: the framework's. Without `backup` there are no snapshots.
     """
 
     master: str
@@ -33,6 +50,7 @@ class Settings:
     zk_credentials: Credentials | None = None
     credential: Credential | None = None
     task_user: str = ""
+    backup: BackupAccount | None = None
 
     @property
     def url(self) -> str:
@@ -68,6 +86,7 @@ class Settings:
             zk.credentials,
             credential_from(environ, "MARATHON_MESOS_AUTHENTICATION_"),
             environ.get("MARATHON_MESOS_USER", ""),
+            BackupAccount.from_environment(environ),
         )
 
 

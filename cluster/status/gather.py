@@ -21,6 +21,7 @@ from mesaform.aws.ports import Control, Fleet, Machine
 from mesaform.common.errors import MesaformError
 from mesaform.common.json_types import as_list
 from mesaform.common.set_aside import SetAside
+from mesaform.common.snapshots import SnapshotName
 from mesaform.config.schema import ClusterSpec
 from mesaform.mesos.operator import OperatorClient
 from mesaform.status.view import Sources, Unreachable, reachable
@@ -47,6 +48,7 @@ class Gatherer:
         control: S3; None when AWS cannot be reached.
         outputs: reads Terraform's outputs; None where there is no state.
         set_aside: lists the records that were set aside in S3.
+        snapshots: lists the snapshots of the state; None: they are not looked at.
         clock: epoch seconds.
 
     """
@@ -57,17 +59,19 @@ class Gatherer:
     control: Control | None
     outputs: Callable[[], Mapping[str, Any] | None] = lambda: None
     set_aside: Callable[[], Sequence[SetAside]] = tuple
+    snapshots: Callable[[], Sequence[SnapshotName]] | None = None
     clock: Callable[[], float] = time.time
     _silent: list[Unreachable] = field(default_factory=list)
 
     async def gather(self) -> Sources:
         """Read every source once. Raises nothing: see `Sources.unreachable`."""
         self._silent = []
-        machines, heartbeat_and_freeze, outputs, set_aside = await asyncio.gather(
+        machines, heartbeat_and_freeze, outputs, set_aside, snapshots = await asyncio.gather(
             self._machines(),
             self._autoscaler(),
             self._outputs(),
             self._read("records", asyncio.to_thread(self.set_aside)),
+            self._snapshots(),
         )
         reach = self._masters(machines)
         answers = await self._cluster(reach) if reach else Sources(at=0)
@@ -80,6 +84,7 @@ class Gatherer:
             freeze=freeze,
             overrides=tuple(describe(item) for item in in_force(overrides, self.clock())),
             objects_set_aside=tuple(set_aside or ()),
+            snapshots=snapshots,
             outputs=outputs,
             unreachable=tuple(self._silent),
         )
@@ -116,6 +121,12 @@ class Gatherer:
                 lambda: (control.last_heartbeat(), control.frozen_reason(), control.overrides())
             ),
         )
+
+    async def _snapshots(self) -> tuple[SnapshotName, ...] | None:
+        if self.snapshots is None:
+            return None
+        names = await self._read("snapshots", asyncio.to_thread(self.snapshots))
+        return None if names is None else tuple(names)
 
     async def _outputs(self) -> Mapping[str, Any] | None:
         return await self._read("Terraform", asyncio.to_thread(self.outputs))

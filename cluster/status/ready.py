@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesaform.common.set_aside import COMMAND, SetAside
+from mesaform.common.snapshots import INTERVAL_S
 from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.status.view import AgentView, MasterView, Status
 from mesaform.topology.ports import Port
+
+SNAPSHOT_OLD_S = 2.5 * INTERVAL_S
+"""Age of the newest snapshot from which something must be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,19 @@ def describe_set_aside(entries: Sequence[SetAside]) -> list[str]:
     noun = "record" if len(entries) == 1 else "records"
     text = f"set aside: {len(entries)} {noun} that could not be read ({counted})"
     return [f"{text}; see `{COMMAND} list`"]
+
+
+def describe_snapshot(status: Status) -> str:
+    """How old the newest snapshot of the state is; empty if that is not known."""
+    snapshot = status.snapshot
+    if snapshot is None:
+        return ""
+    if not snapshot.name:
+        return "snapshots: none yet; one is written each hour while there are apps"
+    minutes = snapshot.age_s / 60
+    is_old = snapshot.age_s > SNAPSHOT_OLD_S and status.leader is not None
+    note = "; one is due each hour, see /health of services" if is_old else ""
+    return f"snapshots: {snapshot.count}, the newest {snapshot.name} is {minutes:.0f} min old{note}"
 
 
 def _count(launched: Sequence[AgentView]) -> str:

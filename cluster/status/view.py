@@ -19,6 +19,7 @@ from mesaform.aws.pricing import cluster_cost
 from mesaform.aws.pricing.cluster_cost import BILLED, ClusterCost, MachineCost
 from mesaform.aws.pricing.prices import BOOK_PRICES, Prices
 from mesaform.common.set_aside import SetAside
+from mesaform.common.snapshots import SnapshotName
 from mesaform.config.schema import ClusterSpec
 from mesaform.topology.names import Tag
 
@@ -48,7 +49,7 @@ class Sources:
     them. `objects_set_aside` are the records that were set aside in S3, `unable` says which
     program cannot do its work and why.
     `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and
-    GET_FRAMEWORKS, `queue` is that of `/v2/queue`.
+    GET_FRAMEWORKS, `queue` is that of `/v2/queue`. `snapshots` are those of the state.
     """
 
     at: float
@@ -65,6 +66,7 @@ class Sources:
     freeze: str | None = None
     overrides: tuple[str, ...] = ()
     objects_set_aside: tuple[SetAside, ...] = ()
+    snapshots: tuple[SnapshotName, ...] | None = None
     unable: tuple[str, ...] = ()
     outputs: Json | None = None
     unreachable: tuple[Unreachable, ...] = ()
@@ -132,6 +134,15 @@ class AutoscalerView:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotView:
+    """The newest snapshot of the state. `count` is how many there are; no name: there is none."""
+
+    name: str = ""
+    age_s: float = 0.0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """View of one cluster.
 
@@ -154,6 +165,7 @@ class Status:
     offers: Mapping[str, float] | None
     autoscaler: AutoscalerView
     set_aside: tuple[SetAside, ...]
+    snapshot: SnapshotView | None
     unable: tuple[str, ...]
     usd_per_hour: float
     unpriced: tuple[str, ...]
@@ -200,6 +212,7 @@ def join(spec: ClusterSpec, sources: Sources, prices: Prices = BOOK_PRICES) -> S
         offers=_offers(sources.frameworks),
         autoscaler=_autoscaler(sources),
         set_aside=_set_aside(sources),
+        snapshot=_snapshot(sources),
         unable=_unable(sources),
         usd_per_hour=cost.usd_per_hour,
         unpriced=cost.unpriced,
@@ -207,6 +220,16 @@ def join(spec: ClusterSpec, sources: Sources, prices: Prices = BOOK_PRICES) -> S
         outputs=sources.outputs,
         unreachable=sources.unreachable,
     )
+
+
+def _snapshot(sources: Sources) -> SnapshotView | None:
+    """The newest snapshot; None if S3 was not asked or did not answer."""
+    if sources.snapshots is None:
+        return None
+    newest = max(sources.snapshots, default=None)
+    if newest is None:
+        return SnapshotView()
+    return SnapshotView(str(newest), max(0.0, sources.at - newest.at), len(sources.snapshots))
 
 
 class _Bill:

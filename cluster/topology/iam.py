@@ -164,10 +164,11 @@ def _attach_statement(cluster: str, arn: _Arns) -> Statement:
 
 
 def _bucket_statements(cluster: str, bucket: str) -> list[Statement]:
-    """Rights on the cluster's objects; only objects of the ledger may be deleted."""
+    """Rights on the cluster's objects; only merged parts of the ledger and snapshots may go."""
     return [
         _allow("ReadAndWriteObjects", ["s3:GetObject", "s3:PutObject"], f"{bucket}/{cluster}/*"),
         _allow("DeleteMergedLedgerObjects", "s3:DeleteObject", f"{bucket}/{cluster}/ledger/*"),
+        _allow("DeleteOldSnapshots", "s3:DeleteObject", f"{bucket}/{cluster}/snapshots/*"),
         _allow(
             "ListObjects", "s3:ListBucket", bucket, {"StringLike": {"s3:prefix": f"{cluster}/*"}}
         ),

@@ -17,6 +17,12 @@ from mesaform.topology.ports import Port
 ZK_ENGINE_PATH = "/mesos"
 ZK_SERVICES_PATH = "/marathon"
 ZK_AUTOSCALER_PATH = "/mesaform/autoscaler"
+ZK_AUTOSCALER_STATE = f"{ZK_AUTOSCALER_PATH}/state"
+"""The record of the planner's state."""
+ZK_RESTORED_STATE = "restored-state"
+"""Node below the autoscaler's path: such a record from a snapshot. The next term takes it over."""
+
+ZK_AUTOSCALER_RESTORED = f"{ZK_AUTOSCALER_PATH}/{ZK_RESTORED_STATE}"
 ZK_LEASE = "lease"
 """Node below the autoscaler's path that its leader renews (`user_data.Lease`)."""
 ZK_SHUTDOWN_REPORTS = "shutdown-reports"

@@ -393,7 +393,13 @@ class Term:
             self.telemetry.decided(Decision(self.clock.now(), "anomaly", (reason,)))
 
     async def _answer_requests(self) -> None:
-        """Carry out what an operator wants done with records that were set aside."""
+        """Carry out what an operator wants done with records.
+
+        Raises:
+            LeadershipLost: a planner state was restored; the next term takes it over.
+
+        """
+        await self.journal.require_unrestored()
         try:
             await self.requests.run()
         except MesaformError as error:

@@ -13,6 +13,8 @@ Records that cannot be read are set aside below `<path>/set-aside` (docs/adr/002
   list them (`launches_lost_at`). The same holds for a launch that no leader wrote: one with another
   token or cluster than its node's, or one that the state does not announce.
 
+A new term takes over the planner state that was restored from a snapshot
+(`<path>/restored-state`).
 Depends on `zookeeper` and `autoscaler.model`.
 """
 
@@ -29,6 +31,7 @@ from mesaform.common.errors import LeadershipLost
 from mesaform.common.json_types import Json, as_object
 from mesaform.common.records import Codec, Problem, Unreadable
 from mesaform.common.set_aside import SetAsideLog
+from mesaform.topology.zookeeper import ZK_RESTORED_STATE
 from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 from mesaform.zookeeper.set_aside import RecordNodes, Stored
 
@@ -111,10 +114,11 @@ class Journal:
             )
         self._tokens = None if state.launches is None else set(state.launches)
         await self._note_lost_launches()
-        await self.save(state.planner_state)
+        await self.save(await self._restored_state(state.planner_state))
+        await self._zk.delete(self._restored_path)
         intents = await self.intents()
         self._tokens = {intent.request.token for intent in intents}
-        return state.planner_state, intents
+        return self._planner_state, intents
 
     async def _stored_state(self) -> tuple[JournalState, int]:
         """The state and its version; an empty one is written instead of a missing or lost one.
@@ -131,6 +135,26 @@ class Journal:
         if not isinstance(stored, Stored):
             raise LeadershipLost("the journal vanished", where=self._state_path)
         return stored.value, stored.version
+
+    async def require_unrestored(self) -> None:
+        """Return unless a planner state was restored from a snapshot.
+
+        Raises:
+            LeadershipLost: the next term takes it over.
+
+        """
+        if await self._zk.get(self._restored_path) is not None:
+            raise LeadershipLost("a planner state was restored", where=self._restored_path)
+
+    async def _restored_state(self, own: PlannerState) -> PlannerState:
+        """The planner state of a snapshot that was restored, if it can be read; else `own`.
+
+        Only the planner state is taken: its term is that of an ensemble that is gone, and its
+        launches are known from the tags of machines.
+        """
+        node = await self._zk.get(self._restored_path)
+        state = None if node is None else STATE.decode(node[0])
+        return state.planner_state if isinstance(state, JournalState) else own
 
     async def intents(self) -> list[Intent]:
         """Return the unresolved launches, oldest first."""
@@ -231,6 +255,10 @@ class Journal:
             entry.at for entry in (await self._records.names(LAUNCH_KIND)).values()
         ]
         self.launches_lost_at = max(entries, default=None)
+
+    @property
+    def _restored_path(self) -> str:
+        return f"{self._path}/{ZK_RESTORED_STATE}"
 
     @property
     def _state_path(self) -> str:

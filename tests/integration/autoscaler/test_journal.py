@@ -202,3 +202,37 @@ async def test_a_state_with_which_no_pass_succeeds_is_kept_and_begun_anew(
     await journal.set_state_aside("KeyError: i-1")
     assert await a_journal(zk, zookeeper_root, 2).open() == (PlannerState(), [an_intent()])
     assert await zk.children(f"{zookeeper_root}/set-aside/planner-state") == ["state"]
+
+
+async def test_a_restored_planner_state_begins_a_new_term_with_that_terms_own_epoch(
+    zk, zookeeper_root
+):
+    lost = a_journal(zk, zookeeper_root, 41)
+    await lost.open()
+    await lost.save(A_MEMORY)
+    state = await zk.get(f"{zookeeper_root}/state")
+    assert state is not None
+    await zk.delete(f"{zookeeper_root}/state")
+    leader = a_journal(zk, zookeeper_root, 1)
+    assert (await leader.open())[0] == PlannerState()
+    await leader.require_unrestored()
+    await zk.put(f"{zookeeper_root}/restored-state", state[0])
+    with pytest.raises(LeadershipLost, match="restored"):
+        await leader.require_unrestored()
+    successor = a_journal(zk, zookeeper_root, 2)
+    assert (await successor.open())[0] == A_MEMORY
+    await successor.require_unrestored()
+    await successor.save(replace(A_MEMORY, leader_since=NOW + 1))
+
+
+@pytest.mark.parametrize("damaged", [b"garbage", b'{"schema":"autoscaler.state/9"}'])
+async def test_a_restored_planner_state_that_cannot_be_read_changes_nothing(
+    zk, zookeeper_root, damaged
+):
+    leader = a_journal(zk, zookeeper_root, 1)
+    await leader.open()
+    await leader.save(A_MEMORY)
+    await zk.put(f"{zookeeper_root}/restored-state", damaged)
+    successor = a_journal(zk, zookeeper_root, 2)
+    assert (await successor.open())[0] == A_MEMORY
+    await successor.require_unrestored()

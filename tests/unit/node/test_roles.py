@@ -103,6 +103,9 @@ def test_services_and_autoscaler_get_the_masters_and_their_election_paths() -> N
         "MARATHON_HTTP_PORT": "8080",
         "MARATHON_HOSTNAME": MASTERS[1],
         "MARATHON_MESOS_USER": "nobody",
+        "MESAFORM_CLUSTER": "demo",
+        "MESAFORM_DEPLOYMENT": "",
+        "AWS_REGION": "eu-west-1",
     }
     assert by_name["autoscaler"].argv[1:] == ("-m", "mesaform.autoscaler")
     assert mesaform_environment(by_name["autoscaler"]) == {

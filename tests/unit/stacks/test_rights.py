@@ -95,10 +95,11 @@ def test_only_the_agents_role_can_be_passed():
     assert statement["Resource"] == "arn:aws:iam::123456789012:role/mesaform-west-agent"
 
 
-def test_only_the_clusters_prefix_is_readable_and_only_the_ledger_is_deletable():
+def test_only_the_clusters_prefix_is_readable_and_only_ledger_and_snapshots_are_deletable():
     (statement,) = statements("s3:PutObject")
     assert statement["Resource"] == "arn:aws:s3:::mesaform-123456789012-eu-west-1/west/*"
-    (deletes,) = statements("s3:DeleteObject")
+    deletes, old = statements("s3:DeleteObject")
+    assert old["Resource"] == "arn:aws:s3:::mesaform-123456789012-eu-west-1/west/snapshots/*"
     assert str(deletes["Resource"]).endswith("/west/ledger/*")
 
 
