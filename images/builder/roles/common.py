@@ -26,7 +26,7 @@ def steps(host: Host, recipe: Recipe, _digest: str, _versions: dict[str, str]) -
     return [
         ("refresh the package index", lambda: _refresh(host)),
         ("install common packages", lambda: host.install(recipe["common"]["packages"])),
-        ("use the clock of the host", lambda: _set_time_source(host)),
+        ("use the clock of the host", lambda: set_time_source(host)),
         ("leave updates to new images", lambda: _disable_updates(host)),
     ]
 
@@ -44,7 +44,7 @@ def _refresh(host: Host) -> None:
             return
 
 
-def _set_time_source(host: Host) -> None:
+def set_time_source(host: Host) -> None:
     """Prefer Amazon's time service, which needs no way out; Debian's servers stay as a reserve."""
     folder = host.root / "etc/chrony/sources.d"
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from mesaform.cli.context import local_environment
 from mesaform.common.errors import MissingPrerequisite, Permanent
@@ -26,6 +27,7 @@ from mesaform.localcloud.operator_credentials import CREDENTIALS, OperatorCreden
 from mesaform.topology.names import Tag
 from mesaform_images import bundle
 from mesaform_images.bake import BakeOptions, bake
+from mesaform_images.build_network import WantedNetwork
 from mesaform_images.lookup import find_image
 from tests.support.ports import free_port
 
@@ -265,3 +267,84 @@ def test_the_verb_prints_the_image_for_programs(tmp_path: Path, cloud: dict[str,
     (baked,) = json.loads(result.stdout)
     assert baked["region"] == REGION
     assert find_image(baked["recipe"], REGION)["ImageId"] == baked["image_id"]
+
+
+def test_an_arm64_image_is_made_of_a_stopped_builder_and_boots_arm64_types_only() -> None:
+    quick = sources(QUICK, "graviton")
+    ec2 = boto3.client("ec2", region_name=REGION)
+    states: list[str] = []
+    create_image = "before-call.ec2.CreateImage"
+
+    def note_state(**_: Any) -> None:
+        (instance,) = ec2.describe_instances(InstanceIds=builders(ec2))["Reservations"][0][
+            "Instances"
+        ]
+        states.append(f"{instance['InstanceType']} {instance['State']['Name']}")
+
+    from mesaform.aws import client
+
+    client.client("ec2", REGION).meta.events.register(create_image, note_state, unique_id="state")
+    try:
+        baked = bake(REGION, Recorded(), BakeOptions("arm64"), quick)
+    finally:
+        client.client("ec2", REGION).meta.events.unregister(create_image, unique_id="state")
+    assert states == ["t4g.small stopped"], "its shutdown timer is never lost in a reboot"
+    (image,) = ec2.describe_images(ImageIds=[baked.image_id])["Images"]
+    assert image["Architecture"] == "arm64"
+    assert find_image(quick.digest(), REGION, "arm64")["ImageId"] == baked.image_id
+    with pytest.raises(MissingPrerequisite, match="no x86_64 image"):
+        find_image(quick.digest(), REGION)
+    with pytest.raises(ClientError, match="does not match the architecture 'arm64'"):
+        ec2.run_instances(ImageId=baked.image_id, InstanceType="m5.large", MinCount=1, MaxCount=1)
+    snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    (snapshot,) = ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
+    assert {tag["Key"]: tag["Value"] for tag in snapshot["Tags"]}[Tag.MANAGED_BY] == "bake"
+
+
+def test_the_urls_of_a_job_cannot_be_read_once_the_builder_reports() -> None:
+    bake(REGION, Recorded(), sources=sources(QUICK, "job"))
+    s3 = boto3.client("s3", region_name=REGION)
+    names = [
+        item["Key"]
+        for bucket in s3.list_buckets()["Buckets"]
+        for item in s3.list_objects_v2(Bucket=bucket["Name"]).get("Contents", ())
+    ]
+    assert [name for name in names if name.endswith("report.json")]
+    assert [name for name in names if name.endswith("job.json")] == []
+
+
+def test_an_account_without_a_default_vpc_bakes_in_a_temporary_one() -> None:
+    region = "eu-north-1"
+    ec2 = boto3.client("ec2", region_name=region)
+    for subnet in ec2.describe_subnets()["Subnets"]:
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    network = WantedNetwork(temporary_cidr="127.231.77.0/26")
+    vpcs = {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
+    baked = bake(region, Recorded(), BakeOptions(network=network), sources(QUICK, "no vpc"))
+    assert find_image(baked.recipe, region)["ImageId"] == baked.image_id
+    assert {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]} == vpcs
+    assert ec2.describe_internet_gateways()["InternetGateways"] == []
+
+
+def test_networks_and_snapshots_that_killed_bakes_left_are_removed() -> None:
+    from mesaform.aws import client
+    from mesaform_images import build_network, leftovers
+    from mesaform_images.ec2_calls import IMAGE_TAGS, tag_list
+
+    region = "eu-north-1"
+    ec2 = client.client("ec2", region)
+    name = f"mesaform-bake-{'0' * 16}-{int(time.time())}-abcdef01"
+    network = build_network.site(
+        ec2, WantedNetwork(temporary_cidr="127.231.78.0/26"), "t3.small", name
+    )
+    site = network.__enter__()  # and its operator is killed
+    volume = ec2.create_volume(AvailabilityZone=f"{region}a", Size=1)["VolumeId"]
+    snapshot = ec2.create_snapshot(
+        VolumeId=volume,
+        TagSpecifications=[{"ResourceType": "snapshot", "Tags": tag_list(IMAGE_TAGS)}],
+    )["SnapshotId"]
+    assert leftovers.remove_leftovers(ec2, time.time()) == [], "they may be somebody's"
+    removed = leftovers.remove_leftovers(ec2, time.time() + leftovers.STALE_AFTER_S + 5)
+    assert {name, snapshot} <= set(removed)
+    assert site.vpc_id not in {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
+    assert ec2.describe_internet_gateways()["InternetGateways"] == []

@@ -38,6 +38,7 @@ def synthesize(folder: Path, text: str = CLUSTER_FILE) -> dict[str, dict]:
         "MESAFORM_CLUSTER_FILE": str(folder / "cluster.yaml"),
         "MESAFORM_IMAGE_ID": "ami-0123456789abcdef0",
         "MESAFORM_ROOT_DEVICE": "/dev/sda1",
+        "MESAFORM_IMAGE_ID_ARM64": "ami-0123456789abcdefa",
         "MESAFORM_RECIPE": "digest",
         "CDKTF_OUTDIR": str(folder / "out"),
     }

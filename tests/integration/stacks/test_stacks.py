@@ -411,8 +411,51 @@ def test_announcements_wait_for_no_other_stack(stacks):
     assert "terraform_remote_state" not in stacks["notices"].get("data", {})
 
 
-def test_on_the_local_cloud_there_are_no_dead_letters_to_wait_for(tmp_path):
-    local = synthesize(tmp_path, "name: near\ntarget: local\n")["notices"]
+NEAR = """\
+name: near
+target: local
+masters: {type: t4g.medium}
+agents:
+  - {name: default, count: 1, types: [m5.large, m6g.large, c5.large]}
+  - {name: arm, count: 1, types: [c6g.large]}
+"""
+
+
+@pytest.fixture(scope="session")
+def near(tmp_path_factory):
+    """The stacks of a local cluster with machines of both architectures."""
+    return synthesize(tmp_path_factory.mktemp("near"), NEAR)
+
+
+def test_each_architecture_of_a_pool_has_a_template_with_its_image(near):
+    templates = {
+        template["name"]: (
+            template["image_id"][-1],
+            template["instance_type"],
+            template["tags"]["mesaform:architecture"],
+            parse_node_document(base64.b64decode(template["user_data"])).attributes,
+        )
+        for template in resources(near["agents"], "aws_launch_template")
+    }
+    assert templates == {
+        "mesaform-near-default": ("0", "m5.large", "x86_64", {}),
+        "mesaform-near-default.arm64": ("a", "m6g.large", "arm64", {"requires_pin": "arch"}),
+        "mesaform-near-arm.arm64": ("a", "c6g.large", "arm64", {"requires_pin": "pool"}),
+    }
+
+
+def test_machines_of_terraform_boot_the_image_of_their_types_architecture(near):
+    masters = resources(near["masters"], "aws_instance")
+    assert {master["ami"] for master in masters} == {"ami-0123456789abcdefa"}
+    agents = resources(near["agents"], "aws_instance")
+    assert {(agent["instance_type"], agent["ami"][-1]) for agent in agents} == {
+        ("m5.large", "0"),
+        ("c6g.large", "a"),
+    }
+
+
+def test_on_the_local_cloud_there_are_no_dead_letters_to_wait_for(near):
+    local = near["notices"]
     (queue,) = resources(local, "aws_sqs_queue")
     assert queue["name"] == "mesaform-near-notices"
     assert "redrive_policy" not in queue

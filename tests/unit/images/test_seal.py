@@ -1,0 +1,46 @@
+"""What is of the builder alone leaves its disk, and the image keeps time by its host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mesaform_images.builder.host import Host
+from mesaform_images.builder.roles import common, seal
+
+
+def a_host(root: Path) -> Host:
+    return Host(root=root, bundle=root, log=root / "log")
+
+
+def test_the_builders_user_data_and_identity_are_not_in_the_image(tmp_path: Path) -> None:
+    secrets = {
+        "var/lib/cloud/instances/i-1/user-data.txt": "https://bucket/job.json?X-Amz-Signature=1",
+        "var/lib/cloud/instances/i-1/obj.pkl": "X-Amz-Signature",
+        "var/log/cloud-init.log": "X-Amz-Signature",
+        "var/log/cloud-init-output.log": "X-Amz-Signature",
+        "var/lib/systemd/random-seed": "seed",
+        "etc/ssh/ssh_host_ed25519_key": "key",
+    }
+    for name, text in {
+        **secrets,
+        "etc/machine-id": "0" * 32,
+        "etc/ssh/sshd_config": "kept",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    seal.remove_identity(a_host(tmp_path))
+    seal.remove_identity(a_host(tmp_path))
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "log"]
+    assert not [path for path in left if "X-Amz-Signature" in path.read_text()]
+    assert not [name for name in secrets if (tmp_path / name).exists()]
+    assert (tmp_path / "etc/machine-id").read_text() == "", "the next boot sets it"
+    assert (tmp_path / "etc/ssh/sshd_config").read_text() == "kept"
+
+
+def test_a_local_builder_shares_its_disk_and_is_left_alone(tmp_path: Path) -> None:
+    assert seal.steps(a_host(tmp_path), {}, "", {}) == []  # type: ignore[typeddict-item]
+
+
+def test_machines_take_their_time_from_amazons_service(tmp_path: Path) -> None:
+    common.set_time_source(a_host(tmp_path))
+    assert "169.254.169.123" in (tmp_path / "etc/chrony/sources.d/amazon.sources").read_text()
