@@ -28,6 +28,7 @@ class Condition(StrEnum):
     ORDERS = "orders readable"
     PASSES = "passes succeed"
     ZOOKEEPER = "ZooKeeper writable"
+    LAUNCHES = "machines register"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,9 @@ class Limit:
     failures: int
     seconds: float
 
+
+NEVER = Limit(failures=0, seconds=float("inf"))
+"""The limit of a condition that another leader would lack as well."""
 
 DEFAULT_LIMIT = Limit(failures=5, seconds=30.0)
 CANDIDACY = Backoff(first_s=1.0, cap_s=30.0, factor=2.0, jitter=0.5)

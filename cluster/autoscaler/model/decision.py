@@ -31,6 +31,8 @@ Kind = Literal[
     "capacity_mismatch",  # agents of a type advertise less than expected
     "anomaly",  # an instance or an agent is not as expected
     "leader_changed",  # another daemon leads
+    "pool_stopped",  # a pool buys nothing, because its machines fail
+    "pool_resumed",  # it buys again
 ]
 """Public: the values of `decision` in rows and of the label `kind` of metrics."""
 

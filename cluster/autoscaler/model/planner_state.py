@@ -26,6 +26,24 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
+class LaunchFailures:
+    """Machines of a pool that failed in a row for one cause (`planner.launch_failures`).
+
+    `instance_id` is the last one, `at` when it was seen, `template` the launch template's version.
+    Once the pool stopped (`stops` times), nothing is bought before `until`.
+    """
+
+    pool: str
+    cause: str
+    count: int = 0
+    at: float = 0.0
+    until: float = 0.0
+    stops: int = 0
+    instance_id: str = ""
+    template: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Advertised:
     """Resources that agents of a type advertise at `at` (`planner.advertised_capacity`)."""
 
@@ -103,6 +121,8 @@ class PlannerState:
         notices: the most severe announcement of each machine.
     Purchases:
         backoffs: by scope: an offering, a zone, a quota, a pool (`planner.launch_backoff`).
+        launch_failures: by `pool/cause`.
+        failures_seen: machines whose end was counted or passed over, with the time.
         replacements: by launch token.
         risks: by offering.
         advertised: by `pool/type`.
@@ -144,6 +164,8 @@ class PlannerState:
     lifetimes_until: float = 0.0
     notices: dict[str, Notice] = field(default_factory=dict)
     risks: dict[str, Risk] = field(default_factory=dict)
+    launch_failures: dict[str, LaunchFailures] = field(default_factory=dict)
+    failures_seen: dict[str, float] = field(default_factory=dict)
 
 
 def is_terminating(state: PlannerState, instance_id: str, now: float) -> bool:

@@ -80,6 +80,7 @@ class ReasonCode(StrEnum):
     POOLS_FULL = "pools_full", "pools maxima"
     CAPACITY_BACKOFF = "capacity_backoff", "retry_s"
     LAUNCH_RAMP_UP = "launch_ramp_up"
+    POOL_STOPPED = "pool_stopped", "pool count cause instance_id retry_s"
     COST_CAP = "cost_cap", "max_usd_per_hour left_usd_per_hour cheapest_usd_per_hour"
     OTHER_DEMAND_FIRST = "other_demand_first"
 
@@ -162,6 +163,7 @@ class ReasonCode(StrEnum):
     LAUNCH_REPEATED = "launch_repeated"
     LAUNCH_ANSWER_LOST = "launch_answer_lost", "ordered_s"
     LAUNCH_LISTED = "launch_listed"
+    AGENTS_REGISTER_AGAIN = "agents_register_again"
 
     # Leadership and leases.
     LEADER_ABSENT = "leader_absent", "away_s term previous_term holder previous_holder"

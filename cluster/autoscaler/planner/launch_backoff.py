@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.aws import capacity_errors
-from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
+from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Machine, Offering
 
 MAX_AT_ONCE = 500
 """Machines of one offering in one call: half of what EC2 lets an account launch in a burst."""
@@ -147,6 +147,12 @@ def absorb(
     else:
         entries[pool_key] = _after_empty_call(entries.get(pool_key), now)
     return entries
+
+
+def add_error(backoffs: dict[str, Backoff], machine: Machine, now: float) -> None:
+    """Add the error of a machine that EC2 launched and ended again for want of capacity."""
+    key = f"{machine.instance_type}/{machine.zone}/{machine.capacity}"
+    backoffs[key] = _after_error(backoffs.get(key), 1, 0, now)
 
 
 def absorb_refusal(

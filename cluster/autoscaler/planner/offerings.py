@@ -15,7 +15,7 @@ from mesaform.autoscaler.model.shape import shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Supply, attributes_of
 from mesaform.autoscaler.packing import Limits, Template
-from mesaform.autoscaler.planner import launch_backoff
+from mesaform.autoscaler.planner import launch_backoff, launch_failures
 from mesaform.aws.ports import Capacity, Offering
 from mesaform.common.architecture import ARCH, REQUIRES_PIN, architecture_of
 from mesaform.config.schema import Pool
@@ -117,11 +117,17 @@ def template_of(snapshot: Snapshot, pool: Pool, offering: Offering) -> Template:
     )
 
 
-def limits_of(snapshot: Snapshot, supply: Supply) -> Limits:
-    """Slots of each pool below its max, and USD an hour below the cost cap."""
-    slots = {pool.name: max(0, pool.max - supply.size(pool.name)) for pool in snapshot.spec.agents}
+def limits_of(snapshot: Snapshot, supply: Supply, now: float) -> Limits:
+    """Slots of each pool below its max, fewer after failures, and USD an hour below the cap."""
+    slots = {pool.name: _slots_of(pool, snapshot, supply, now) for pool in snapshot.spec.agents}
     cap = snapshot.spec.cost.max_usd_per_hour
     return Limits(slots, None if cap is None else max(0.0, cap - supply.usd_per_hour))
+
+
+def _slots_of(pool: Pool, snapshot: Snapshot, supply: Supply, now: float) -> int:
+    below_max = max(0, pool.max - supply.size(pool.name))
+    allowed = launch_failures.slots(snapshot.state, supply, pool.name, now)
+    return below_max if allowed is None else min(below_max, allowed)
 
 
 def _best_zones(offerings: Sequence[Offering], zone_counts: Mapping[str, int]) -> list[Offering]:

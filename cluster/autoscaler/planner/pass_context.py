@@ -46,7 +46,8 @@ class Prepared:
     """Output of "prepare".
 
     `snapshot` has the bounds in force, offerings as agents advertise them, and the state with its
-    `leader_since` and `replacements` of this pass. `stated_offerings` are as the cloud states them.
+    `leader_since`, `replacements` and `launch_failures` of this pass. `stated_offerings` are as the
+    cloud states them, `state_before` is the state of the last pass.
     """
 
     snapshot: Snapshot
@@ -54,6 +55,7 @@ class Prepared:
     supply: Supply
     holds: Holds
     now: float
+    state_before: PlannerState
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,12 @@ from mesaform.autoscaler.model.removal import Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LISTING_LAG_S, LIVE, Supply
 from mesaform.autoscaler.model.supply_builder import build_supply
-from mesaform.autoscaler.planner import advertised_capacity, architectures, overrides
+from mesaform.autoscaler.planner import (
+    advertised_capacity,
+    architectures,
+    launch_failures,
+    overrides,
+)
 from mesaform.autoscaler.planner.pass_context import Holds, Prepared
 from mesaform.topology.names import Tag
 
@@ -30,7 +35,8 @@ MAX_MISSING_SHARE = 0.3
 def prepare(snapshot: Snapshot, now: float) -> Prepared:
     """Apply overrides, advertised capacity and the leader's timers, and build the supply."""
     state = replace(
-        _with_leader(snapshot, now), replacements=_replacements_in_progress(snapshot, now)
+        _with_leader(replace(snapshot, state=launch_failures.observe(snapshot, now)), now),
+        replacements=_replacements_in_progress(snapshot, now),
     )
     spec = overrides.with_bounds(snapshot.spec, snapshot.overrides, now)
     offerings = advertised_capacity.as_advertised(snapshot.offerings, state.advertised, spec)
@@ -44,7 +50,7 @@ def prepare(snapshot: Snapshot, now: float) -> Prepared:
         waiting=_waiting(prepared, now),
         removals_blocked=_removals_blocked(prepared, supply),
     )
-    return Prepared(prepared, snapshot.offerings, supply, holds, now)
+    return Prepared(prepared, snapshot.offerings, supply, holds, now, snapshot.state)
 
 
 def _with_leader(snapshot: Snapshot, now: float) -> PlannerState:

@@ -48,7 +48,7 @@ def plan_purchases(
 ) -> PurchasePlan:
     """Return purchases for the pieces in `left` (by index of `items`), then for pools' minima."""
     offered = templates(snapshot, supply, now, items)
-    limits = limits_of(snapshot, supply)
+    limits = limits_of(snapshot, supply, now)
     packing = _pack(snapshot, supply, items, left, offered, limits)
     for node in packing.nodes:
         limits.take(node.template, 1)

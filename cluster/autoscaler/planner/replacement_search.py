@@ -82,7 +82,7 @@ class ReplacementSearch:
                 yield template
 
     def _within_limits(self, choice: Sequence[Template]) -> list[Template]:
-        limits = limits_of(self.snapshot, self.supply)
+        limits = limits_of(self.snapshot, self.supply, self.now)
         return [template for template in choice if limits.how_many(template) >= 1]
 
     def _offered(self, pieces: Sequence[DemandItem]) -> list[Template]:

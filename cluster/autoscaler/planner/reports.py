@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesaform.autoscaler.interruption import announcements, controller
@@ -10,8 +10,8 @@ from mesaform.autoscaler.model.command import Command
 from mesaform.autoscaler.model.decision import Decision, DemandCount
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.model.planner_state import Advertised
-from mesaform.autoscaler.model.reason import Reason
-from mesaform.autoscaler.planner import advertised_capacity
+from mesaform.autoscaler.model.reason import Reason, ReasonCode
+from mesaform.autoscaler.planner import advertised_capacity, launch_failures
 from mesaform.autoscaler.planner.pass_context import PassContext, Prepared
 from mesaform.autoscaler.planner.purchases import PurchasePlan
 from mesaform.autoscaler.planner.verdicts import Verdict, VerdictBuilder
@@ -47,7 +47,7 @@ def report(context: PassContext, prepared: Prepared, purchases: PurchasePlan) ->
     refused = () if held else _new_refusals(verdicts, reported, supply.usd_per_hour, now)
     return Reports(
         verdicts=verdicts,
-        announced=tuple(map(Command, announced)),
+        announced=tuple(map(Command, (*announced, *_stops(context, prepared)))),
         observed=tuple(map(Command, learned.decisions)),
         refused=refused,
         last_reported=reported if held else _refusal_kinds(verdicts),
@@ -55,6 +55,25 @@ def report(context: PassContext, prepared: Prepared, purchases: PurchasePlan) ->
         advertised=learned.advertised,
         anomalies=learned.anomalies,
     )
+
+
+def _stops(context: PassContext, prepared: Prepared) -> Iterator[Decision]:
+    """Decisions about pools that stopped or resumed since the last pass."""
+    usd, now = context.supply.usd_per_hour, context.now
+    before, after = prepared.state_before, context.state
+    for failures in launch_failures.newly_stopped(before, after):
+        yield Decision(
+            now,
+            "pool_stopped",
+            (launch_failures.reason(failures, now),),
+            pool=failures.pool,
+            machines=(failures.instance_id,),
+            before_usd=usd,
+            after_usd=usd,
+        )
+    for pool in launch_failures.resumed(before, after):
+        reasons = (Reason.of(ReasonCode.AGENTS_REGISTER_AGAIN),)
+        yield Decision(now, "pool_resumed", reasons, pool=pool, before_usd=usd, after_usd=usd)
 
 
 def _refusal_kinds(verdicts: Sequence[Verdict]) -> dict[str, str]:

@@ -37,11 +37,16 @@ def next_pass_at(
     now, settings = context.now, context.snapshot.spec.autoscaler
     times = [at + LATENESS_S for at in _timers(context, state) if at + LATENESS_S > now]
     if has_unmet:
-        ends = (backoff.until + LATENESS_S for backoff in state.backoffs.values())
-        times += [at for at in ends if at > now]
+        times += [end for end in _ends_of_waits(state) if end > now]
     if has_acted:
         times.append(now + settings.interval_s)
     return min(times, default=None)
+
+
+def _ends_of_waits(state: PlannerState) -> Iterator[float]:
+    """When offerings and stopped pools are tried again."""
+    yield from (backoff.until + LATENESS_S for backoff in state.backoffs.values())
+    yield from (failures.until + LATENESS_S for failures in state.launch_failures.values())
 
 
 def _timers(context: PassContext, state: PlannerState) -> Iterator[float]:

@@ -20,7 +20,7 @@ from mesaform.autoscaler.model.shape import Shape, contains, named, times
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Node, Supply
 from mesaform.autoscaler.packing import Limits, Placement, Template
-from mesaform.autoscaler.planner import launch_backoff, offerings
+from mesaform.autoscaler.planner import launch_backoff, launch_failures, offerings
 from mesaform.aws.ports import Offering
 from mesaform.common.architecture import ARCH, REQUIRES_PIN
 from mesaform.config.schema import Pool
@@ -241,10 +241,10 @@ class OfferingIndex:
 
     def _passing(self, unit: DemandItem, fitting: Sequence[Candidate]) -> Refusal:
         """Which of the reasons that may pass with time applies."""
-        limits = offerings.limits_of(self._snapshot, self._supply)
+        limits = offerings.limits_of(self._snapshot, self._supply, self._now)
         with_slots = [c for c in fitting if limits.slots[c.pool.name] > 0]
         if not with_slots:
-            return _refusal("pool_max", _pools_full(fitting))
+            return self._without_slots(fitting)
         ready = self._not_backed_off(with_slots)
         if not ready:
             return _refusal("no_capacity", self._backoff(with_slots))
@@ -252,6 +252,15 @@ class OfferingIndex:
         if cap is not None:
             return _refusal("cost_cap", cap)
         return self._last_refusal(_satisfying(unit, ready, self._supply.usage))
+
+    def _without_slots(self, fitting: Sequence[Candidate]) -> Refusal:
+        """A pool that stopped after failed launches, else pools that are full."""
+        stopped = launch_failures.stopped_pools(self._snapshot.state)
+        names = dict.fromkeys(c.pool.name for c in fitting if c.pool.name in stopped)
+        if not names:
+            return _refusal("pool_max", _pools_full(fitting))
+        reasons = (launch_failures.reason(stopped[name], self._now) for name in names)
+        return Refusal("no_capacity", tuple(reasons))
 
     def _last_refusal(self, located: Sequence[Candidate]) -> Refusal:
         """Why none of the candidates in allowed locations was bought."""

@@ -115,4 +115,6 @@ _TEMPLATES: Mapping[Kind, Callable[[Decision], str]] = {
     "capacity_mismatch": _capacity_mismatch,
     "anomaly": _with("is not as expected"),
     "leader_changed": _leader_changed,
+    "pool_stopped": lambda decision: f"pool {decision.pool} STOPS buying machines",
+    "pool_resumed": lambda decision: f"pool {decision.pool} buys machines again",
 }

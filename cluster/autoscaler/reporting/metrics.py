@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from mesaform.autoscaler.planner import launch_failures
 from mesaform.autoscaler.planner.planner import Plan
 
 PREFIX = "mesaform_autoscaler_"
@@ -57,6 +58,9 @@ class Measures:
         self.refusals = self._counter(
             "refusals", "Items of demand newly refused a machine, by reason code", "reason"
         )
+        self.stopped = self._gauge(
+            "pool_stopped", "Machines in a row that failed, of pools that stopped", "pool", "cause"
+        )
         self.overrides = self._gauge("overrides", "Operators' overrides in force")
         self.removals = self._gauge("removals", "Machines on their way out, by phase", "phase")
         self.notices = self._counter("notices", "Notices of the cloud about machines", "kind")
@@ -89,8 +93,14 @@ class Measures:
         for name, label in BLOCKS.items():
             self.blocked.labels(label).set(1 if getattr(plan, name) else 0)
         self.overrides.set(len(plan.overrides))
+        self._show_stopped_pools(plan)
         if plan.packed is not None:
             self.gap.set(plan.packed.gap_percent)
+
+    def _show_stopped_pools(self, plan: Plan) -> None:
+        self.stopped.clear()
+        for failures in launch_failures.stopped_pools(plan.state).values():
+            self.stopped.labels(failures.pool, failures.cause).set(failures.count)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)

@@ -267,6 +267,11 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
         "the cloud had no capacity of any offering that is large enough; "
         "next request in {retry_s:.0f} s"
     ),
+    ReasonCode.POOL_STOPPED: (
+        "pool {pool} is STOPPED: {count} machines in a row failed ({cause}), the last one "
+        "{instance_id}; one machine is tried in {retry_s:.0f} s"
+    ),
+    ReasonCode.AGENTS_REGISTER_AGAIN: "its machines register, or its launch template is new",
     ReasonCode.LAUNCH_RAMP_UP: (
         "offerings that are large enough lacked capacity lately: "
         "a few are requested at a time, twice as many after each success"

@@ -29,15 +29,16 @@ from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE
+from mesaform.autoscaler.planner import launch_failures
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.reporting import api_views
 from mesaform.autoscaler.reporting.decision_text import render_decision, render_reasons, render_row
 from mesaform.autoscaler.reporting.metrics import Measures
-from mesaform.autoscaler.reporting.reason_text import render_optional
+from mesaform.autoscaler.reporting.reason_text import render, render_optional
 from mesaform.aws.overrides import describe
 from mesaform.aws.ports import Ledger
 from mesaform.aws.ports.ledger import Row
-from mesaform.common.conditions import Condition, Limit
+from mesaform.common.conditions import NEVER, Condition, Limit
 from mesaform.common.json_types import as_object
 from mesaform.common.leader_health import LeaderHealth
 from mesaform.topology.names import Tag
@@ -52,6 +53,7 @@ LIMITS = {
     Condition.CREDENTIALS: Limit(failures=4, seconds=6.0),
     Condition.PASSES: Limit(failures=10, seconds=60.0),
     Condition.ZOOKEEPER: Limit(failures=3, seconds=10.0),
+    Condition.LAUNCHES: NEVER,
 }
 """When a leader resigns. Another one does not help while EC2 is away, so passes may fail longer."""
 
@@ -166,6 +168,7 @@ class Telemetry:
             paused=render_optional(plan.paused),
             overrides=[describe(override) for override in plan.overrides],
         )
+        self.note_stopped_pools(plan)
         self.last_plan = api_views.describe(plan)
         self.now_shown = {
             "cluster": snapshot.spec.name,
@@ -175,6 +178,16 @@ class Telemetry:
             "overrides": api_views.overrides(snapshot, plan.at),
             "cap_usd_per_hour": snapshot.spec.cost.max_usd_per_hour,
         }
+
+    def note_stopped_pools(self, plan: Plan) -> None:
+        """Raise or end the alert about pools whose machines fail."""
+        stopped = launch_failures.stopped_pools(plan.state).values()
+        texts = [render(launch_failures.reason(failures, plan.at)) for failures in stopped]
+        if texts:
+            self.health.conditions.failed(Condition.LAUNCHES, "; ".join(texts))
+        else:
+            self.health.conditions.satisfied(Condition.LAUNCHES)
+        self.status["pools_stopped"] = texts
 
     def failed(self, error: Exception) -> None:
         """Report a pass that ended in an error; the next one tries again."""

@@ -105,7 +105,7 @@ def bought(
 @given(snapshot=some_clusters(), units=some_demand())
 def test_no_purchase_breaks_a_rule(snapshot, units):
     supply, left, planned = bought(snapshot, units)
-    limits = limits_of(snapshot, supply)
+    limits = limits_of(snapshot, supply, NOW)
     assert faults(units, left, planned.packing.nodes, supply.usage, limits) == []
     for pool in snapshot.spec.agents:
         assert sum(
@@ -144,7 +144,7 @@ def test_the_bound_is_below_any_other_way_to_serve_the_same(snapshot, units):
     choice = templates(snapshot, supply, NOW, units)
     one_by_one = 0.0
     for index, count in served.items():
-        alone = solve(units, {index: count}, choice, supply.usage, limits_of(snapshot, supply))
+        alone = solve(units, {index: count}, choice, supply.usage, limits_of(snapshot, supply, NOW))
         if priorities.load_of(alone.nodes) != {index: count}:
             return  # not possible by itself within the bounds: nothing to compare with
         one_by_one += alone.usd_per_hour
