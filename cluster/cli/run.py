@@ -53,6 +53,12 @@ class RunOptions:
         str | None,
         typer.Option(help="The user of the tasks, which agents must have (default: tasks.user)."),
     ] = None
+    arch: Annotated[
+        str,
+        typer.Option(
+            help="The agents' architecture, x86_64 or arm64 (default: the cluster's)."
+        ),
+    ] = ""
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds after which the tasks are killed.")
     ] = None
@@ -107,7 +113,27 @@ def _job(options: RunOptions, spec: ClusterSpec) -> Job:
         options.role,
         variables,
         _user(options, spec),
+        _architecture(options),
     )
+
+
+def _architecture(options: RunOptions) -> str:
+    """Return the architecture that the tasks pin; empty for none.
+
+    Raises:
+        BadInput: there is no such architecture.
+
+    """
+    from mesaform.common.architecture import ARCHITECTURES
+    from mesaform.common.errors import BadInput
+
+    if options.arch and options.arch not in ARCHITECTURES:
+        raise BadInput(
+            f"{options.arch!r} is no architecture",
+            where="--arch",
+            fix=f"use one of {', '.join(ARCHITECTURES)}",
+        )
+    return options.arch
 
 
 def _user(options: RunOptions, spec: ClusterSpec) -> str:

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mesaform.common.architecture import ARCH, ARCH_LABEL, REQUIRES_PIN
 from mesaform.common.resources import Resources
 from mesaform.mesos.messages import (
     TERMINAL_STATES,
@@ -20,6 +21,8 @@ from mesaform.mesos.messages import (
     Environment,
     EnvVariable,
     FrameworkInfo,
+    Label,
+    Labels,
     Offer,
     TaskInfo,
     TaskStatus,
@@ -62,7 +65,8 @@ class Job:
     """What to run.
 
     A `command` of one element is a shell line; several elements are an argv. `shape` is what each
-    task needs, `user` as whom it runs; None: the cluster's default.
+    task needs, `user` as whom it runs; None: the cluster's default. `architecture` pins the agents;
+    without it, tasks stay off agents that require a pin.
     """
 
     name: str
@@ -72,13 +76,22 @@ class Job:
     role: str = "*"
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
+    architecture: str = ""
+
+    def may_use(self, offer: Offer) -> bool:
+        """Whether the tasks may run on the architecture of an offer's agent."""
+        attributes = {item.name: item.text.value for item in offer.attributes if item.text}
+        if self.architecture:
+            return attributes.get(ARCH) == self.architecture
+        return REQUIRES_PIN not in attributes
 
     def framework(self) -> FrameworkInfo:
         """The framework of this job.
 
         Its `offer_filters` declare the smallest useful offer, from which the autoscaler computes
-        what is missing.
+        what is missing, and a label the architecture that it needs.
         """
+        pin = [Label(key=ARCH_LABEL, value=self.architecture)] if self.architecture else []
         return FrameworkInfo(
             user="root",
             name=self.name,
@@ -90,6 +103,7 @@ class Job:
                 for name in ("MULTI_ROLE", "PARTITION_AWARE", "TASK_KILLING_STATE")
             ],
             offer_filters={self.role: offer_filters([self.shape.scalars()])},
+            labels=Labels(labels=pin) if pin else None,
         )
 
     def command_info(self) -> CommandInfo:
@@ -230,6 +244,8 @@ class Execution:
 
     def _fill(self, offer: Offer) -> list[TaskInfo]:
         """Place as many waiting tasks on the offer as fit."""
+        if not self.job.may_use(offer):
+            return []
         free = _unreserved(offer)
         waiting = self.waiting
         if waiting and not free.contains(self.job.shape):

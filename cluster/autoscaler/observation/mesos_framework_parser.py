@@ -11,6 +11,7 @@ from typing import Any
 
 from mesaform.autoscaler.model.cluster_view import Constraint, Framework, Quota
 from mesaform.autoscaler.model.shape import NOTHING, Shape, make, plus
+from mesaform.common.architecture import ARCH, ARCH_LABEL
 
 Json = Mapping[str, Any]
 PROBE = "mesaform-probe"
@@ -56,7 +57,19 @@ def framework(
         declined=int(counters.get("offers/declined", 0)),
         asked=int(counters.get("calls/revive", 0) + counters.get("calls/request", 0)),
         refusals=sum(refusals.get(role, 0) for role in unsuppressed),
-        constraints=offer_constraints(item.get("offer_constraints") or {}, roles),
+        constraints=(
+            *offer_constraints(item.get("offer_constraints") or {}, roles),
+            *_label_constraints(info.get("labels") or {}),
+        ),
+    )
+
+
+def _label_constraints(labels: Json) -> tuple[Constraint, ...]:
+    """The constraint that the framework's label on the architecture states."""
+    return tuple(
+        Constraint(ARCH, "IS", str(label.get("value", "")))
+        for label in labels.get("labels") or []
+        if label.get("key") == ARCH_LABEL and label.get("value")
     )
 
 

@@ -7,10 +7,10 @@ bought for them as if they did not. Nothing changes in a cluster whose agents re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mesaform.autoscaler.model.cluster_view import Constraint
+from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.common.architecture import implied_constraints
@@ -24,16 +24,30 @@ def requires_pins(spec: ClusterSpec) -> bool:
 
 
 def with_implied_constraints(snapshot: Snapshot) -> Snapshot:
-    """The snapshot with the constraints that every app has because of architectures."""
-    if snapshot.app_constraints is None or not requires_pins(snapshot.spec):
+    """The snapshot with the constraints that apps and frameworks have because of architectures."""
+    view = snapshot.cluster
+    if view is None or not requires_pins(snapshot.spec):
         return snapshot
-    agents = snapshot.cluster.agents if snapshot.cluster else ()
-    names = {task.name for agent in agents for task in agent.work}
-    own = {**dict.fromkeys(sorted(names), ()), **snapshot.app_constraints}
+    frameworks = tuple(
+        replace(framework, constraints=_complete(framework.constraints))
+        for framework in view.frameworks
+    )
     return replace(
         snapshot,
-        app_constraints={name: _complete(constraints) for name, constraints in own.items()},
+        cluster=replace(view, frameworks=frameworks),
+        app_constraints=_completed_apps(view, snapshot.app_constraints),
     )
+
+
+def _completed_apps(
+    view: ClusterView, stated: Mapping[str, tuple[Constraint, ...]] | None
+) -> dict[str, tuple[Constraint, ...]] | None:
+    """Constraints by app and by the name of every running task; None while none are known."""
+    if stated is None:
+        return None
+    names = {task.name for agent in view.agents for task in agent.work}
+    own = {**dict.fromkeys(sorted(names), ()), **stated}
+    return {name: _complete(constraints) for name, constraints in own.items()}
 
 
 def restrict(items: Iterable[DemandItem], spec: ClusterSpec) -> list[DemandItem]:

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesaform.common.resources import EMPTY, Resources
-from mesaform.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
+from mesaform.mesos.messages import Attribute, Offer, TaskStatus, from_wire, ident, to_wire
 from mesaform.mesos.run_state import Execution, Job, environment, exit_code
 from mesaform.mesos.scheduler_api import Call, Event, Offers, Subscribed, Update
+from mesaform.mesos.values import Text
 
 SHAPE = Resources.of(cpus=1, mem_mib=64)
 
@@ -195,3 +196,35 @@ def test_the_message_of_a_task_has_the_external_cause_of_its_end() -> None:
     execution.handle(Event(type="UPDATE", update=Update(status=status)))
     assert execution.changes[-1].message == f"{message}; its agent is being drained"
     assert execution.exit_code == 143
+
+
+def an_agents_offer(**attributes: str) -> Offer:
+    return Offer(
+        id=ident("o"),
+        framework_id=ident("f"),
+        agent_id=ident("a"),
+        hostname="h",
+        attributes=[
+            Attribute(name=name, type="TEXT", text=Text(value=value))
+            for name, value in attributes.items()
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("pin", "attributes", "is_usable"),
+    [
+        ("", {}, True),
+        ("", {"arch": "x86_64"}, True),
+        ("", {"arch": "arm64", "requires_pin": "arch"}, False),
+        ("arm64", {"arch": "arm64", "requires_pin": "arch"}, True),
+        ("arm64", {"arch": "x86_64"}, False),
+    ],
+)
+def test_a_job_uses_only_agents_on_which_its_program_runs(
+    pin: str, attributes: dict[str, str], is_usable: bool
+) -> None:
+    pinned = Job("hello", ("true",), SHAPE, architecture=pin)
+    assert pinned.may_use(an_agents_offer(**attributes)) is is_usable
+    labels = pinned.framework().labels
+    assert [label.value for label in labels.labels] == [pin] if labels else not pin
