@@ -55,9 +55,7 @@ class RunOptions:
     ] = None
     arch: Annotated[
         str,
-        typer.Option(
-            help="The agents' architecture, x86_64 or arm64 (default: the cluster's)."
-        ),
+        typer.Option(help="The agents' architecture, x86_64 or arm64 (default: the cluster's)."),
     ] = ""
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds after which the tasks are killed.")
