@@ -49,8 +49,9 @@ from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
 from mesaform.autoscaler.observation.probe_client import ProbeFramework
 from mesaform.autoscaler.observation.shutdown_endpoint import ShutdownEndpoint
+from mesaform.autoscaler.planner.containment import plan_by_pool
 from mesaform.autoscaler.planner.overrides import paused
-from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.reporting.http_server import Page, http_port
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws import client
@@ -202,6 +203,9 @@ class Term:
     _waiting: int = 0
     _defect: Exception | None = None
     _has_passed: bool = False
+    _pool_faults: list[Fault] = field(default_factory=list)
+    _is_stored: bool = True
+    """Whether `planner_state` and `intents` are what the journal holds."""
 
     async def run(self) -> None:
         """Run passes until deposed or cancelled.
@@ -214,18 +218,30 @@ class Term:
         self.planner_state, self.intents = await self.journal.open()
         await self._succeed()
         while True:
-            interval_s = await self._try_pass()
+            interval_s = await self.run_pass()
             try:
                 self.health.conditions.check()
             except Resigned:
                 await self._discard_state()
                 raise
-            await self._rest(interval_s)
+            faults: list[Fault] = []
+            with contained("background", "rest between passes", faults):
+                await self._rest(interval_s)
+            if self.health.faults.report(faults):
+                await asyncio.sleep(AFTER_FAILURE_S)
 
-    async def _try_pass(self) -> float:
-        """Run a pass; return the time to the next one in seconds."""
+    async def run_pass(self) -> float:
+        """Run a pass; return the time to the next one in seconds.
+
+        A pass that fails may have bought machines and written part of what it did. The next one
+        therefore begins with what the journal holds, as a new leader would.
+        """
         try:
+            if not self._is_stored:
+                self.planner_state, self.intents = await self.journal.reread()
+            self._is_stored = False
             interval_s = await self._pass()
+            self._is_stored = True
         except LeadershipLost:
             raise
         except MesaformError as error:
@@ -294,7 +310,7 @@ class Term:
                 )
                 snapshot = replace(snapshot, state=self.planner_state, intents=tuple(self.intents))
             snapshot = await self._absorb_notices(notices, snapshot)
-            planned = plan(snapshot, self.clock.now())
+            planned, self._pool_faults = plan_by_pool(snapshot, self.clock.now())
             reports = await self.reports.read()
             await self._account(planned, snapshot, reports)
             self.planner_state = await self.actor.execute(planned)
@@ -384,13 +400,22 @@ class Term:
         self.health.faults.report(self.actor.faults)
         self.actor.faults.clear()
         for fault in self.health.faults.report(self.observer.take_faults()):
-            reason = Reason.of(
-                ReasonCode.REPORT_UNREADABLE,
-                kind=fault.kind,
-                subject=fault.subject[:100],
-                error=fault.text,
+            self._report_anomaly(
+                Reason.of(
+                    ReasonCode.REPORT_UNREADABLE,
+                    kind=fault.kind,
+                    subject=fault.subject[:100],
+                    error=fault.text,
+                )
             )
-            self.telemetry.decided(Decision(self.clock.now(), "anomaly", (reason,)))
+        faults, self._pool_faults = self._pool_faults, []
+        for fault in self.health.faults.report(faults):
+            self._report_anomaly(
+                Reason.of(ReasonCode.POOL_LEFT_OUT, pool=fault.subject, error=fault.text)
+            )
+
+    def _report_anomaly(self, reason: Reason) -> None:
+        self.telemetry.decided(Decision(self.clock.now(), "anomaly", (reason,)))
 
     async def _answer_requests(self) -> None:
         """Carry out what an operator wants done with records.
@@ -640,6 +665,9 @@ async def _run_term(term: Term, cloud: _Cloud, endpoint: NoticeEndpoint) -> None
             resigned = error
         except MesaformError as error:  # such as a ZooKeeper that went away just after the election
             resigned = Resigned(condition_of(error), str(error).partition("\n")[0])
+        except Exception as error:  # a defect ends the term, not the process
+            log.exception("term failed")
+            resigned = Resigned(Condition.PASSES, f"{type(error).__name__}: {error}"[:300])
         finally:
             endpoint.inbox = None
             for task in background:

@@ -34,6 +34,7 @@ from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Fleet, LaunchResult, Machine
 from mesaform.common.errors import MesaformError, NotAuthenticated, NotFound, Permanent, Retryable
 from mesaform.common.faults import Fault
+from mesaform.common.records import RecordRefused
 from mesaform.topology.names import Tag
 
 ABANDON_AFTER_S = 900.0
@@ -146,14 +147,20 @@ class PlanExecutor:
         for command in sorted(commands, key=_urgency):
             try:
                 planner_state = await self._carry_out(planner_state, command)
-            except MesaformError:
-                raise
+            except MesaformError as error:
+                if not isinstance(error, RecordRefused):
+                    raise
+                self._not_carried_out(command, error)
             except Exception as error:  # the other commands go on
-                self.faults.append(Fault("command", command.decision.kind, error))
-                self._report(_not_executed(command.decision, repr(error)[:300]))
+                self._not_carried_out(command, error)
         planner_state = await self._terminate(planner_state, together)
         await self._journal.save_if_changed(planner_state)
         return planner_state
+
+    def _not_carried_out(self, command: Command, error: Exception) -> None:
+        """Report a defect, or a record that the journal does not take; the others go on."""
+        self.faults.append(Fault("command", command.decision.kind, error))
+        self._report(_not_executed(command.decision, repr(error)[:300]))
 
     async def _carry_out(self, planner_state: PlannerState, command: Command) -> PlannerState:
         if not command.actions:

@@ -97,6 +97,7 @@ class Journal:
         self._records = RecordNodes(zk, self._path, log, clock)
         self._version = -1
         self._planner_state = PlannerState()
+        self._unanswered: JournalState | None = None
         self._tokens: set[str] | None = set()
         self.launches_lost_at: float | None = None
 
@@ -116,9 +117,29 @@ class Journal:
         await self._note_lost_launches()
         await self.save(await self._restored_state(state.planner_state))
         await self._zk.delete(self._restored_path)
+        return self._planner_state, await self._known_intents()
+
+    async def reread(self) -> tuple[PlannerState, list[Intent]]:
+        """Return what is stored, after a pass that failed: its last write may have happened or not.
+
+        Raises:
+            LeadershipLost: another leader wrote since.
+            ZooKeeperUnavailable: no answer.
+
+        """
+        await self._zk.sync(self._path)
+        state, self._version = await self._stored_state()
+        if state.epoch != self._epoch:
+            raise LeadershipLost("another leader wrote the journal", where=self._state_path)
+        self._planner_state, self._unanswered = state.planner_state, None
+        self._tokens = None if state.launches is None else set(state.launches)
+        return state.planner_state, await self._known_intents()
+
+    async def _known_intents(self) -> list[Intent]:
+        """The unresolved launches; from now on they are the announced ones."""
         intents = await self.intents()
         self._tokens = {intent.request.token for intent in intents}
-        return self._planner_state, intents
+        return intents
 
     async def _stored_state(self) -> tuple[JournalState, int]:
         """The state and its version; an empty one is written instead of a missing or lost one.
@@ -187,17 +208,30 @@ class Journal:
 
         """
         state = JournalState(self._epoch, planner_state, self._announced())
+        before, self._unanswered = self._unanswered, state
         try:
             self._version = await self._zk.put(self._state_path, STATE.encode(state), self._version)
         except VersionConflict as error:
-            stored = await self._zk.get(self._state_path)
-            if stored is not None and STATE.decode(stored[0]) == state:
-                self._version = stored[1]  # this term wrote it; only the answer was lost
-            else:
+            if not await self._resumed(state, before):
                 raise LeadershipLost(
                     "another leader wrote the journal", where=self._state_path
                 ) from error
+        self._unanswered = None
         self._planner_state = planner_state
+
+    async def _resumed(self, state: JournalState, before: JournalState | None) -> bool:
+        """Write a state after a conflict with a write of this term whose answer was lost.
+
+        That is the write of this state, or the one `before` it. False: another leader wrote.
+        """
+        stored = await self._zk.get(self._state_path)
+        written = None if stored is None else STATE.decode(stored[0])
+        if stored is None or written not in (state, before):
+            return False
+        self._version = stored[1]
+        if written != state:
+            self._version = await self._zk.put(self._state_path, STATE.encode(state), self._version)
+        return True
 
     async def save_if_changed(self, planner_state: PlannerState) -> None:
         """Write the planner state if it changed since the last write."""

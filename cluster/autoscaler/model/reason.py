@@ -152,6 +152,7 @@ class ReasonCode(StrEnum):
     REGISTERED_TWICE = "registered_twice", "agents"
     INSTANCE_UNKNOWN = "instance_unknown", "instance_id"
     REPORT_UNREADABLE = "report_unreadable", "kind subject error"
+    POOL_LEFT_OUT = "pool_left_out", "pool error"
     CAPACITY_BELOW_EXPECTED = "capacity_below_expected", "missing"
 
     # What came of an action.

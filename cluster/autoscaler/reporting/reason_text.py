@@ -291,6 +291,7 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
     ReasonCode.AGENTS_MISSING: "{missing} of {known} agents are missing",
     ReasonCode.REPORTS_UNREADABLE: "{count} agents or tasks of the master cannot be read",
     ReasonCode.REPORT_UNREADABLE: "{kind} {subject} cannot be read and is left out: {error}",
+    ReasonCode.POOL_LEFT_OUT: "pool {pool} cannot be planned and is left as it is: {error}",
     ReasonCode.QUEUE_UNREADABLE: "the services' queue cannot be read, so demand is not known",
     ReasonCode.FROZEN: "{note}",
     ReasonCode.AUTOSCALER_DISABLED: "autoscaler.enabled is false",

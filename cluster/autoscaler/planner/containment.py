@@ -1,0 +1,162 @@
+"""A pass in which a fault of one pool ends the work for that pool only. Pure.
+
+`plan` treats pools together: they share the demand, the cost cap and the disruption budget. When it
+fails, the pools with which it fails alone are left out, first from purchases, then altogether.
+Their machines and timers stay as they are. Depends on `planner`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+from dataclasses import fields, replace
+from typing import Any
+
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.removal import Replacement
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.model.supply import LIVE
+from mesaform.autoscaler.planner.assembly import Plan
+from mesaform.autoscaler.planner.planner import plan
+from mesaform.aws.ports import Machine
+from mesaform.common.faults import Fault
+from mesaform.topology.names import Tag
+
+POOL_FAULT = "pool"
+"""Kind of the faults."""
+
+
+def plan_by_pool(snapshot: Snapshot, now: float) -> tuple[Plan, list[Fault]]:
+    """The plan of a pass, and one fault for each pool that it leaves out.
+
+    The capacity of a pool that is left out altogether counts for the cost cap only. Demand that its
+    machines would have taken may therefore be bought in another pool.
+
+    Raises:
+        Exception: what `plan` raises, if it does with every pool.
+
+    """
+    try:
+        return plan(snapshot, now), []
+    except Exception as error:
+        faults = _faults(snapshot, now)
+        if not 0 < len(faults) < len(snapshot.spec.agents):
+            raise
+        planned = _plan_without(snapshot, {fault.subject for fault in faults}, now)
+        if planned is None:
+            raise error from None
+        return planned, faults
+
+
+def _faults(snapshot: Snapshot, now: float) -> list[Fault]:
+    """The pools that cannot be planned even alone."""
+    pools = [pool.name for pool in snapshot.spec.agents]
+    faults: list[Fault] = []
+    for name in pools:
+        try:
+            plan(_without(snapshot, set(pools) - {name}), now)
+        except Exception as error:
+            faults.append(Fault(POOL_FAULT, name, error))
+    return faults
+
+
+def _plan_without(snapshot: Snapshot, pools: Collection[str], now: float) -> Plan | None:
+    """The plan without purchases for the pools, else without the pools; None: it fails as well."""
+    offerings = {**snapshot.offerings, **dict.fromkeys(pools, ())}
+    with contextlib.suppress(Exception):  # the pools' machines may be at fault, too
+        return plan(replace(snapshot, offerings=offerings), now)
+    try:
+        planned = plan(_without(snapshot, pools), now)
+    except Exception:
+        return None
+    ids = _ids(snapshot, pools)
+    return replace(planned, state=_joined(planned.state, snapshot.state, pools, ids))
+
+
+def _without(snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    """The snapshot of a cluster that does not have the pools."""
+    ids, view = _ids(snapshot, pools), snapshot.cluster
+    spec = snapshot.spec
+    most = spec.cost.max_usd_per_hour
+    if most is not None:
+        most = max(0.0, most - _usd_per_hour(snapshot, pools, ids))
+    return replace(
+        snapshot,
+        spec=spec.model_copy(
+            update={
+                "agents": tuple(p for p in spec.agents if p.name not in pools),
+                "cost": spec.cost.model_copy(update={"max_usd_per_hour": most}),
+            }
+        ),
+        cluster=None
+        if view is None
+        else replace(view, agents=tuple(a for a in view.agents if a.instance_id not in ids)),
+        machines=tuple(m for m in snapshot.machines if m.instance_id not in ids),
+        offerings={pool: o for pool, o in snapshot.offerings.items() if pool not in pools},
+        intents=tuple(i for i in snapshot.intents if i.request.pool not in pools),
+        state=_state(snapshot.state, lambda key, value: not _is_of(key, value, pools, ids)),
+    )
+
+
+def _ids(snapshot: Snapshot, pools: Collection[str]) -> frozenset[str]:
+    """The instance ids of the pools' machines and agents, and the agents' own ids."""
+    machines = {m.instance_id for m in snapshot.machines if _pool_of(m) in pools}
+    agents = snapshot.cluster.agents if snapshot.cluster is not None else ()
+    own = [
+        agent
+        for agent in agents
+        if agent.instance_id in machines or agent.attributes.get("pool") in pools
+    ]
+    return frozenset(machines | {agent.instance_id for agent in own} | {a.agent_id for a in own})
+
+
+def _pool_of(machine: Machine) -> str:
+    return machine.tags.get(Tag.POOL, "")
+
+
+def _usd_per_hour(snapshot: Snapshot, pools: Collection[str], ids: Collection[str]) -> float:
+    """What the pools' machines and orders cost; a machine without a known price costs the most."""
+    billed = snapshot.state.billed_machines
+    usd = 0.0
+    for machine in snapshot.machines:
+        if machine.instance_id in ids and machine.state in LIVE:
+            known = billed.get(machine.instance_id)
+            usd += known.usd_per_hour if known else _dearest(snapshot, _pool_of(machine))
+    ordered = (i for i in snapshot.intents if i.request.pool in pools and not i.instance_ids)
+    return usd + sum(i.request.count * _dearest(snapshot, i.request.pool) for i in ordered)
+
+
+def _dearest(snapshot: Snapshot, pool: str) -> float:
+    return max((offer.usd_per_hour for offer in snapshot.offerings.get(pool, ())), default=0.0)
+
+
+def _joined(
+    planned: PlannerState, before: PlannerState, pools: Collection[str], ids: Collection[str]
+) -> PlannerState:
+    """The planned state, with what was known of the pools that were left out."""
+    kept = _state(before, lambda key, value: _is_of(key, value, pools, ids))
+    tables: dict[str, Any] = {
+        name: {**table, **getattr(kept, name)} for name, table in _tables(planned).items()
+    }
+    return replace(planned, **tables)
+
+
+def _state(state: PlannerState, is_kept: Callable[[str, object], bool]) -> PlannerState:
+    """The state with the entries of its tables that are kept."""
+    tables: dict[str, Any] = {
+        name: {key: value for key, value in table.items() if is_kept(key, value)}
+        for name, table in _tables(state).items()
+    }
+    return replace(state, **tables)
+
+
+def _tables(state: PlannerState) -> dict[str, dict[str, object]]:
+    values = {item.name: getattr(state, item.name) for item in fields(state)}
+    return {name: value for name, value in values.items() if isinstance(value, dict)}
+
+
+def _is_of(key: str, value: object, pools: Collection[str], ids: Collection[str]) -> bool:
+    """Whether an entry is about a machine, an agent, a type or a replacement of the pools."""
+    if isinstance(value, Replacement):
+        return not set(ids).isdisjoint(value.old_instance_ids)
+    return key in ids or key.partition("/")[0] in pools

@@ -1,0 +1,121 @@
+"""A fault of one pool ends the planning of that pool only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mesaform.autoscaler.model.command import Launch
+from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.planner.containment import plan_by_pool
+from mesaform.autoscaler.planner.planner import Plan, plan
+from tests.unit.autoscaler.builders import (
+    NOW,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    offerings,
+    queued,
+)
+
+POOLS: list[dict[str, Any]] = [
+    {"name": "good", "count": 0, "types": ["m5.large"]},
+    {"name": "bad", "count": 0, "types": ["c5.xlarge"]},
+]
+
+
+def bought(planned: Plan) -> list[tuple[str, int]]:
+    launches = [
+        action.request
+        for command in planned.commands
+        for action in command.actions
+        if isinstance(action, Launch)
+    ]
+    return [(request.pool, request.count) for request in launches]
+
+
+def waiting(**fields: Any) -> Snapshot:
+    """Two pools, of which only `good` can serve the demand."""
+    spec = a_spec(pools=POOLS, usd=fields.pop("usd", None))
+    entry = queued("/web", 2, cpus=1, mem_mib=6000)
+    fields = {"machines": [], "agents": [], "queue": [entry], **fields}
+    return a_snapshot(
+        spec, state=fields.pop("state", PlannerState(leader_since=NOW - 99)), **fields
+    )
+
+
+def odd_offerings(snapshot: Snapshot) -> Snapshot:
+    """An offering of the pool whose price is no number."""
+    odd = tuple(
+        replace(offer, usd_per_hour=None)  # type: ignore[arg-type]
+        for offer in offerings(snapshot.spec)["bad"]
+    )
+    return replace(snapshot, offerings={**snapshot.offerings, "bad": odd})
+
+
+def odd_machine(snapshot: Snapshot, **state: Any) -> Snapshot:
+    """A machine of the pool without a time of its launch."""
+    machine = a_machine("i-bad", pool="bad", instance_type="c5.xlarge", launched_at=None)
+    known = BilledMachine("c5.xlarge", "us-east-1a", "spot", 0.2, "bad", "autoscaler", "agent", NOW)
+    return replace(
+        snapshot,
+        machines=(*snapshot.machines, machine),
+        state=replace(
+            snapshot.state,
+            billed_machines={"i-bad": known},
+            idle_since={"i-bad": NOW - 1000},
+            registered_at={"i-bad": NOW - 1000},
+            **state,
+        ),
+    )
+
+
+@pytest.mark.parametrize("odd", [odd_offerings, odd_machine])
+def test_the_other_pools_buy_and_the_faulty_one_is_reported(odd: Any) -> None:
+    snapshot = odd(waiting())
+    with pytest.raises(TypeError):
+        plan(snapshot, NOW)
+    planned, faults = plan_by_pool(snapshot, NOW)
+    assert bought(planned) == [("good", 2)]
+    assert [(fault.kind, fault.subject) for fault in faults] == [("pool", "bad")]
+
+
+def test_what_is_known_of_the_machines_of_a_faulty_pool_stays() -> None:
+    snapshot = odd_machine(waiting())
+    planned, _ = plan_by_pool(snapshot, NOW)
+    assert planned.state.billed_machines == snapshot.state.billed_machines
+    assert planned.state.idle_since == snapshot.state.idle_since
+    assert planned.state.registered_at == snapshot.state.registered_at
+    assert not any(command.instance_id == "i-bad" for command in planned.commands)
+
+
+def test_machines_of_a_faulty_pool_count_for_the_cost_cap() -> None:
+    free = waiting(usd=0.2)
+    assert bought(plan_by_pool(free, NOW)[0]) == [("good", 2)]
+    assert bought(plan_by_pool(odd_machine(free), NOW)[0]) == []
+
+
+def test_the_other_pools_remove_their_idle_machines() -> None:
+    machine = a_machine("i-good", pool="good")
+    snapshot = odd_machine(
+        waiting(queue=[], machines=[machine], agents=[an_agent(machine)]), lost_since={}
+    )
+    state = replace(snapshot.state, idle_since={**snapshot.state.idle_since, "i-good": NOW - 5000})
+    planned, faults = plan_by_pool(replace(snapshot, state=state), NOW)
+    assert [command.instance_id for command in planned.commands if command.actions] == ["i-good"]
+    assert len(faults) == 1
+
+
+def test_a_fault_that_is_of_no_pool_fails_the_pass() -> None:
+    snapshot = waiting()
+    with pytest.raises(AttributeError):
+        plan_by_pool(replace(snapshot, queue=(None,)), NOW)  # type: ignore[arg-type]
+
+
+def test_a_plan_without_a_fault_is_the_plan() -> None:
+    snapshot = waiting()
+    assert plan_by_pool(snapshot, NOW) == (plan(snapshot, NOW), [])
