@@ -658,16 +658,7 @@ async def _run_term(term: Term, cloud: _Cloud, endpoint: NoticeEndpoint) -> None
         ]
         endpoint.inbox = term.inbox
         try:
-            await term.run()
-        except LeadershipLost as error:
-            log.warning("deposed", error=str(error))
-        except Resigned as error:
-            resigned = error
-        except MesaformError as error:  # such as a ZooKeeper that went away just after the election
-            resigned = Resigned(condition_of(error), str(error).partition("\n")[0])
-        except Exception as error:  # a defect ends the term, not the process
-            log.exception("term failed")
-            resigned = Resigned(Condition.PASSES, f"{type(error).__name__}: {error}"[:300])
+            resigned = await _passes(term)
         finally:
             endpoint.inbox = None
             for task in background:
@@ -677,6 +668,22 @@ async def _run_term(term: Term, cloud: _Cloud, endpoint: NoticeEndpoint) -> None
         if resigned.condition is Condition.CREDENTIALS:
             client.discard_clients()
         raise resigned
+
+
+async def _passes(term: Term) -> Resigned | None:
+    """Run the passes of a term; its resignation, or None when it is deposed."""
+    try:
+        await term.run()
+    except LeadershipLost as error:
+        log.warning("deposed", error=str(error))
+    except Resigned as error:
+        return error
+    except MesaformError as error:  # such as a ZooKeeper that went away just after the election
+        return Resigned(condition_of(error), str(error).partition("\n")[0])
+    except Exception as error:  # a defect ends the term, not the process
+        log.exception("term failed")
+        return Resigned(Condition.PASSES, f"{type(error).__name__}: {error}"[:300])
+    return None
 
 
 async def _kept(name: str, work: Callable[[], Awaitable[None]], health: LeaderHealth) -> None:

@@ -402,12 +402,18 @@ def _variables(command: CommandInfo) -> dict[str, str]:
 
 
 def _program_and_argv(command: CommandInfo) -> tuple[str, list[str]]:
-    """The program of a command and its whole argv, as execve(2) takes them."""
+    """The program of a command and its whole argv, as execve(2) takes them.
+
+    Raises:
+        NotStarted: the command has no value. The executor of Apache Mesos ends then, too.
+
+    """
+    if command.value is None:
+        what = "Executable" if command.shell is False else "Shell command"
+        raise NotStarted(f"{what} of the task is not specified")
     if command.shell is not False:
-        return "/bin/sh", ["sh", "-c", command.value or ""]
-    arguments = list(command.arguments)
-    program = command.value or next(iter(arguments), "")
-    return program, arguments or [program]
+        return "/bin/sh", ["sh", "-c", command.value]
+    return command.value, list(command.arguments) or [command.value]
 
 
 def _opened(output: Path) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""The files API: lists, reads and sends files of the sandboxes, and no others."""
+"""The files API: lists, reads and sends files of the sandboxes, and no others (`sandbox_paths`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import pwd
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from mimetypes import guess_type
 from pathlib import Path
 from urllib.parse import quote
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
+from mesaform.engine.agent.sandbox_paths import FoundFile, found_below
 from mesaform.engine.documents import Document
 from mesaform.http import BadRequest, integer
 
@@ -23,6 +26,15 @@ _PAGE_BYTES = 1 << 16
 _SHOWN = 300
 _CALLERS_ERRORS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 """Errors of a name or an offset that no file has."""
+
+
+class _SentFile(web.FileResponse):
+    """A file that is sent before its handler returns; the server prepares it once more."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        if self.prepared:
+            return await web.StreamResponse.prepare(self, request)
+        return await super().prepare(request)
 
 
 class SandboxFiles:
@@ -34,15 +46,15 @@ class SandboxFiles:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+        self._root = root
 
     async def browse(self, request: web.Request) -> web.Response:
         """GET /files/browse?path=: one entry per file, sorted by path."""
-        path = self._path(request)
-        with _file_errors(path):
-            if not path.is_dir():
-                raise BadRequest(f"'{path}' is not a directory", 404)
-            return web.json_response(await asyncio.to_thread(_list, path))
+        query = _query(request)
+        with self._found(query) as found:
+            if not stat.S_ISDIR(found.mode):
+                raise BadRequest(f"'{found.path}' is not a directory", 404)
+            return web.json_response(await asyncio.to_thread(_list, found))
 
     async def read(self, request: web.Request) -> web.Response:
         """GET /files/read?path=&offset=&length=: `{"data", "offset"}`.
@@ -51,64 +63,67 @@ class SandboxFiles:
         character that is incomplete at the end is left for the next read, so that a client can
         follow a text by adding the length of each answer. /files/download sends the exact bytes.
         """
-        path = self._file(request)
-        offset = integer(request, "offset", -1)
-        length = integer(request, "length", _PAGE_BYTES)
-        if offset < -1 or length < -1:
-            raise BadRequest(f"Negative offset or length provided: {offset}, {length}")
-        size = _PAGE_BYTES if length == -1 else min(length, MAX_READ_BYTES)
-        with _file_errors(path):
+        query = _query(request)
+        with self._found(query) as found:
+            _check_regular(found)
+            offset = integer(request, "offset", -1)
+            length = integer(request, "length", _PAGE_BYTES)
+            if offset < -1 or length < -1:
+                raise BadRequest(f"Negative offset or length provided: {offset}, {length}")
+            size = _PAGE_BYTES if length == -1 else min(length, MAX_READ_BYTES)
             if offset == -1:
-                return web.json_response({"data": "", "offset": path.stat().st_size})
-            data = await asyncio.to_thread(_read, path, offset, size)
+                return web.json_response({"data": "", "offset": os.fstat(found.descriptor).st_size})
+            data = await asyncio.to_thread(_read, found, offset, size)
         return web.json_response(
             {"data": _whole_characters(data).decode("utf-8", "replace"), "offset": offset}
         )
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         """GET /files/download?path=: the bytes. Range requests work."""
-        path = self._file(request)
-        name = quote(path.name.encode("utf-8", "surrogateescape"))
-        return web.FileResponse(
-            path,
-            headers={
-                "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-                "X-Content-Type-Options": "nosniff",
-            },
-        )
+        query = _query(request)
+        with self._found(query) as found:
+            _check_regular(found)
+            name = quote(found.path.name.encode("utf-8", "surrogateescape"))
+            response = _SentFile(
+                found.source,
+                headers={
+                    "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+                    "Content-Type": guess_type(found.path.name)[0] or "application/octet-stream",
+                    "X-Content-Type-Options": "nosniff",
+                },
+            )
+            await response.prepare(request)  # it sends the file, which is closed afterwards
+        return response
 
-    def _file(self, request: web.Request) -> Path:
-        path = self._path(request)
-        with _file_errors(path):
-            if path.is_dir():
-                raise BadRequest("Cannot read a directory.")
-            if not path.is_file():
-                raise BadRequest("Cannot read a special file.")
-        return path
+    @contextmanager
+    def _found(self, query: str) -> Iterator[FoundFile]:
+        """The file of a query, open. Files outside the sandboxes are not found."""
+        with _file_errors(query), found_below(self._root, query) as found:
+            yield found
 
-    def _path(self, request: web.Request) -> Path:
-        """The file of the query, with links resolved. Files outside the sandboxes are not found."""
-        query = request.query.get("path", "")
-        if not query or "\0" in query:
-            raise BadRequest("Expecting 'path=value' in query.")
-        with _file_errors(query):
-            path = (self._root / query).resolve()
-            if path.is_relative_to(self._root) and path.exists():
-                return path
-        raise BadRequest(f"'{query[:_SHOWN]}' not found", 404)
+
+def _query(request: web.Request) -> str:
+    query = request.query.get("path", "")
+    if not query or "\0" in query:
+        raise BadRequest("Expecting 'path=value' in query.")
+    return query
+
+
+def _check_regular(found: FoundFile) -> None:
+    if stat.S_ISDIR(found.mode):
+        raise BadRequest("Cannot read a directory.")
+    if not stat.S_ISREG(found.mode):
+        raise BadRequest("Cannot read a special file.")
 
 
 @contextmanager
 def _file_errors(path: object) -> Iterator[None]:
-    """Answer 404 for a path that cannot exist or ceased to, and 403 for one that is not readable.
-
-    RuntimeError is `Path.resolve`'s error for a loop of links.
-    """
+    """Answer 404 for a path that does not exist any more, and 403 for one that is not readable."""
     try:
         yield
     except PermissionError:
         raise BadRequest(f"'{str(path)[:_SHOWN]}' is not readable", 403) from None
-    except (FileNotFoundError, NotADirectoryError, UnicodeError, RuntimeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeError):
         raise BadRequest(f"'{str(path)[:_SHOWN]}' not found", 404) from None
     except OSError as error:
         if error.errno not in _CALLERS_ERRORS:
@@ -116,8 +131,8 @@ def _file_errors(path: object) -> Iterator[None]:
         raise BadRequest(f"'{str(path)[:_SHOWN]}': {error.strerror}", 404) from None
 
 
-def _read(path: Path, offset: int, size: int) -> bytes:
-    with path.open("rb") as file:
+def _read(found: FoundFile, offset: int, size: int) -> bytes:
+    with os.fdopen(found.open(), "rb") as file:
         file.seek(offset)
         return file.read(size)
 
@@ -134,25 +149,30 @@ def _whole_characters(data: bytes) -> bytes:
     return data
 
 
-def _list(folder: Path) -> list[Document]:
-    entries: list[Document] = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.path):
+def _list(folder: FoundFile) -> list[Document]:
+    descriptor = folder.open()
+    try:
+        return list(_entries(folder.path, descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _entries(path: Path, descriptor: int) -> Iterator[Document]:
+    """What a folder has, by name."""
+    for entry in sorted(os.scandir(descriptor), key=lambda entry: entry.name):
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:  # removed since the folder was read
             continue
-        entries.append(
-            {
-                "gid": _name(grp.getgrgid, status.st_gid),
-                "mode": stat.filemode(status.st_mode),
-                "mtime": int(status.st_mtime),
-                "nlink": status.st_nlink,
-                "path": entry.path,
-                "size": status.st_size,
-                "uid": _name(pwd.getpwuid, status.st_uid),
-            }
-        )
-    return entries
+        yield {
+            "gid": _name(grp.getgrgid, status.st_gid),
+            "mode": stat.filemode(status.st_mode),
+            "mtime": int(status.st_mtime),
+            "nlink": status.st_nlink,
+            "path": str(path / entry.name),
+            "size": status.st_size,
+            "uid": _name(pwd.getpwuid, status.st_uid),
+        }
 
 
 def _name(look_up: Callable[[int], tuple[object, ...]], number: int) -> str:

@@ -165,6 +165,19 @@ async def test_a_program_that_does_not_exist_exits_with_1_and_a_message(machine)
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ({"user": ""}, "Shell command of the task is not specified"),
+        ({"arguments": ["sleep", "1"]}, "Shell command of the task is not specified"),
+        ({"shell": False, "arguments": ["true"]}, "Executable of the task is not specified"),
+    ],
+)
+async def test_a_command_without_a_value_is_not_started(machine, command, reason):
+    machine.launch(command)
+    assert (await machine.reported(LaunchFailed)).why == reason
+
+
 async def test_a_program_that_may_not_be_executed_says_so(machine):
     machine.launch({"shell": False, "value": "/etc/passwd"})
     assert (await machine.reported(Exited)).wait_status == 1 << 8
