@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from typing import Any
 
+from mesaform.autoscaler.model.cluster_view import ClusterView
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -20,6 +21,7 @@ from mesaform.autoscaler.planner.assembly import Plan
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.aws.ports import Machine
 from mesaform.common.faults import Fault
+from mesaform.config.schema import ClusterSpec
 from mesaform.topology.names import Tag
 
 POOL_FAULT = "pool"
@@ -75,22 +77,11 @@ def _plan_without(snapshot: Snapshot, pools: Collection[str], now: float) -> Pla
 
 def _without(snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
     """The snapshot of a cluster that does not have the pools."""
-    ids, view = _ids(snapshot, pools), snapshot.cluster
-    spec = snapshot.spec
-    most = spec.cost.max_usd_per_hour
-    if most is not None:
-        most = max(0.0, most - _usd_per_hour(snapshot, pools, ids))
+    ids = _ids(snapshot, pools)
     return replace(
         snapshot,
-        spec=spec.model_copy(
-            update={
-                "agents": tuple(p for p in spec.agents if p.name not in pools),
-                "cost": spec.cost.model_copy(update={"max_usd_per_hour": most}),
-            }
-        ),
-        cluster=None
-        if view is None
-        else replace(view, agents=tuple(a for a in view.agents if a.instance_id not in ids)),
+        spec=_spec_without(snapshot, pools, ids),
+        cluster=_view_without(snapshot.cluster, ids),
         machines=tuple(m for m in snapshot.machines if m.instance_id not in ids),
         offerings={pool: o for pool, o in snapshot.offerings.items() if pool not in pools},
         intents=tuple(i for i in snapshot.intents if i.request.pool not in pools),
@@ -98,16 +89,32 @@ def _without(snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
     )
 
 
+def _spec_without(snapshot: Snapshot, pools: Collection[str], ids: Collection[str]) -> ClusterSpec:
+    """The spec without the pools, whose machines leave less of the cost cap."""
+    spec, most = snapshot.spec, snapshot.spec.cost.max_usd_per_hour
+    if most is not None:
+        most = max(0.0, most - _usd_per_hour(snapshot, pools, ids))
+    agents = tuple(pool for pool in spec.agents if pool.name not in pools)
+    cost = spec.cost.model_copy(update={"max_usd_per_hour": most})
+    return spec.model_copy(update={"agents": agents, "cost": cost})
+
+
+def _view_without(view: ClusterView | None, ids: Collection[str]) -> ClusterView | None:
+    if view is None:
+        return None
+    return replace(view, agents=tuple(a for a in view.agents if a.instance_id not in ids))
+
+
 def _ids(snapshot: Snapshot, pools: Collection[str]) -> frozenset[str]:
     """The instance ids of the pools' machines and agents, and the agents' own ids."""
     machines = {m.instance_id for m in snapshot.machines if _pool_of(m) in pools}
-    agents = snapshot.cluster.agents if snapshot.cluster is not None else ()
-    own = [
-        agent
-        for agent in agents
-        if agent.instance_id in machines or agent.attributes.get("pool") in pools
-    ]
-    return frozenset(machines | {agent.instance_id for agent in own} | {a.agent_id for a in own})
+    agents = snapshot.agents_by_instance.items()
+    own = {
+        name: agent.agent_id
+        for name, agent in agents
+        if name in machines or agent.attributes.get("pool") in pools
+    }
+    return frozenset(machines | own.keys() | set(own.values()))
 
 
 def _pool_of(machine: Machine) -> str:
@@ -116,14 +123,22 @@ def _pool_of(machine: Machine) -> str:
 
 def _usd_per_hour(snapshot: Snapshot, pools: Collection[str], ids: Collection[str]) -> float:
     """What the pools' machines and orders cost; a machine without a known price costs the most."""
-    billed = snapshot.state.billed_machines
-    usd = 0.0
-    for machine in snapshot.machines:
-        if machine.instance_id in ids and machine.state in LIVE:
-            known = billed.get(machine.instance_id)
-            usd += known.usd_per_hour if known else _dearest(snapshot, _pool_of(machine))
-    ordered = (i for i in snapshot.intents if i.request.pool in pools and not i.instance_ids)
-    return usd + sum(i.request.count * _dearest(snapshot, i.request.pool) for i in ordered)
+    usd = sum(
+        _price(snapshot, machine)
+        for machine in snapshot.machines
+        if machine.instance_id in ids and machine.state in LIVE
+    )
+    ordered = [i.request for i in snapshot.intents if not i.instance_ids]
+    return usd + sum(
+        request.count * _dearest(snapshot, request.pool)
+        for request in ordered
+        if request.pool in pools
+    )
+
+
+def _price(snapshot: Snapshot, machine: Machine) -> float:
+    known = snapshot.state.billed_machines.get(machine.instance_id)
+    return known.usd_per_hour if known else _dearest(snapshot, _pool_of(machine))
 
 
 def _dearest(snapshot: Snapshot, pool: str) -> float:

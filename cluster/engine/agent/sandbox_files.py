@@ -17,7 +17,7 @@ from urllib.parse import quote
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from mesaform.engine.agent.sandbox_paths import FoundFile, found_below
+from mesaform.engine.agent.sandbox_paths import OpenedFile, opened_below
 from mesaform.engine.documents import Document
 from mesaform.http import BadRequest, integer
 
@@ -51,10 +51,10 @@ class SandboxFiles:
     async def browse(self, request: web.Request) -> web.Response:
         """GET /files/browse?path=: one entry per file, sorted by path."""
         query = _query(request)
-        with self._found(query) as found:
-            if not stat.S_ISDIR(found.mode):
-                raise BadRequest(f"'{found.path}' is not a directory", 404)
-            return web.json_response(await asyncio.to_thread(_list, found))
+        with self._opened(query) as opened:
+            if not stat.S_ISDIR(opened.mode):
+                raise BadRequest(f"'{opened.path}' is not a directory", 404)
+            return web.json_response(await asyncio.to_thread(_list, opened))
 
     async def read(self, request: web.Request) -> web.Response:
         """GET /files/read?path=&offset=&length=: `{"data", "offset"}`.
@@ -64,16 +64,18 @@ class SandboxFiles:
         follow a text by adding the length of each answer. /files/download sends the exact bytes.
         """
         query = _query(request)
-        with self._found(query) as found:
-            _check_regular(found)
+        with self._opened(query) as opened:
+            _check_regular(opened)
             offset = integer(request, "offset", -1)
             length = integer(request, "length", _PAGE_BYTES)
             if offset < -1 or length < -1:
                 raise BadRequest(f"Negative offset or length provided: {offset}, {length}")
             size = _PAGE_BYTES if length == -1 else min(length, MAX_READ_BYTES)
             if offset == -1:
-                return web.json_response({"data": "", "offset": os.fstat(found.descriptor).st_size})
-            data = await asyncio.to_thread(_read, found, offset, size)
+                return web.json_response(
+                    {"data": "", "offset": os.fstat(opened.descriptor).st_size}
+                )
+            data = await asyncio.to_thread(_read, opened, offset, size)
         return web.json_response(
             {"data": _whole_characters(data).decode("utf-8", "replace"), "offset": offset}
         )
@@ -81,14 +83,14 @@ class SandboxFiles:
     async def download(self, request: web.Request) -> web.StreamResponse:
         """GET /files/download?path=: the bytes. Range requests work."""
         query = _query(request)
-        with self._found(query) as found:
-            _check_regular(found)
-            name = quote(found.path.name.encode("utf-8", "surrogateescape"))
+        with self._opened(query) as opened:
+            _check_regular(opened)
+            name = quote(opened.path.name.encode("utf-8", "surrogateescape"))
             response = _SentFile(
-                found.source,
+                opened.source,
                 headers={
                     "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-                    "Content-Type": guess_type(found.path.name)[0] or "application/octet-stream",
+                    "Content-Type": guess_type(opened.path.name)[0] or "application/octet-stream",
                     "X-Content-Type-Options": "nosniff",
                 },
             )
@@ -96,10 +98,10 @@ class SandboxFiles:
         return response
 
     @contextmanager
-    def _found(self, query: str) -> Iterator[FoundFile]:
+    def _opened(self, query: str) -> Iterator[OpenedFile]:
         """The file of a query, open. Files outside the sandboxes are not found."""
-        with _file_errors(query), found_below(self._root, query) as found:
-            yield found
+        with _file_errors(query), opened_below(self._root, query) as opened:
+            yield opened
 
 
 def _query(request: web.Request) -> str:
@@ -109,10 +111,10 @@ def _query(request: web.Request) -> str:
     return query
 
 
-def _check_regular(found: FoundFile) -> None:
-    if stat.S_ISDIR(found.mode):
+def _check_regular(opened: OpenedFile) -> None:
+    if stat.S_ISDIR(opened.mode):
         raise BadRequest("Cannot read a directory.")
-    if not stat.S_ISREG(found.mode):
+    if not stat.S_ISREG(opened.mode):
         raise BadRequest("Cannot read a special file.")
 
 
@@ -131,8 +133,8 @@ def _file_errors(path: object) -> Iterator[None]:
         raise BadRequest(f"'{str(path)[:_SHOWN]}': {error.strerror}", 404) from None
 
 
-def _read(found: FoundFile, offset: int, size: int) -> bytes:
-    with os.fdopen(found.open(), "rb") as file:
+def _read(opened: OpenedFile, offset: int, size: int) -> bytes:
+    with os.fdopen(opened.open(), "rb") as file:
         file.seek(offset)
         return file.read(size)
 
@@ -149,7 +151,7 @@ def _whole_characters(data: bytes) -> bytes:
     return data
 
 
-def _list(folder: FoundFile) -> list[Document]:
+def _list(folder: OpenedFile) -> list[Document]:
     descriptor = folder.open()
     try:
         return list(_entries(folder.path, descriptor))

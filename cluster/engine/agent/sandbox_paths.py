@@ -24,7 +24,7 @@ _OPEN = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFile:
+class OpenedFile:
     """A file below the folder. `path` has no links; `descriptor` is of the kind `O_PATH`."""
 
     path: Path
@@ -53,7 +53,7 @@ class FoundFile:
 
 
 @contextmanager
-def found_below(root: Path, query: str) -> Iterator[FoundFile]:
+def opened_below(root: Path, query: str) -> Iterator[OpenedFile]:
     """Open what a path names, for as long as the context lasts.
 
     Args:
@@ -68,13 +68,13 @@ def found_below(root: Path, query: str) -> Iterator[FoundFile]:
     walk = _Walk(root)
     try:
         walk.to(query)
-        yield FoundFile(walk.path, walk.opened[-1])
+        yield OpenedFile(walk.path, walk.opened[-1])
     finally:
         walk.close()
 
 
 class _Walk:
-    """A walk from the root down a path. `opened` are the folders on the way and what was found."""
+    """A walk from the root down a path. `opened` are the folders on the way and the file at its end."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
@@ -94,7 +94,10 @@ class _Walk:
         left, links = deque(self._parts(query)), 0
         while left:
             name = left.popleft()
-            target = self._up() if name == ".." else self._down(name)
+            if name == "..":
+                self._up()
+                continue
+            target = self._down(name)
             if target is None:
                 continue
             links += 1

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from mesaform.engine.agent.sandbox_files import SandboxFiles
-from mesaform.engine.agent.sandbox_paths import found_below
+from mesaform.engine.agent.sandbox_paths import opened_below
 from mesaform.http import AcceptedHosts, HttpPort, HttpServer, Limits
 
 SECRET = "the machine's own"
@@ -142,8 +142,8 @@ def test_links_are_followed_as_far_as_they_stay_below_the_folder(tmp_path: Path)
         for folder in (root, link):
             if str(folder) == str(root) and query in {str(link / "a/b/file"), "other/b/up"}:
                 continue  # the folder is not known by that name
-            with found_below(folder, query) as found:
-                assert found.path == root / "a/b/file", query
+            with opened_below(folder, query) as opened:
+                assert opened.path == root / "a/b/file", query
 
 
 @pytest.mark.parametrize("target", ["..", "../outside", "/etc/passwd", "/", "loop", "a/../.."])
@@ -157,7 +157,7 @@ def test_what_leads_out_of_the_folder_is_not_found(tmp_path: Path, target: str) 
         before = open_files()
         with (
             pytest.raises(OSError, match=r"not below|No such|symbolic links"),
-            found_below(root, query),
+            opened_below(root, query),
         ):
             pass
         assert open_files() == before, "nothing stays open"
@@ -165,5 +165,5 @@ def test_what_leads_out_of_the_folder_is_not_found(tmp_path: Path, target: str) 
 
 def test_special_files_are_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with found_below(tmp_path, "pipe") as found, pytest.raises(OSError, match="no regular file"):
-        found.open()
+    with opened_below(tmp_path, "pipe") as opened, pytest.raises(OSError, match="no regular file"):
+        opened.open()
