@@ -74,7 +74,7 @@ def opened_below(root: Path, query: str) -> Iterator[OpenedFile]:
 
 
 class _Walk:
-    """A walk from the root down a path. `opened` are the folders on the way and the file at its end."""
+    """A walk from the root down a path. `opened` are the folders on the way, and the file."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
