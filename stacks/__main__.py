@@ -13,10 +13,12 @@ from pathlib import Path
 
 from mesaform.common.errors import MesaformError
 from mesaform.config.parser import load
-from mesaform.provision.deployment import read_deployment
+from mesaform.config.schema import ClusterSpec
+from mesaform.provision.deployment import Deployment, read_deployment
 from mesaform.provision.image import IMAGE_ID, destroys, from_environment
 from mesaform.provision.state_folders import cluster_dir
 from mesaform.provision.zones import settle, with_recorded_zones
+from mesaform.topology.names import bucket_name
 from mesaform_stacks.app import build
 from mesaform_stacks.base import Settings
 
@@ -43,7 +45,14 @@ def settings() -> Settings:
         deployment_id=deployment.deployment_id if deployment else "",
         account_id=deployment.account_id if deployment else "",
         secret=deployment.secret if deployment else "",
+        state_bucket=_state_bucket(spec, deployment),
     )
+
+
+def _state_bucket(spec: ClusterSpec, deployment: Deployment | None) -> str:
+    if spec.target != "aws" or deployment is None:
+        return ""
+    return bucket_name(deployment.account_id, spec.region)
 
 
 def close_to_others(folder: Path) -> None:

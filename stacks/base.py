@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdktf import LocalBackend, TerraformOutput, TerraformStack
+from cdktf import LocalBackend, S3Backend, TerraformOutput, TerraformStack
 from constructs import Construct
 
 from mesaform.config.schema import ClusterSpec
@@ -20,7 +20,7 @@ class Settings:
     """What the stacks are built from.
 
     `deployment_id`, `account_id` and `secret` are empty before the first `mesaform up` has settled
-    them.
+    them. `state_bucket` is the bucket with Terraform's states; empty: they are in `folder`.
     """
 
     spec: ClusterSpec
@@ -29,6 +29,7 @@ class Settings:
     deployment_id: str = ""
     account_id: str = ""
     secret: str = field(default="", repr=False)
+    state_bucket: str = ""
 
 
 class ClusterStack(TerraformStack):
@@ -48,7 +49,26 @@ class ClusterStack(TerraformStack):
             allowed_account_ids=[settings.account_id] if settings.account_id else None,
             default_tags=[aws.AwsProviderDefaultTags(tags=self._tags())],
         )
-        LocalBackend(self, path=str(state_file(settings.folder, name)))
+        self._backend(name)
+
+    def _backend(self, name: str) -> None:
+        """State in the account's bucket with S3's own lock (Terraform 1.10), or in the folder."""
+        settings = self.settings
+        if not settings.state_bucket:
+            LocalBackend(self, path=str(state_file(settings.folder, name)))
+            return
+        S3Backend(
+            self,
+            bucket=settings.state_bucket,
+            key=f"{names.state_prefix(self.spec.name)}{name}.tfstate",
+            region=self.spec.region,
+            encrypt=True,
+        )
+        self.add_override("terraform.backend.s3.use_lockfile", True)  # cdktf knows neither of them
+        self.add_override(
+            "terraform.backend.s3.allowed_account_ids",
+            [settings.account_id],
+        )
 
     def named(self, name: str, **extra: str) -> dict[str, str]:
         """The cluster's tags with a Name: `mesaform-<cluster>-<name>`."""

@@ -17,7 +17,7 @@ def instance_profile(
     stack: ClusterStack, role: user_data.Role, document: iam.Document | None
 ) -> str:
     """The role's instance profile, by name; without a document it may do nothing at all."""
-    name = iam.role_name(stack.spec.name, role)
+    name = iam.role_name(stack.spec.name, stack.spec.region, role)
     trust = json.dumps(iam.trust_document(stack.spec.region))
     iam_role = aws.IamRole(
         stack, "role", name=name, assume_role_policy=trust, tags=stack.named(role)

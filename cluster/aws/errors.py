@@ -74,6 +74,7 @@ FAULT_OF_CODE: Mapping[str, Fault] = {
     "NoSuchBucket": Fault.ABSENT,
     "NoSuchEntity": Fault.ABSENT,
     "NoSuchKey": Fault.ABSENT,
+    "InvalidResourceId": Fault.ABSENT,
     "QueueDoesNotExist": Fault.ABSENT,
     "ConcurrentModificationException": Fault.IN_USE,
     "ConflictException": Fault.IN_USE,

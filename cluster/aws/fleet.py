@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mesaform.aws import capacity_errors, client
@@ -78,7 +79,10 @@ class AwsFleet:
         where = f"ec2 CreateFleet {launch_template_name(request.cluster, request.pool)}"
         if launched := self._launched_with(request):
             return LaunchResult(tuple(launched))
-        subnets = self._subnets_of(request.cluster)
+        deployment = self._templates.deployment_of(request.cluster)
+        if deployment:
+            request = replace(request, tags={**request.tags, Tag.DEPLOYMENT: deployment})
+        subnets = self._subnets_of(request.cluster, deployment)
         call = fleet_request(request, subnets)
         try:
             with self._limiter.limit("CreateFleet", machines=request.count):
@@ -97,7 +101,7 @@ class AwsFleet:
         for ids in chunks(dict.fromkeys(instance_ids), FILTER_VALUES):
             machines += self._describe([{"Name": "instance-id", "Values": ids}])
         for machine in machines:
-            _check_owner(machine, cluster)
+            _check_owner(machine, cluster, self._templates.known_deployment(cluster))
         removable = (m.instance_id for m in machines if m.state in REMOVABLE_STATES)
         for ids in chunks(removable, TERMINATE_BATCH):
             with self._limiter.limit("TerminateInstances"):
@@ -134,12 +138,14 @@ class AwsFleet:
         ]
         return list(self._describe(filters))
 
-    def _subnets_of(self, cluster: str) -> dict[str, str]:
-        """Ids of the cluster's subnets by zone, up to `SUBNETS_MAX_AGE_S` old."""
+    def _subnets_of(self, cluster: str, deployment: str) -> dict[str, str]:
+        """Ids of the deployment's subnets by zone, up to `SUBNETS_MAX_AGE_S` old."""
         read_at, subnets = self._subnets.get(cluster, (0.0, {}))
         if subnets and self._clock() - read_at <= SUBNETS_MAX_AGE_S:
             return subnets
         filters: list[FilterTypeDef] = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
+        if deployment:
+            filters.append({"Name": f"tag:{Tag.DEPLOYMENT}", "Values": [deployment]})
         with self._limiter.limit("DescribeSubnets"):
             listed = self._ec2.describe_subnets(Filters=filters)["Subnets"]
         listed.sort(key=lambda subnet: subnet["SubnetId"], reverse=True)
@@ -148,8 +154,10 @@ class AwsFleet:
         return subnets
 
 
-def _check_owner(machine: Machine, cluster: str) -> None:
+def _check_owner(machine: Machine, cluster: str, deployment: str) -> None:
     expected = {Tag.CLUSTER: cluster, Tag.ROLE: "agent", Tag.MANAGED_BY: "autoscaler"}
+    if deployment and Tag.DEPLOYMENT in machine.tags:  # machines older than ids have none
+        expected[Tag.DEPLOYMENT] = deployment
     for key, value in expected.items():
         if machine.tags.get(key) != value:
             raise NotOwned(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mesaform.aws.ports import Template
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.common.architecture import ARM64, X86_64
-from mesaform.topology.names import Tag, template_key
+from mesaform.topology.names import Tag, launch_template_name, template_key
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -29,6 +29,7 @@ class Templates:
         self._ec2 = ec2
         self._limiter = limiter
         self._by_cluster: dict[str, tuple[float, dict[str, Template]]] = {}
+        self._deployments: dict[str, str] = {}
         self._versions: dict[tuple[str, int], Template] = {}
 
     def of(self, cluster: str) -> Mapping[str, Template]:
@@ -38,12 +39,26 @@ class Templates:
             cached = self._by_cluster[cluster] = (self._clock(), self._read(cluster))
         return cached[1]
 
+    def deployment_of(self, cluster: str) -> str:
+        """Return the id of the cluster's deployment; empty if its templates are older than ids.
+
+        The names of templates are unique in a region, so the templates of a cluster are of one
+        deployment. Machines are launched into that deployment's network only.
+        """
+        self.of(cluster)
+        return self._deployments[cluster]
+
+    def known_deployment(self, cluster: str) -> str:
+        """Return `deployment_of` as it was last read; empty if it was not."""
+        return self._deployments.get(cluster, "")
+
     def _read(self, cluster: str) -> dict[str, Template]:
         filters: list[FilterTypeDef] = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
         with self._limiter.limit("DescribeLaunchTemplates"):
             pages = self._ec2.get_paginator("describe_launch_templates").paginate(Filters=filters)
             listed = [item for page in pages for item in page["LaunchTemplates"]]
         templates: dict[str, Template] = {}
+        self._deployments[cluster] = ""
         for item in listed:
             tags = {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}
             key = (item["LaunchTemplateId"], int(item["LatestVersionNumber"]))
@@ -51,7 +66,10 @@ class Templates:
                 self._versions[key] = self._compare_versions(*key)
             is_arm64 = tags.get(Tag.ARCHITECTURE) == ARM64
             architecture = ARM64 if is_arm64 else X86_64
-            templates[template_key(tags.get(Tag.POOL, ""), architecture)] = self._versions[key]
+            pool = tags.get(Tag.POOL, "")
+            templates[template_key(pool, architecture)] = self._versions[key]
+            if item["LaunchTemplateName"] == launch_template_name(cluster, pool, architecture):
+                self._deployments[cluster] = tags.get(Tag.DEPLOYMENT, "")
         return templates
 
     def _compare_versions(self, template_id: str, latest: int) -> Template:

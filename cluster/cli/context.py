@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mesaform.common.errors import BadInput, MissingPrerequisite
+from mesaform.common.errors import BadInput, MissingPrerequisite, NotOwned
 from mesaform.config.parser import load
 from mesaform.config.schema import ClusterSpec
 from mesaform.localcloud.endpoint_file import read_endpoint
@@ -15,6 +16,8 @@ from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.operator_credentials import read_credentials
 from mesaform.provision.deployment import read_deployment
 from mesaform.provision.zones import with_recorded_zones
+
+ALLOW_ENDPOINT_URL = "MESAFORM_ALLOW_ENDPOINT_URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +41,17 @@ class Context:
     def enter_cloud(self) -> None:
         """Point boto3, Terraform and all child processes at the spec's cloud.
 
-        On `aws` the environment is left as it is.
+        On `aws` the environment is left as it is, but for the region.
 
         Raises:
             MissingPrerequisite: the target is local and no local cloud runs.
+            NotOwned: the target is aws and the environment names another endpoint.
 
         """
         os.environ.setdefault("AWS_REGION", self.spec.region)
         os.environ.setdefault("AWS_DEFAULT_REGION", self.spec.region)
         if self.spec.target != "local":
+            require_aws_endpoint(os.environ, self.file)
             return
         layout = Layout(self.local_dir)
         endpoint = read_endpoint(layout)
@@ -57,6 +62,28 @@ class Context:
                 fix="bring it back with all that ran on it: mesaform up",
             )
         os.environ.update(local_environment(layout, endpoint.url, self.spec.region))
+
+
+def require_aws_endpoint(environment: Mapping[str, str], file: Path) -> None:
+    """Check that no variable sends the calls for `target: aws` to another endpoint.
+
+    `AWS_ENDPOINT_URL` is left over in a shell that ran `eval "$(mesaform local env)"`. A proof of
+    the local cloud says nothing of the account.
+
+    Raises:
+        NotOwned: a variable does, and `MESAFORM_ALLOW_ENDPOINT_URL` is not 1.
+
+    """
+    if environment.get(ALLOW_ENDPOINT_URL) == "1":
+        return
+    if named := sorted(key for key in environment if key.startswith("AWS_ENDPOINT_URL")):
+        values = ", ".join(f"{key}={environment[key]}" for key in named)
+        raise NotOwned(
+            f"target: aws, but the environment sends calls elsewhere: {values}",
+            where=str(file),
+            fix=f"nothing was changed; unset {' '.join(named)}, or, if such an endpoint is meant"
+            f" (a VPC endpoint), set {ALLOW_ENDPOINT_URL}=1",
+        )
 
 
 def local_environment(layout: Layout, url: str, region: str) -> dict[str, str]:

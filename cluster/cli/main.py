@@ -21,6 +21,7 @@ VERBS = (
     "validate",
     "up",
     "adopt",
+    "unlock",
     "status",
     "records",
     "restore",

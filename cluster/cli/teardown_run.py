@@ -36,10 +36,13 @@ async def survey_cluster(context: Context) -> Survey:
     import aiohttp
 
     from mesaform import provision
+    from mesaform.provision.shared_state import open_shared_state
     from mesaform.teardown.account_check import require_listed_state
     from mesaform.teardown.journal import is_teardown_unfinished
 
     caller = await asyncio.to_thread(provision.require_pinned_account, context)
+    if shared := await asyncio.to_thread(open_shared_state, context):
+        await asyncio.to_thread(shared.pull)
     async with aiohttp.ClientSession() as session:
         surveyed = await survey(await asyncio.to_thread(_world, context, session))
     require_listed_state(

@@ -70,7 +70,8 @@ def up(options: UpOptions) -> None:
 
     turn = TurnOptions(ends_other=options.end_other, waits=options.wait)
     try:
-        with cluster_turn(context, "mesaform up", open_reporter, turn) as held:
+        holding = cluster_turn(context, "mesaform up", open_reporter, turn, creates_bucket=True)
+        with holding as held:
             picture = _raise(context, open_reporter, held, options)
     except KeyboardInterrupt:
         again = "" if options.file == DEFAULT_FILE else f" --file {options.file}"

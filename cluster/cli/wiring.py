@@ -202,9 +202,16 @@ class Wiring:
 def wire(context: Context) -> Wiring:
     """Point the environment at the cluster's cloud; the cluster's ports.
 
+    On aws the folder's copies of the states are renewed, so that any checkout finds the masters.
+
     Raises:
         MissingPrerequisite: the target is local and no local cloud runs.
+        NotOwned: the credentials are of another account than at the first `mesaform up`.
 
     """
+    from mesaform.provision.shared_state import open_shared_state
+
     context.enter_cloud()
+    if shared := open_shared_state(context):
+        shared.pull()
     return Wiring(context)

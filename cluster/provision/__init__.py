@@ -57,7 +57,6 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     import asyncio
 
     from mesaform.provision import cdktf_driver, image, orphans, preview, rolling
-    from mesaform.provision.deployment import establish_deployment
     from mesaform.provision.interrupted import take_over
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec)
@@ -66,7 +65,7 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     if not is_interrupted and not terraform_instance_ids(place):
         return preview.Preview()
     # Before the plan: a new secret or id changes machines, which must be seen and asked.
-    establish_deployment(place.cluster_dir, caller, place.spec.region)
+    await asyncio.to_thread(_establish, place, caller)
     await cdktf_driver.synthesize(place, boot_image, report, held)
     if is_interrupted:
         await take_over(place, boot_image, report, held)
@@ -103,7 +102,6 @@ async def deploy(
     import asyncio
 
     from mesaform.provision import cdktf_driver, image, orphans
-    from mesaform.provision.deployment import establish_deployment
     from mesaform.provision.state_folders import STACKS
     from mesaform.provision.terraform_driver import StacksRun
     from mesaform.provision.terraform_state import Outputs, outputs
@@ -114,7 +112,7 @@ async def deploy(
         if preview is None:
             preview = await prepare(place, report, turn)
             await replace_masters(place, report, turn, preview)
-        establish_deployment(place.cluster_dir, caller, place.spec.region, zones=place.spec.zones)
+        await asyncio.to_thread(_establish, place, caller)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
         if not preview.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
@@ -244,6 +242,16 @@ async def replace_masters(
     await replace_one_by_one(place, preview.masters, runner, report, wait_until_whole)
 
 
+def _establish(place: ClusterContext, caller: Caller) -> None:
+    """Settle the deployment's record in the folder, and in the bucket where states are shared."""
+    from mesaform.provision.deployment import establish_deployment
+    from mesaform.provision.shared_state import open_shared_state
+
+    establish_deployment(place.cluster_dir, caller, place.spec.region, zones=place.spec.zones)
+    if shared := open_shared_state(place):
+        shared.share()
+
+
 def _terraform_turn(
     place: ClusterContext, held: HeldLock | None
 ) -> AbstractContextManager[HeldLock]:
@@ -295,7 +303,6 @@ async def destroy(
 
     from mesaform.provision import cdktf_driver
     from mesaform.provision.image import NOTHING_TO_BOOT
-    from mesaform.provision.stack_order import is_synthesized
     from mesaform.provision.state_folders import STACKS, state_file
     from mesaform.provision.terraform_driver import StacksRun
 
@@ -305,9 +312,18 @@ async def destroy(
         return
     with _terraform_turn(place, held) as turn:
         await asyncio.to_thread(require_pinned_account, place)
-        if not await asyncio.to_thread(is_synthesized, place.cluster_dir):
+        if not await asyncio.to_thread(_is_synthesized, place):
             await cdktf_driver.synthesize(place, NOTHING_TO_BOOT, report, turn)
         await StacksRun(place, NOTHING_TO_BOOT, report, turn).run("destroy", wanted)
+
+
+def _is_synthesized(place: ClusterContext) -> bool:
+    """Whether the folder has every stack as JSON, with its state where the cluster's states are."""
+    from mesaform.provision.shared_state import open_shared_state
+    from mesaform.provision.stack_order import is_synthesized
+
+    shared = open_shared_state(place)
+    return is_synthesized(place.cluster_dir, shared.bucket if shared else "")
 
 
 def require_pinned_account(place: ClusterContext) -> Caller:
@@ -333,8 +349,11 @@ def forget_deployment(place: ClusterContext) -> None:
     """
     from mesaform.provision.deployment import release_deployment
     from mesaform.provision.orphans import unfinished
+    from mesaform.provision.shared_state import open_shared_state
     from mesaform.provision.terraform_state import set_states_aside
 
+    if shared := open_shared_state(place):
+        shared.forget()
     set_states_aside(place.cluster_dir)
     unfinished(place.cluster_dir).unlink(missing_ok=True)
     release_deployment(place.cluster_dir)

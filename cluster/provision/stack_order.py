@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mesaform.common.json_types import JsonObject, as_list, as_object
-from mesaform.provision.state_folders import STACKS, stack_dir, synth_dir
+from mesaform.provision.backends import declared_backend
+from mesaform.provision.state_folders import CONFIGURATION_FILE, STACKS, stack_dir, synth_dir
 
 DESTROYED_FIRST = {"masters": ("agents",)}
 """Stacks that go before another one besides those that depend on it: agents before masters."""
@@ -21,10 +22,15 @@ Order = Mapping[str, frozenset[str]]
 """For each stack the stacks that must be done before it."""
 
 
-def is_synthesized(folder: Path) -> bool:
-    """Whether the last synthesis left every stack, complete."""
+def is_synthesized(folder: Path, bucket: str = "") -> bool:
+    """Whether the last synthesis left every stack, complete, with its state in the bucket.
+
+    Without a bucket the states are in the folder.
+    """
     return all(
-        stack in _manifest(folder) and _read(stack_dir(folder, stack) / "cdk.tf.json")
+        stack in _manifest(folder)
+        and _read(stack_dir(folder, stack) / CONFIGURATION_FILE)
+        and declared_backend(stack_dir(folder, stack)).bucket == bucket
         for stack in STACKS
     )
 

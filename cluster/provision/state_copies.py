@@ -6,7 +6,8 @@ each run, so that a state which is lost later can be restored. Depends on the lo
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,8 +45,12 @@ def keep_copies(folder: Path) -> None:
             old.unlink()
 
 
-async def run_protected(folder: Path, work: Coroutine[Any, Any, T]) -> T:
+async def run_protected(
+    folder: Path, work: Coroutine[Any, Any, T], refresh: Callable[[], None]
+) -> T:
     """Run work that writes states: with a reserve on the disk, between copies of the states.
+
+    `refresh` renews the folder's states after the work; it blocks.
 
     Raises:
         DiskFull: the disk filled up; the work was stopped in order.
@@ -60,6 +65,7 @@ async def run_protected(folder: Path, work: Coroutine[Any, Any, T]) -> T:
     try:
         return await run_with_reserve(folder, work)
     finally:
+        await asyncio.shield(asyncio.to_thread(refresh))
         keep_copies(folder)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+CONFIGURATION_FILE = "cdk.tf.json"
+"""A stack as Terraform's JSON, in its folder."""
 STACKS = ("network", "notices", "masters", "agents")  # in the order in which they come up
 
 

@@ -25,7 +25,7 @@ from mesaform.provision.lock import HeldLock
 from mesaform.provision.stack_order import Order, creation_order, destruction_order
 from mesaform.provision.state_copies import run_protected
 from mesaform.provision.state_folders import stack_dir
-from mesaform.provision.terraform_run import TerraformRunner, open_runner
+from mesaform.provision.terraform_run import INITIALIZE, TerraformRunner, open_runner
 
 Verb = Literal["apply", "destroy"]
 TITLES: dict[Verb, str] = {"apply": "Deploy", "destroy": "Destroy"}
@@ -65,7 +65,7 @@ class StacksRun:
             log = folder / "log" / f"{verb}-{began}-{stack}.log"
             await self._run_stack(runner, verb, stack, log)
 
-        await run_protected(folder, run_in_order(order, run_stack))
+        await run_protected(folder, run_in_order(order, run_stack), runner.refresh)
 
     async def _run_stack(self, runner: TerraformRunner, verb: Verb, stack: str, log: Path) -> None:
         """Run Terraform in one stack.
@@ -88,7 +88,7 @@ class StacksRun:
 def terraform_commands(verb: Verb) -> tuple[tuple[str, ...], ...]:
     """The calls of Terraform for one stack. `init` is quick where the provider is installed."""
     return (
-        ("init", "-input=false", "-no-color"),
+        INITIALIZE,
         (verb, "-auto-approve", "-input=false", "-json"),
     )
 

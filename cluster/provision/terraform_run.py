@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mesaform.common.json_types import JsonObject, as_object
 from mesaform.provision import environment, terraform
+from mesaform.provision.backends import declared_backend, initialized_backend
 from mesaform.provision.child_process import Command, LoggedChild, start, start_logged
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.disk_space import run_with_reserve
@@ -24,6 +25,7 @@ from mesaform.provision.holders import STOP_TIMEOUT_S
 from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.provider_mirror import PROVIDER_VERSION
+from mesaform.provision.shared_state import open_shared_state
 from mesaform.provision.state_copies import run_protected
 
 PLAN_FILE = "mesaform.tfplan"
@@ -33,6 +35,8 @@ EXIT_NO_CHANGES, EXIT_CHANGES = 0, 2
 """Exit codes of `terraform plan -detailed-exitcode`."""
 STATE_WRITERS = frozenset({"apply", "destroy", "import", "untaint"})
 QUIET = ("-input=false", "-no-color")
+INITIALIZE = ("init", *QUIET, "-reconfigure")
+"""A state is never moved to another backend by Terraform: `shared_state.share` does that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +83,22 @@ class Outline:
     error: str = ""
 
 
+def _is_fresh() -> None:
+    """Terraform wrote the folder's own states."""
+
+
 @dataclass(frozen=True, slots=True)
 class TerraformRunner:
     """Runs Terraform with these variables while `held` is held.
 
-    `cluster_folder` has the states. While Terraform runs, a reserve is kept on its disk.
+    `cluster_folder` has the states, or copies of them which `refresh` renews. While Terraform runs,
+    a reserve is kept on its disk.
     """
 
     variables: Mapping[str, str]
     held: HeldLock
     cluster_folder: Path
+    refresh: Callable[[], None] = _is_fresh
     stop_timeout_s: float = STOP_TIMEOUT_S
 
     async def run(self, folder: Path, *arguments: str) -> Ended:
@@ -103,7 +113,7 @@ class TerraformRunner:
         """
         running = self._run(folder, arguments)
         if arguments[0] in STATE_WRITERS:
-            return await run_protected(self.cluster_folder, running)
+            return await run_protected(self.cluster_folder, running, self.refresh)
         return await run_with_reserve(self.cluster_folder, running)
 
     async def _run(self, folder: Path, arguments: Sequence[str]) -> Ended:
@@ -124,7 +134,7 @@ class TerraformRunner:
         """Run `init` unless the folder is initialized; None if there was nothing to do."""
         if is_initialized(folder):
             return None
-        return await self.run(folder, "init", *QUIET)
+        return await self.run(folder, *INITIALIZE)
 
     async def plan(self, folder: Path, *options: str) -> Planned:
         """Plan without changing anything. The plan stays in the folder until `apply` or `forget`.
@@ -227,19 +237,25 @@ async def open_runner(place: ClusterContext, image: BootImages, held: HeldLock) 
 
     Raises:
         MissingPrerequisite: terraform is missing.
+        NotOwned: the credentials are of another account than at the first `mesaform up`.
 
     """
     variables = await asyncio.to_thread(environment.prepare_environment, place, image)
-    return TerraformRunner(variables, held, place.cluster_dir)
+    shared = await asyncio.to_thread(open_shared_state, place)
+    refresh = shared.pull if shared else _is_fresh
+    return TerraformRunner(variables, held, place.cluster_dir, refresh)
 
 
 def is_initialized(folder: Path) -> bool:
     """Whether `terraform init` has ended well in a folder, with the provider of this program.
 
-    Terraform makes `.terraform` first and writes its lock file last.
+    Terraform makes `.terraform` first and writes its lock file last. The stack must not have got
+    another backend since then.
     """
     try:
         locked = (folder / ".terraform.lock.hcl").read_text(encoding="utf-8")
     except OSError:
         return False
-    return (folder / ".terraform").exists() and f'"{PROVIDER_VERSION}"' in locked
+    if not (folder / ".terraform").exists() or f'"{PROVIDER_VERSION}"' not in locked:
+        return False
+    return initialized_backend(folder) == declared_backend(folder)

@@ -42,9 +42,12 @@ def partition(region: str) -> str:
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
-def role_name(cluster: str, role: str) -> str:
-    """Return the name of the role, and of the instance profile, of the masters or the agents."""
-    return f"mesaform-{cluster}-{role}"
+def role_name(cluster: str, region: str, role: str) -> str:
+    """Return the name of the role, and of the instance profile, of the masters or the agents.
+
+    It has the region: roles are global, and a cluster's name may be used in every region.
+    """
+    return f"mesaform-{cluster}-{region}-{role}"
 
 
 def queue_arn(cluster: str, region: str, account_id: str) -> str:
@@ -146,7 +149,7 @@ def _launch_statements(cluster: str, arn: _Arns, instance_types: Sequence[str]) 
         _allow(
             "PassTheAgentsRole",
             "iam:PassRole",
-            arn.role(role_name(cluster, "agent")),
+            arn.role(role_name(cluster, arn.region, "agent")),
             {"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}},
         ),
     ]
@@ -199,17 +202,17 @@ _LAUNCHED = ("instance/*", *_PARTS)
 class _Arns:
     def __init__(self, partition: str, region: str, account_id: str) -> None:
         self.partition = partition
-        self._region = region
+        self.region = region
         self._account_id = account_id
 
     def ec2(self, *resources: str) -> list[str]:
         return [
-            f"arn:{self.partition}:ec2:{self._region}:{self._account_id}:{resource}"
+            f"arn:{self.partition}:ec2:{self.region}:{self._account_id}:{resource}"
             for resource in resources
         ]
 
     def public_ec2(self, *resources: str) -> list[str]:
-        return [f"arn:{self.partition}:ec2:{self._region}::{resource}" for resource in resources]
+        return [f"arn:{self.partition}:ec2:{self.region}::{resource}" for resource in resources]
 
     def role(self, name: str) -> str:
         return f"arn:{self.partition}:iam::{self._account_id}:role/{name}"
@@ -218,7 +221,7 @@ class _Arns:
         return f"arn:{self.partition}:s3:::{name}"
 
     def parameter(self, name: str) -> str:
-        return f"arn:{self.partition}:ssm:{self._region}:{self._account_id}:parameter{name}"
+        return f"arn:{self.partition}:ssm:{self.region}:{self._account_id}:parameter{name}"
 
 
 def _document(statements: list[Statement]) -> Document:

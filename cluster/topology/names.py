@@ -10,6 +10,10 @@ if TYPE_CHECKING:  # keeps pydantic out of the programs of a machine
     from mesaform.config.schema import ClusterSpec
 
 
+STATE_ROOT = "_terraform/"
+"""Where the account's bucket has Terraform's states of all clusters."""
+
+
 class Tag:
     """Keys of EC2 tags. A resource is the cluster's if its tag `CLUSTER` is the cluster's name."""
 
@@ -19,6 +23,8 @@ class Tag:
     POOL = "mesaform:pool"
     MANAGED_BY = "mesaform:managed-by"
     """`terraform`, `autoscaler` or `bake`."""
+    REGION = "mesaform:region"
+    """The region of the cluster: IAM's resources are global."""
     DEPLOYMENT = "mesaform:deployment"
     """The random id of the deployment that owns the resource (`deployment.json`)."""
     RECIPE = "mesaform:recipe"
@@ -44,7 +50,8 @@ def tags(spec: ClusterSpec, **extra: str) -> dict[str, str]:
 
     `extra` maps names of attributes of `Tag` to values.
     """
-    return {Tag.CLUSTER: spec.name, **{getattr(Tag, key): value for key, value in extra.items()}}
+    own = {Tag.CLUSTER: spec.name, Tag.REGION: spec.region}
+    return {**own, **{getattr(Tag, key): value for key, value in extra.items()}}
 
 
 def template_key(pool: str, architecture: Architecture) -> str:
@@ -56,8 +63,11 @@ def template_key(pool: str, architecture: Architecture) -> str:
 
 
 def launch_template_name(cluster: str, pool: str, architecture: Architecture = X86_64) -> str:
-    """Name of the launch template of a pool for an architecture."""
-    return f"mesaform-{cluster}-{template_key(pool, architecture)}"
+    """Name of the launch template of a pool for an architecture.
+
+    No name has a slash, so those of `a` and its pool `b-c` and of `a-b` and its pool `c` differ.
+    """
+    return f"mesaform/{cluster}/{template_key(pool, architecture)}"
 
 
 def spec_parameter_name(cluster: str) -> str:
@@ -75,6 +85,14 @@ def bucket_name(account_id: str, region: str) -> str:
     when a cluster is removed.
     """
     return f"mesaform-{account_id}-{region}"
+
+
+def state_prefix(cluster: str) -> str:
+    """Where the bucket has Terraform's states of a cluster, and the deployment's record.
+
+    No name of a cluster has an underscore, so machines' rights to `<cluster>/` never reach it.
+    """
+    return f"{STATE_ROOT}{cluster}/"
 
 
 def bucket_account(bucket: str) -> str:

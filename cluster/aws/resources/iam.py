@@ -1,17 +1,19 @@
 """Instance profiles, roles and policies.
 
-IAM has no filter by tag: names narrow the search, and the tag decides.
+IAM has no filter by tag: names narrow the search, and the tags decide. IAM has no regions either:
+the tag `mesaform:region` tells apart clusters of one name in several regions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from mesaform.aws.resources.kind import NAME_PREFIX, Resources, TaggedKind, tag_map
 from mesaform.aws.resources.owned import OwnedResource, is_ours
 from mesaform.aws.resources.registry import register
 from mesaform.common.errors import NotFound
+from mesaform.topology.names import Tag
 
 
 class _IamKind(TaggedKind):
@@ -23,8 +25,12 @@ class _IamKind(TaggedKind):
         return [
             OwnedResource(self.kind, resource_id, tags)
             for resource_id, tags in listed
-            if is_ours(tags, self._cluster)
+            if is_ours(tags, self._cluster) and self._is_of_region(tags)
         ]
+
+    def _is_of_region(self, tags: Mapping[str, str]) -> bool:
+        """Resources without the tag are from before it existed, when names had no region."""
+        return not self._region or tags.get(Tag.REGION, self._region) == self._region
 
     def _candidates(self) -> Iterator[str]:
         """Ids of all whose name begins with `NAME_PREFIX`."""

@@ -55,6 +55,7 @@ class TaggedKind(ABC):
     Args:
         client: the botocore client of the service.
         cluster: the name of the cluster.
+        region: the region of the cluster, for services that have none.
 
     """
 
@@ -62,9 +63,10 @@ class TaggedKind(ABC):
     service: ClassVar[str]
     depends_on: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, client: Any, cluster: str) -> None:
+    def __init__(self, client: Any, cluster: str, region: str = "") -> None:
         self._client = client
         self._cluster = cluster
+        self._region = region
 
     @abstractmethod
     def list(self) -> Resources:

@@ -34,7 +34,7 @@ LIST_TRIES = 6
 def resource_kinds(cluster: str, region: str) -> tuple[ResourceKind, ...]:
     """Return every registered kind with a client of its service, in the order of deletion."""
     return tuple(
-        kind_class(client(kind_class.service, region), cluster)
+        kind_class(client(kind_class.service, region), cluster, region)
         for kind_class in registered_kinds().values()
     )
 

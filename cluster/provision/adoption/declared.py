@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesaform.common.json_types import Json, JsonObject, as_object
-from mesaform.provision.state_folders import STACKS, stack_dir
+from mesaform.provision.state_folders import CONFIGURATION_FILE, STACKS, stack_dir
 
 REFERENCE = re.compile(r"\$\{(aws_\w+\.[\w-]+)\.(?:id|name)\}")
-CONFIGURATION_FILE = "cdk.tf.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from pathlib import Path
 from mesaform.common.errors import CloudError
 from mesaform.common.files import write_atomically
 from mesaform.common.json_types import JsonObject, as_object
-from mesaform.provision.adoption.declared import CONFIGURATION_FILE, Declared
+from mesaform.provision.adoption.declared import Declared
 from mesaform.provision.preview import read_changes
-from mesaform.provision.state_folders import adoption_dir, stack_dir
+from mesaform.provision.state_folders import CONFIGURATION_FILE, adoption_dir, stack_dir
 from mesaform.provision.terraform_run import OutlineChange, TerraformRunner, forget_plan
 
 IMPORTS_FILE = "imports.tf"

@@ -14,9 +14,9 @@ from mesaform.aws.ports import Quote
 from mesaform.aws.pricing.market import Market
 from mesaform.aws.pricing.price_cache import MemoryPriceCache
 from mesaform.aws.rate_limiter import RateLimiter
-from mesaform.common.errors import NotFound, Retryable
+from mesaform.common.errors import NotFound, NotOwned, Retryable
 from mesaform.testing.fake_prices import FakePriceList, FakeSpotFeed
-from mesaform.topology.names import launch_template_name
+from mesaform.topology.names import Tag, launch_template_name
 from tests.integration.aws.conftest import REGION
 from tests.integration.aws.test_contract import a_request
 from tests.unit.autoscaler.builders import NOW, ZONES
@@ -196,3 +196,59 @@ def test_versions_that_differ_only_in_tags_are_alike_and_a_new_image_is_not(clou
     seen = calls(cloud)
     fleet.templates("toy")
     assert seen == ["DescribeLaunchTemplates"]
+
+
+@pytest.mark.slow
+def test_machines_are_launched_into_the_network_of_their_deployment_only(cloud: Any) -> None:
+    own, other = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
+    subnets = {item["SubnetId"] for item in cloud.describe_subnets()["Subnets"] if item.get("Tags")}
+    tag_with(cloud, own, *subnets)
+    replace_template(cloud, own)
+    vpc = cloud.create_vpc(CidrBlock="127.43.0.0/16")["Vpc"]["VpcId"]
+    foreign = [
+        cloud.create_subnet(
+            VpcId=vpc, CidrBlock=f"127.43.{number * 32}.0/19", AvailabilityZone=zone
+        )["Subnet"]["SubnetId"]
+        for number, zone in enumerate(ZONES)
+    ]
+    cloud.create_tags(Resources=foreign, Tags=[{"Key": Tag.CLUSTER, "Value": "toy"}])
+    tag_with(cloud, other, *foreign)
+    fleet = AwsFleet(REGION)
+
+    asked: set[str] = set()
+    cloud.meta.events.register(
+        "provide-client-params.ec2.CreateFleet",
+        lambda params, **_: asked.update(subnets_of(params)),
+    )
+
+    (machine, *_) = fleet.launch(a_request(fleet)).machines
+
+    assert asked
+    assert asked <= subnets
+    assert machine.tags[Tag.DEPLOYMENT] == own
+    tag_with(cloud, other, machine.instance_id)
+    with pytest.raises(NotOwned, match=Tag.DEPLOYMENT):
+        fleet.terminate("toy", [machine.instance_id])
+
+
+def replace_template(cloud: Any, deployment: str) -> None:
+    """Create the cluster's template anew: moto shows only the tags of the creation."""
+    (template,) = cloud.describe_launch_templates()["LaunchTemplates"]
+    identity = template["LaunchTemplateId"]
+    version = cloud.describe_launch_template_versions(LaunchTemplateId=identity)
+    cloud.delete_launch_template(LaunchTemplateId=identity)
+    tags = [*template["Tags"], {"Key": Tag.DEPLOYMENT, "Value": deployment}]
+    cloud.create_launch_template(
+        LaunchTemplateName=template["LaunchTemplateName"],
+        LaunchTemplateData=version["LaunchTemplateVersions"][0]["LaunchTemplateData"],
+        TagSpecifications=[{"ResourceType": "launch-template", "Tags": tags}],
+    )
+
+
+def subnets_of(request: dict[str, Any]) -> set[str]:
+    (configuration,) = request["LaunchTemplateConfigs"]
+    return {override["SubnetId"] for override in configuration["Overrides"]}
+
+
+def tag_with(cloud: Any, deployment: str, *ids: str) -> None:
+    cloud.create_tags(Resources=list(ids), Tags=[{"Key": Tag.DEPLOYMENT, "Value": deployment}])

@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 def runner(folder: Path, held, stop_timeout_s: float = 60.0) -> TerraformRunner:
     variables = {BINARY_NAME: str(folder / "terraform"), FOLDER_MARK: str(folder)}
-    return TerraformRunner(variables, held, folder, stop_timeout_s)
+    return TerraformRunner(variables, held, folder, stop_timeout_s=stop_timeout_s)
 
 
 async def cancelled_run(folder: Path, verb: str, stop_timeout_s: float) -> None:

@@ -247,8 +247,8 @@ def test_a_pool_has_a_launch_template_from_which_the_autoscaler_buys_tagged_mach
         template["name"]: template
         for template in resources(stacks["agents"], "aws_launch_template")
     }
-    assert set(templates) == {"mesaform-drawn-default", "mesaform-drawn-big"}
-    template = templates["mesaform-drawn-big"]
+    assert set(templates) == {"mesaform/drawn/default", "mesaform/drawn/big"}
+    template = templates["mesaform/drawn/big"]
     assert template["metadata_options"]["http_tokens"] == "required"
     (disk,) = template["block_device_mappings"]
     assert (disk["device_name"], disk["ebs"]["encrypted"], disk["ebs"]["volume_type"]) == (
@@ -276,6 +276,7 @@ def test_everything_carries_the_clusters_tag(stacks):
         (provider,) = stack["provider"]["aws"]
         tags = {
             "mesaform:cluster": "drawn",
+            "mesaform:region": "us-east-1",
             "mesaform:deployment": DEPLOYMENT["deployment_id"],
         }
         assert provider["default_tags"] == [{"tags": tags}]
@@ -306,10 +307,30 @@ def test_agents_may_do_nothing_and_masters_only_what_the_autoscaler_needs(stacks
     }
 
 
-def test_state_is_kept_in_the_clusters_own_folder(stacks):
+def test_on_aws_state_is_in_the_accounts_bucket_with_a_lock_and_encrypted(stacks):
     for name, stack in stacks.items():
-        path = Path(stack["terraform"]["backend"]["local"]["path"])
-        assert path.parts[-4:] == (".mesaform", "clusters", "drawn", f"{name}.tfstate")
+        assert stack["terraform"]["backend"]["s3"] == {
+            "bucket": "mesaform-111122223333-us-east-1",
+            "key": f"_terraform/drawn/{name}.tfstate",
+            "region": "us-east-1",
+            "encrypt": True,
+            "use_lockfile": True,
+            "allowed_account_ids": ["111122223333"],
+        }
+
+
+def test_only_the_account_of_the_deployment_is_changed(stacks):
+    for stack in stacks.values():
+        (provider,) = stack["provider"]["aws"]
+        assert provider["allowed_account_ids"] == ["111122223333"]
+
+
+def test_names_of_roles_have_the_region_because_iam_has_none(stacks):
+    for stack, role in (("masters", "master"), ("agents", "agent")):
+        for kind in ("aws_iam_role", "aws_iam_instance_profile"):
+            (entry,) = resources(stacks[stack], kind)
+            assert entry["name"] == f"mesaform-drawn-us-east-1-{role}"
+            assert entry["tags"]["mesaform:region"] == "us-east-1"
 
 
 def test_the_network_is_known_to_the_others_through_its_state(stacks):
@@ -438,9 +459,9 @@ def test_each_architecture_of_a_pool_has_a_template_with_its_image(near):
         for template in resources(near["agents"], "aws_launch_template")
     }
     assert templates == {
-        "mesaform-near-default": ("0", "m5.large", "x86_64", {}),
-        "mesaform-near-default.arm64": ("a", "m6g.large", "arm64", {"requires_pin": "arch"}),
-        "mesaform-near-arm.arm64": ("a", "c6g.large", "arm64", {"requires_pin": "pool"}),
+        "mesaform/near/default": ("0", "m5.large", "x86_64", {}),
+        "mesaform/near/default.arm64": ("a", "m6g.large", "arm64", {"requires_pin": "arch"}),
+        "mesaform/near/arm.arm64": ("a", "c6g.large", "arm64", {"requires_pin": "pool"}),
     }
 
 
@@ -454,7 +475,10 @@ def test_machines_of_terraform_boot_the_image_of_their_types_architecture(near):
     }
 
 
-def test_on_the_local_cloud_there_are_no_dead_letters_to_wait_for(near):
+def test_on_the_local_cloud_states_are_in_the_folder_and_no_dead_letters_are_waited_for(near):
+    for name, stack in near.items():
+        path = Path(stack["terraform"]["backend"]["local"]["path"])
+        assert path.parts[-4:] == (".mesaform", "clusters", "near", f"{name}.tfstate")
     local = near["notices"]
     (queue,) = resources(local, "aws_sqs_queue")
     assert queue["name"] == "mesaform-near-notices"
