@@ -14,7 +14,7 @@ from mesaform.common.progress import Report, Silent, stage
 from mesaform.provision.lock import HeldLock
 from mesaform.teardown.execute import Outcome, Teardown
 from mesaform.teardown.plan import Plan
-from mesaform.teardown.receipt import Receipt, ReceiptFacts
+from mesaform.teardown.receipt import KeptRecord, Receipt, ReceiptFacts
 from mesaform.teardown.survey import Survey, TeardownPorts, survey
 from mesaform.topology.names import Tag
 from mesaform.topology.ports import Port
@@ -96,11 +96,18 @@ async def run_teardown(
             spec.region,
             time.time(),
             stopped_usd_per_hour=0.0,
-            also_kept=await asyncio.to_thread(account.kept_bucket, spec.region),
+            also_kept=await asyncio.to_thread(_kept_in_s3, spec.region, spec.name),
         )
         receipt = await asyncio.to_thread(teardown.receipt, surveyed, outcome, facts)
         path = journal.close(receipt.as_record(), facts.now)
         return Outcome(outcome.swept, outcome.kept, teardown.troubles), receipt, path
+
+
+def _kept_in_s3(region: str, cluster: str) -> list[KeptRecord]:
+    """What the account keeps in S3 after the teardown."""
+    from mesaform.teardown import account
+
+    return [*account.kept_bucket(region), *account.kept_snapshots(region, cluster)]
 
 
 def stop_local_cloud(context: Context) -> str:

@@ -12,6 +12,7 @@ from mesaform.aws.errors import translate_errors
 from mesaform.aws.resources.ec2_storage import BakedImages
 from mesaform.aws.resources.kind import pages, tag_map
 from mesaform.aws.resources.owned import OwnedResource
+from mesaform.aws.snapshots import SnapshotObjects
 from mesaform.common.errors import CloudError, NotFound, NotOwned
 from mesaform.common.progress import Report, stage
 from mesaform.teardown.receipt import KeptRecord
@@ -63,6 +64,30 @@ def kept_bucket(region: str) -> list[KeptRecord]:
             "id": bucket,
             "name": f"{size_bytes / 2**20:.1f} MiB of bundles and ledgers",
             "usd_per_hour": size_bytes / 2**30 * USD_PER_GIB_MONTH_S3 / HOURS_PER_MONTH,
+        }
+    ]
+
+
+def kept_snapshots(region: str, cluster: str) -> list[KeptRecord]:
+    """The snapshots of the cluster's state, which a later cluster of its name can restore.
+
+    Their bytes are among those of the bucket, so they have no price of their own. Empty if there
+    are none, or if S3 does not answer.
+    """
+    try:
+        bucket = account_bucket(region)
+        names = SnapshotObjects(bucket, cluster, region).names()
+    except CloudError:
+        return []
+    if not names:
+        return []
+    noun = "snapshot" if len(names) == 1 else "snapshots"
+    return [
+        {
+            "kind": "state",
+            "id": f"s3://{bucket}/{cluster}/snapshots/",
+            "name": f"{len(names)} {noun}, the newest {names[-1]}",
+            "usd_per_hour": 0.0,
         }
     ]
 

@@ -282,8 +282,8 @@ def priced_master(spec: ClusterSpec, instance_type: str, zone: str, agents: int)
 
 
 def master_volumes_gib(spec: ClusterSpec) -> tuple[float, ...]:
-    """Sizes of a master's disks."""
-    return (spec.masters.disk_gib,)
+    """Sizes of a master's disk and of its data volume."""
+    return (spec.masters.disk_gib, spec.masters.data_volume.size_gib)
 
 
 def priced(spec: ClusterSpec, machine: ListedMachine, agents: int) -> PricedMachine:

@@ -57,7 +57,8 @@ def test_the_sample_cluster_costs_all_that_the_review_found_missing() -> None:
     by_kind = {item.kind: item.usd_per_month for item in cost.items}
     assert by_kind[CostKind.INSTANCES] == pytest.approx(231.2, abs=0.1)
     assert by_kind[CostKind.ADDRESSES] == pytest.approx(18.25)
-    assert by_kind[CostKind.VOLUMES] == pytest.approx(11.2)
+    data_volumes = 3 * 10 * 0.08
+    assert by_kind[CostKind.VOLUMES] == pytest.approx(11.2 + data_volumes)
     assert 3 < by_kind[CostKind.REQUESTS] < 8
     assert cost.usd_per_hour == pytest.approx(sum(item.usd_per_hour for item in cost.items), 1e-5)
 

@@ -82,7 +82,7 @@ def test_validate_says_what_the_cluster_costs_to_start_with():
     facts = summary(ClusterSpec(name="a"), BOOK_PRICES)
     parts = {item["kind"]: item["usd_per_hour"] for item in facts["cost"]["items"]}
     assert parts["instances"] == pytest.approx(3 * 0.0416 + 2 * 0.096)
-    assert parts["disks"] == pytest.approx((3 * 20 + 2 * 40) * 0.08 / 730)
+    assert parts["disks"] == pytest.approx((3 * (20 + 10) + 2 * 40) * 0.08 / 730)
     assert parts["public IPv4"] == pytest.approx(5 * 0.005)
     assert facts["usd_per_hour"] == pytest.approx(sum(parts.values()), abs=1e-6)
 
