@@ -21,11 +21,11 @@ def register(app: typer.Typer) -> None:
         from pathlib import Path
 
         from mesaform.aws.pricing.cluster_cost import planned_cost
+        from mesaform.cli.context import open_context
         from mesaform.cli.stored_prices import stored_prices
-        from mesaform.config.parser import load
 
         path = Path(file)
-        spec = load(path)
+        spec = open_context(file).spec
         prices = stored_prices(path.resolve().parent / ".mesaform", spec.region)
         cost = planned_cost(spec, prices)
         facts = summary(spec, prices)
@@ -77,6 +77,7 @@ def summary(spec: ClusterSpec, prices: Prices) -> dict[str, Any]:
         "network": {
             "cidr": spec.network.cidr,
             "subnets": dict(zip(spec.zones, map(str, subnets(spec)), strict=True)),
+            "zones_are_settled": bool(spec.network.zones),
         },
         "masters": masters,
         "pools": pools,
@@ -128,6 +129,8 @@ def _show(file: str, facts: dict[str, Any], cost: ClusterCost) -> None:
         f"{_dollars(facts['usd_per_hour'])} per hour to start with, at on-demand prices",
         highlight=False,
     )
+    if not facts["network"]["zones_are_settled"]:
+        console.print("The first `mesaform up` chooses zones of the account; these are usual ones.")
     if facts["price_note"]:
         console.print(facts["price_note"], highlight=False)
 

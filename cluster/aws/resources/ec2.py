@@ -5,7 +5,7 @@ The kinds themselves are in `ec2_instances`, `ec2_network` and `ec2_storage`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mesaform.aws.resources.kind import Raw, Resources, TaggedKind, tag_map
@@ -27,6 +27,7 @@ class Ec2Kind(TaggedKind):
         removal: the call that deletes one by its id, if nothing else is needed.
         tags_key: the field of an item that holds its tags.
         filter_argument: the argument of `operation` that takes filters.
+        ownership: further arguments of `operation`, where it would list what is public as well.
 
     """
 
@@ -37,6 +38,7 @@ class Ec2Kind(TaggedKind):
     removal: ClassVar[str] = ""
     tags_key: ClassVar[str] = "Tags"
     filter_argument: ClassVar[str] = "Filters"
+    ownership: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def list(self) -> Resources:
         """See `registry.ResourceKind.list`."""
@@ -47,7 +49,8 @@ class Ec2Kind(TaggedKind):
 
     def _raw(self) -> Iterator[Raw]:
         filters = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [self._cluster]}]
-        for page in self._pages(self.operation, **{self.filter_argument: filters}):
+        arguments = {self.filter_argument: filters, **self.ownership}
+        for page in self._pages(self.operation, **arguments):
             yield from self._items(page)
 
     def _items(self, page: Raw) -> Raws:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import ClassVar
 
 from mesaform.aws.resources.ec2 import Ec2Kind
 from mesaform.aws.resources.kind import Raw, Resources, tag_map
@@ -40,6 +41,7 @@ class Images(Ec2Kind):
     depends_on = ("instance", "launch template")
     operation, result, id_key = "describe_images", "Images", "ImageId"
     removal = "deregister_image"
+    ownership: ClassVar = {"Owners": ["self"]}
 
     def _details(self, raw: Raw) -> Raw:
         gib = sum(
@@ -86,6 +88,7 @@ class Snapshots(Ec2Kind):
     depends_on = ("image",)
     operation, result, id_key = "describe_snapshots", "Snapshots", "SnapshotId"
     removal = "delete_snapshot"
+    ownership: ClassVar = {"OwnerIds": ["self"]}
 
     def _details(self, raw: Raw) -> Raw:
         gib = raw.get("VolumeSize", 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mesaform.aws.resources.ec2_storage import Images, Snapshots
 from mesaform.topology.names import Tag
 from mesaform_images import prune
 from mesaform_images.ec2_calls import IMAGE_TAGS, tag_list
@@ -56,3 +57,15 @@ def test_images_that_machines_or_templates_use_stay(cloud: Any) -> None:
     assert len(gone) == len(removed)
     assert not gone & listed
     assert prune.prune_images(cloud, 1, later) == []
+
+
+def test_listings_leave_out_the_images_and_snapshots_of_the_public(cloud: Any) -> None:
+    asked: list[dict[str, Any]] = []
+    event = "provide-client-params.ec2"
+    cloud.meta.events.register(event, lambda params, **_: asked.append(params), unique_id="asked")
+    try:
+        assert [*Images(cloud, "toy").list(), *Snapshots(cloud, "toy").list()] == []
+    finally:
+        cloud.meta.events.unregister(event, unique_id="asked")
+    images, snapshots = asked
+    assert images["Owners"] == snapshots["OwnerIds"] == ["self"]
