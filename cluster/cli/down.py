@@ -64,6 +64,13 @@ class DownOptions:
     confirm: Annotated[
         str, typer.Option("--confirm", help="The cluster's name, instead of typing it.")
     ] = ""
+    deployment: Annotated[
+        str,
+        typer.Option(
+            help="The deployment's id (the tag mesaform:deployment), if the folder that created it"
+            " is lost; none for resources without an id."
+        ),
+    ] = ""
     end_other: EndOtherOption = False
     wait: WaitOption = False
     as_json: JsonOption = False
@@ -146,7 +153,7 @@ def _take_down(context: Context, options: DownOptions) -> bool:
             held = locks.enter_context(cluster_turn(context, "mesaform down", open_reporter, turn))
         _enter(context)
         with open_reporter() as report:
-            surveyed = _survey(context, report)
+            surveyed = _survey(context, options, report)
         if held is not None:
             remove_leftovers_of_bakes(context)
         return _carry_out(context, options, surveyed, held)
@@ -191,7 +198,7 @@ def _require_no_state(context: Context) -> None:
         )
 
 
-def _survey(context: Context, report: Report) -> Survey:
+def _survey(context: Context, options: DownOptions, report: Report) -> Survey:
     """Look once at the cloud, the state and the engine."""
     import asyncio
 
@@ -199,7 +206,7 @@ def _survey(context: Context, report: Report) -> Survey:
     from mesaform.common.progress import stage
 
     with stage(report, "Survey the cluster") as under_way:
-        surveyed = asyncio.run(survey_cluster(context))
+        surveyed = asyncio.run(survey_cluster(context, options.deployment))
         inventory = surveyed.inventory
         under_way.outcome = (
             f"{len(inventory.machines)} machines, {len(inventory.resources)} other resources,"
@@ -244,6 +251,8 @@ def _confirm(context: Context, options: DownOptions) -> None:
         typer.Exit: the answer was no.
 
     """
+    from mesaform.provision.deployment import identify_caller
+
     name, is_aws = context.spec.name, context.spec.target == "aws"
     if options.confirm if is_aws else options.yes:
         return
@@ -253,14 +262,17 @@ def _confirm(context: Context, options: DownOptions) -> None:
             where="mesaform down",
             fix=f"add --confirm {name}" if is_aws else "add --yes",
         )
-    if not _is_confirmed(name, is_aws=is_aws):
+    caller = identify_caller(context.spec.region)
+    account = f"the AWS account {caller.account_id} ({context.spec.region}) as {caller.arn}"
+    if not _is_confirmed(name, account, is_aws=is_aws):
         typer.echo("Nothing was removed.", err=True)
         raise typer.Exit(Exit.FAILED)
 
 
-def _is_confirmed(name: str, *, is_aws: bool) -> bool:
+def _is_confirmed(name: str, account: str, *, is_aws: bool) -> bool:
     if is_aws:
-        typed = typer.prompt(f"Type the cluster's name ({name}) to take it down", err=True)
+        question = f"Type the cluster's name ({name}) to take it down in {account}"
+        typed = typer.prompt(question, err=True)
         return bool(typed == name)
     return typer.confirm(f"Take {name} down?", err=True)
 

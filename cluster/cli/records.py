@@ -14,7 +14,7 @@ from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 
 if TYPE_CHECKING:
     from mesaform.cli.context import Context
-    from mesaform.cli.record_stores import RecordStore
+    from mesaform.cli.record_stores import FileRecords, RecordStore
     from mesaform.common.set_aside import SetAside
 
 HELP = """List, show, restore and remove stored records that were set aside.
@@ -79,10 +79,13 @@ def restore(
     replace: bool = typer.Option(False, "--replace", help="Also over a new record of this name."),
 ) -> None:
     """Put a record back where it was."""
-    from mesaform.cli.record_stores import find
+    from mesaform.cli.record_stores import FileRecords, find
 
     store, entry = find(_stores(file)[0], record)
-    store.restore(entry, replace=replace)
+    if isinstance(store, FileRecords):
+        _restore_file(file, store, entry, replace=replace)
+    else:
+        store.restore(entry, replace=replace)
     typer.echo(f"restored: {entry.place}")
 
 
@@ -100,6 +103,28 @@ def remove(
         typer.confirm(f"Delete {entry.id} ({entry.size_bytes} bytes, {entry.problem})?", abort=True)
     store.remove(entry)
     typer.echo(f"removed: {entry.id}")
+
+
+def _restore_file(file: str, store: FileRecords, entry: SetAside, *, replace: bool) -> None:
+    """Put a file back while no verb and no Terraform works on the cluster.
+
+    A state of a cluster on aws is stored in the bucket as well.
+
+    Raises:
+        Occupied: a verb or a Terraform is at work.
+
+    """
+    from mesaform.cli.context import open_context
+    from mesaform.provision.lock import hold_cluster
+    from mesaform.provision.shared_lock import hold_shared
+    from mesaform.provision.state_folders import stack_of_state
+
+    verb, context = "mesaform records restore", open_context(file)
+    with hold_cluster(context.cluster_dir, verb), hold_shared(context, verb) as shared:
+        store.restore(entry, replace=replace)
+        stack = stack_of_state(context.cluster_dir, entry.place)
+        if shared is not None and stack:
+            shared.push_state(stack)
 
 
 def _stores(file: str) -> tuple[list[RecordStore], list[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.cli.context import Context
+from mesaform.common.errors import NotOwned
 from mesaform.common.progress import Report, Silent, stage
 from mesaform.provision.lock import HeldLock
 from mesaform.teardown.execute import Outcome, Teardown
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
     from mesaform.cli.wiring import Wiring
 
 
-async def survey_cluster(context: Context) -> Survey:
+async def survey_cluster(context: Context, deployment: str = "") -> Survey:
     """One survey through the real ports.
+
+    Args:
+        context: the cluster.
+        deployment: the deployment's id where the folder's record is lost; "none" stands for
+            resources that are older than ids.
 
     Raises:
         NotOwned: the account is not the one that holds the cluster.
@@ -36,20 +42,26 @@ async def survey_cluster(context: Context) -> Survey:
     import aiohttp
 
     from mesaform import provision
+    from mesaform.provision.deployment import read_deployment
     from mesaform.provision.shared_state import open_shared_state
-    from mesaform.teardown.account_check import require_listed_state
-    from mesaform.teardown.journal import is_teardown_unfinished
+    from mesaform.teardown.account_check import require_listed_state, require_proof
+    from mesaform.teardown.journal import seen_before
 
     caller = await asyncio.to_thread(provision.require_pinned_account, context)
     if shared := await asyncio.to_thread(open_shared_state, context):
         await asyncio.to_thread(shared.pull)
     async with aiohttp.ClientSession() as session:
-        surveyed = await survey(await asyncio.to_thread(_world, context, session))
+        surveyed = await survey(await asyncio.to_thread(_world, context, session, deployment))
+    where = f"the AWS account {caller.account_id} ({context.spec.region})"
     require_listed_state(
         surveyed.inventory,
-        is_resumed=is_teardown_unfinished(context.cluster_dir),
-        where=f"the AWS account {caller.account_id} ({context.spec.region})",
+        seen=seen_before(context.cluster_dir),
+        where=where,
         folder=context.cluster_dir,
+    )
+    has_record = bool(deployment) or read_deployment(context.cluster_dir) is not None
+    require_proof(
+        surveyed.inventory, has_record=has_record, where=where, folder=context.cluster_dir
     )
     return surveyed
 
@@ -80,7 +92,9 @@ async def run_teardown(
 
     spec = context.spec
     async with aiohttp.ClientSession() as session:
-        world = await asyncio.to_thread(_world, context, session, report, held)
+        world = await asyncio.to_thread(
+            _world, context, session, surveyed.inventory.deployment_id, report, held
+        )
         journal = Journal(context.cluster_dir, spec.name, time.time())
         if journal.is_resumed:
             with stage(report, "Continue an earlier teardown") as under_way:
@@ -129,6 +143,7 @@ def stop_local_cloud(context: Context) -> str:
 def _world(
     context: Context,
     session: aiohttp.ClientSession,
+    deployment_id: str,
     report: Report | None = None,
     held: HeldLock | None = None,
 ) -> TeardownPorts:
@@ -137,12 +152,10 @@ def _world(
     from mesaform.aws.resources.sweep import Sweep, resource_kinds
     from mesaform.cli.wiring import Wiring
     from mesaform.mesos.operator import OperatorClient
-    from mesaform.provision.deployment import read_deployment
     from mesaform.provision.terraform_state import stack_ids
     from mesaform.teardown.account import bucket_exists
 
     spec, wiring = context.spec, Wiring(context)
-    deployment = read_deployment(context.cluster_dir)
     has_bucket = bucket_exists(wiring.bucket, spec.region)
     masters = _running_masters(wiring)
 
@@ -159,8 +172,30 @@ def _world(
         stacks=lambda: stack_ids(context.cluster_dir),
         destroy=destroy,
         forget=lambda: provision.forget_deployment(context),
-        deployment_id=deployment.deployment_id if deployment else "",
+        deployment_id=_deployment_id(context, deployment_id),
     )
+
+
+def _deployment_id(context: Context, given: str) -> str:
+    """The id of the folder's deployment, or the given one; empty if it is older than ids.
+
+    Raises:
+        NotOwned: the folder has another deployment than the given one.
+
+    """
+    from mesaform.provision.deployment import read_deployment
+    from mesaform.teardown.account_check import NO_ID
+
+    record = read_deployment(context.cluster_dir)
+    if record is None:
+        return "" if given == NO_ID else given
+    if given and given != record.deployment_id:
+        raise NotOwned(
+            f"this folder's deployment is {record.deployment_id}, not {given}",
+            where=str(context.cluster_dir),
+            fix="nothing was removed; leave --deployment out",
+        )
+    return record.deployment_id
 
 
 def _running_masters(wiring: Wiring) -> list[str]:

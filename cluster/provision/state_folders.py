@@ -19,6 +19,12 @@ def state_file(folder: Path, stack: str) -> Path:
     return folder / f"{stack}.tfstate"
 
 
+def stack_of_state(folder: Path, place: str) -> str:
+    """The stack whose state is at a place; empty if it is none of the cluster's states."""
+    states = {str(state_file(folder, stack)): stack for stack in STACKS}
+    return states.get(place, "")
+
+
 def synth_dir(folder: Path) -> Path:
     """What cdktf writes for Terraform to run."""
     return folder / "cdktf.out"

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 
 from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource
 from mesaform.aws.resources.registry import count_by_kind
-from mesaform.aws.resources.sweep import SweepResult
+from mesaform.aws.resources.sweep import Remaining, SweepResult
 from mesaform.common.errors import Busy, MesaformError, NotFound, Permanent
 from mesaform.common.json_types import as_list
 from mesaform.common.lock_wait import wait_for_earlier
 from mesaform.common.progress import Report, Stage, stage
+from mesaform.teardown.account_check import listed_ids, unproven_ids
 from mesaform.teardown.journal import Journal
-from mesaform.teardown.plan import Plan, Step, as_owned
+from mesaform.teardown.plan import Plan, Step, as_owned, is_foreign
 from mesaform.teardown.receipt import (
     MachineUsage,
     Receipt,
@@ -30,7 +31,6 @@ from mesaform.teardown.receipt import (
     write_receipt,
 )
 from mesaform.teardown.survey import Operator, Survey, TeardownPorts, agent_of_task
-from mesaform.topology.names import Tag
 
 OBEY_S = 20.0
 """Seconds that the autoscaler has to report that it obeys the freeze: a few of its passes."""
@@ -46,6 +46,11 @@ TITLES = {
     "destroy": "Destroy the stacks",
     "sweep": "Sweep by tag and prove it",
 }
+STATE_KIND = "resource of Terraform's state"
+UNPROVEN = (
+    "the account does not show it, which proves nothing: its tags may be gone; look for it, and"
+    " remove it and the state by hand"
+)
 LEDGER_KINDS = ("machine_started", "machine_stopped", "receipt")
 
 
@@ -97,6 +102,7 @@ class Teardown:
 
         """
         self._journal.record_machines(surveyed.usage, plan.usd_per_hour, self._ports.clock())
+        self._journal.record_seen(listed_ids(surveyed.inventory))
         for step in plan.steps:
             await self._run_step(step, surveyed)
         if plan.stacks:
@@ -244,6 +250,7 @@ class Teardown:
                 report=lambda text: under_way.advance(f"still listed: {text}"),
             )
             listed = await self._ports.sweep.inventory()
+            swept.remaining += self._unproven(plan)
             under_way.outcome = self._describe_sweep(swept)
         if swept.is_clean and not plan.request.agents_only:
             await asyncio.to_thread(self._ports.forget)
@@ -252,6 +259,13 @@ class Teardown:
         kept = tuple(resource for resource in listed if resource.key not in remaining)
         return Outcome(swept, kept, tuple(self._troubles))
 
+    def _unproven(self, plan: Plan) -> list[Remaining]:
+        """What Terraform's state lists and no listing showed: its absence proves nothing."""
+        if plan.request.agents_only:
+            return []
+        ids = unproven_ids(self._ports.stacks(), self._journal.seen)
+        return [Remaining(OwnedResource(STATE_KIND, identity), UNPROVEN) for identity in ids]
+
     def _describe_sweep(self, swept: SweepResult) -> str:
         if not swept.is_clean:
             return self._add_trouble(f"{len(swept.remaining)} would not go")
@@ -259,8 +273,7 @@ class Teardown:
 
     def _is_foreign(self, resource: OwnedResource) -> bool:
         """Whether a resource carries the id of another deployment of the same name."""
-        own = self._ports.deployment_id
-        return bool(own) and resource.tags.get(Tag.DEPLOYMENT, own) != own
+        return is_foreign(resource.tags, self._ports.deployment_id)
 
     async def _lift_freeze(self) -> None:
         """Lift the freeze: no autoscaler is left, and the next cluster of this name must be free.

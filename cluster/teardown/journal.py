@@ -35,7 +35,7 @@ class Record(msgspec.Struct):
     """The file.
 
     `machines` are all that any run of this teardown saw. `usd_per_hour` is the most that was
-    running at the start of a run.
+    running at the start of a run. `seen` are the ids of all that any run saw in the account.
     """
 
     cluster: str
@@ -44,6 +44,7 @@ class Record(msgspec.Struct):
     usd_per_hour: float = 0.0
     machines: dict[str, MachineRecord] = {}
     steps: list[Entry] = []
+    seen: list[str] = []
 
 
 CODEC = Codec("teardown.journal", Record, limit_bytes=DOCUMENT_LIMIT_BYTES)
@@ -94,6 +95,16 @@ class Journal:
         self._record.usd_per_hour = max(self._record.usd_per_hour, usd_per_hour)
         self._write()
 
+    def record_seen(self, ids: Iterable[str]) -> None:
+        """Add ids of resources that the account showed."""
+        self._record.seen = sorted({*self._record.seen, *ids})
+        self._write()
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Ids of all that any run of this teardown saw in the account."""
+        return _seen(self._record)
+
     def machines(self, now: float) -> list[MachineUsage]:
         """All machines of this teardown; those still running count until now."""
         return [_usage(record, now) for record in self._record.machines.values()]
@@ -123,9 +134,17 @@ class Journal:
         write_record(self._path, CODEC, self._record)
 
 
-def is_teardown_unfinished(folder: Path) -> bool:
-    """Whether a teardown of this folder began and did not write its receipt."""
-    return (folder / FILE).exists()
+def seen_before(folder: Path) -> frozenset[str]:
+    """Ids that an unfinished teardown of this folder saw in the account; empty if there is none.
+
+    A later `mesaform up` creates resources with other ids, which are not among them.
+    """
+    record = peek_record(folder / FILE, CODEC)
+    return _seen(record) if isinstance(record, Record) else frozenset()
+
+
+def _seen(record: Record) -> frozenset[str]:
+    return frozenset({*record.seen, *record.machines})
 
 
 def _usage(record: MachineRecord, now: float) -> MachineUsage:

@@ -86,9 +86,16 @@ class Inventory:
 
     def is_foreign(self, tags: Mapping[str, str]) -> bool:
         """Whether a resource belongs to another deployment of the same name, which is kept."""
-        return bool(self.deployment_id) and (
-            tags.get(Tag.DEPLOYMENT, self.deployment_id) != self.deployment_id
-        )
+        return is_foreign(tags, self.deployment_id)
+
+
+def is_foreign(tags: Mapping[str, str], deployment_id: str) -> bool:
+    """Whether tags are of another deployment than this one.
+
+    Resources without an id are older than ids, and so is a deployment without one: it owns no
+    resource that has an id.
+    """
+    return tags.get(Tag.DEPLOYMENT, deployment_id) != deployment_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class TeardownPorts:
 
     `stacks` reads the ids in each stack's Terraform state; `destroy` destroys stacks in the order
     given; `forget` sets the state of stacks aside that are proven gone. `deployment_id` is this
-    folder's, empty where it has none: resources with another id are kept.
+    folder's, empty where it is older than ids: resources with another id are kept.
     """
 
     cluster: str
