@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractContextManager
 
     from mesaform.common.progress import Report
@@ -65,6 +65,7 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     if not is_interrupted and not terraform_instance_ids(place):
         return preview.Preview()
     # Before the plan: a new secret or id changes machines, which must be seen and asked.
+    # Other zones are recorded once they are confirmed.
     await asyncio.to_thread(_establish, place, caller)
     await cdktf_driver.synthesize(place, boot_image, report, held)
     if is_interrupted:
@@ -112,7 +113,7 @@ async def deploy(
         if preview is None:
             preview = await prepare(place, report, turn)
             await replace_masters(place, report, turn, preview)
-        await asyncio.to_thread(_establish, place, caller)
+        await asyncio.to_thread(_establish, place, caller, place.spec.zones)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
         if not preview.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
@@ -242,12 +243,15 @@ async def replace_masters(
     await replace_one_by_one(place, preview.masters, runner, report, wait_until_whole)
 
 
-def _establish(place: ClusterContext, caller: Caller) -> None:
-    """Settle the deployment's record in the folder, and in the bucket where states are shared."""
+def _establish(place: ClusterContext, caller: Caller, zones: Sequence[str] = ()) -> None:
+    """Settle the deployment's record in the folder, and in the bucket where states are shared.
+
+    Without `zones` the record keeps those that it has.
+    """
     from mesaform.provision.deployment import establish_deployment
     from mesaform.provision.shared_state import open_shared_state
 
-    establish_deployment(place.cluster_dir, caller, place.spec.region, zones=place.spec.zones)
+    establish_deployment(place.cluster_dir, caller, place.spec.region, zones=zones)
     if shared := open_shared_state(place):
         shared.share()
 
