@@ -96,7 +96,9 @@ class AgentsStack(ClusterStack):
                 http_tokens="required",
                 http_put_response_hop_limit=IMDS_HOPS,
             ),
-            block_device_mappings=[_root_disk(image.root_device, pool.disk_gib)],
+            block_device_mappings=[
+                _root_disk(image.root_device, pool.disk_gib, self.spec.account.kms_key)
+            ],
             tag_specifications=[
                 aws.LaunchTemplateTagSpecifications(resource_type=kind, tags=tags)
                 for kind in TAGGED
@@ -111,10 +113,14 @@ class AgentsStack(ClusterStack):
         )
 
 
-def _root_disk(device: str, gib: int) -> aws.LaunchTemplateBlockDeviceMappings:
+def _root_disk(device: str, gib: int, kms_key: str | None) -> aws.LaunchTemplateBlockDeviceMappings:
     return aws.LaunchTemplateBlockDeviceMappings(
         device_name=device,
         ebs=aws.LaunchTemplateBlockDeviceMappingsEbs(
-            volume_type="gp3", volume_size=gib, encrypted="true", delete_on_termination="true"
+            volume_type="gp3",
+            volume_size=gib,
+            encrypted="true",
+            kms_key_id=kms_key,
+            delete_on_termination="true",
         ),
     )

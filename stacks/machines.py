@@ -18,16 +18,27 @@ def instance_profile(
 ) -> str:
     """The role's instance profile, by name; without a document it may do nothing at all."""
     name = iam.role_name(stack.spec.name, stack.spec.region, role)
-    trust = json.dumps(iam.trust_document(stack.spec.region))
+    account = stack.spec.account
     iam_role = aws.IamRole(
-        stack, "role", name=name, assume_role_policy=trust, tags=stack.named(role)
+        stack,
+        "role",
+        name=name,
+        path=account.iam_path,
+        permissions_boundary=account.permissions_boundary,
+        assume_role_policy=json.dumps(iam.trust_document(stack.spec.region)),
+        tags=stack.named(role),
     )
     if document is not None:
         aws.IamRolePolicy(
             stack, "rights", name="mesaform", role=iam_role.id, policy=json.dumps(document)
         )
     profile: str = aws.IamInstanceProfile(
-        stack, "profile", name=name, role=iam_role.name, tags=stack.named(role)
+        stack,
+        "profile",
+        name=name,
+        path=account.iam_path,
+        role=iam_role.name,
+        tags=stack.named(role),
     ).name
     return profile
 
@@ -84,6 +95,7 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
             volume_type="gp3",
             volume_size=machine.disk_gib,
             encrypted=True,
+            kms_key_id=stack.spec.account.kms_key,
             delete_on_termination=True,
         ),
         tags=stack.named(name, **extra),

@@ -18,7 +18,14 @@ class MastersStack(ClusterStack):
         super().__init__(scope, "masters", settings)
         account_id = aws.DataAwsCallerIdentity(self, "account").account_id
         types = [name for pool in self.spec.agents for name in pool.types]
-        document = iam.master_document(self.spec.name, self.spec.region, account_id, types)
+        document = iam.master_document(
+            self.spec.name,
+            self.spec.region,
+            account_id,
+            types,
+            iam_path=self.spec.account.iam_path,
+            kms_key=self.spec.account.kms_key,
+        )
         profile = instance_profile(self, "master", document)
         masters = [
             instance(

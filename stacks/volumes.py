@@ -31,7 +31,7 @@ def data_volumes(stack: ClusterStack, zones: Sequence[str]) -> list[str]:
             type="gp3",
             size=wanted.size_gib,
             encrypted=True,
-            kms_key_id=wanted.kms_key_id,
+            kms_key_id=wanted.kms_key_id or stack.spec.account.kms_key,
             tags=stack.named(name, ROLE="master", MANAGED_BY="terraform"),
         )
         volumes.append(str(volume.id))

@@ -19,6 +19,7 @@ from mesaform.common.errors import Exit, MesaformError
 VERBS = (
     "init",
     "validate",
+    "doctor",
     "up",
     "adopt",
     "unlock",

@@ -99,6 +99,7 @@ def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOpti
     from mesaform import provision
     from mesaform.cli import interrupt
     from mesaform.cli.confirm_changes import confirm_changes
+    from mesaform.cli.doctor import check_account
 
     timeout_s = options.timeout or TIMEOUT_S[context.spec.target]
     with reporter() as report:
@@ -106,6 +107,7 @@ def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOpti
         _cloud(context, report)
         context = _with_zones(context, report)
         _ownership(context, report)
+        check_account(context, report)
         _addresses(context, report)
         _image(context, report, yes=options.yes)
         preview = interrupt.run(lambda: provision.prepare(context, report, held), stopping=STOPPING)

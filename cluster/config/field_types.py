@@ -79,6 +79,24 @@ KmsKey = Annotated[
         "the ARN of a KMS key or alias, such as arn:aws:kms:us-east-1:123456789012:alias/mesos",
     ),
 ]
+KeyArn = Annotated[
+    str,
+    _pattern(
+        r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]{1,250}",
+        "the ARN of a KMS key (rights cannot name an alias),"
+        " such as arn:aws:kms:us-east-1:123456789012:key/0123abcd",
+    ),
+]
+IamPath = Annotated[
+    str, _pattern(r"/([!-.0-~]+/)*", "a path of IAM: / or /team/, with a slash at both ends")
+]
+PolicyArn = Annotated[
+    str,
+    _pattern(
+        r"arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@/_-]+",
+        "the ARN of a policy, such as arn:aws:iam::123456789012:policy/boundary",
+    ),
+]
 SubnetId = Annotated[
     str, _pattern(r"subnet-[0-9a-f]{8,17}", "a subnet's id, such as subnet-0123456789abcdef0")
 ]

@@ -28,6 +28,7 @@ _SECTIONS = {
     ),
     "http": "The HTTP ports of the machines.",
     "bake": "How images are built and kept.",
+    "account": "What the AWS account demands of roles and disks.",
     "cost": "Limits of cost.",
 }
 

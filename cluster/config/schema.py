@@ -24,11 +24,14 @@ from mesaform.config.field_types import (
     AttributeValue,
     Cidr,
     HostName,
+    IamPath,
     InstanceType,
+    KeyArn,
     KmsKey,
     Model,
     Name,
     Number,
+    PolicyArn,
     Region,
     SubnetId,
     Switch,
@@ -460,6 +463,21 @@ class Cost(Model):
     )
 
 
+class Account(Model):
+    """What the AWS account demands of roles and disks."""
+
+    iam_path: IamPath = Field(
+        default="/", max_length=512, description="Path of roles and instance profiles, /team/."
+    )
+    permissions_boundary: PolicyArn | None = Field(
+        default=None, description="ARN of the policy that bounds what the cluster's roles may do."
+    )
+    kms_key: KeyArn | None = Field(
+        default=None,
+        description="ARN of the key of disks; none is the account's default key for EBS.",
+    )
+
+
 class ClusterSpec(Model):
     """A whole cluster."""
 
@@ -480,6 +498,7 @@ class ClusterSpec(Model):
     autoscaler: Autoscaler = Autoscaler()
     http: Http = Http()
     bake: Bake = Bake()
+    account: Account = Account()
     cost: Cost = Cost()
 
     @property

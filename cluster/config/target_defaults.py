@@ -23,7 +23,9 @@ BY_TARGET: Mapping[str, Mapping[str, Mapping[str, object]]] = {
 }
 """Target -> section -> field -> default."""
 
-OPTIONAL_SECTIONS = frozenset({"network", "masters", "tasks", "autoscaler", "http", "bake", "cost"})
+OPTIONAL_SECTIONS = frozenset(
+    {"network", "masters", "tasks", "autoscaler", "http", "bake", "account", "cost"}
+)
 """Sections that may be left empty, which gives their defaults."""
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from mesaform.localcloud import diagnosis, error_responses, pricing
+from mesaform.localcloud import diagnosis, error_responses, pricing, service_quotas
 from mesaform.localcloud.access_keys import AccessKeys
 from mesaform.localcloud.aws_request import AwsRequest
 from mesaform.localcloud.calls import Call
+from mesaform.localcloud.denied_calls import action_of
 from mesaform.localcloud.error_responses import Answer, ErrorForm
 from mesaform.localcloud.faults import FaultRegistry
 from mesaform.localcloud.history import History
@@ -28,6 +29,7 @@ from mesaform.localcloud.state_store import AccountStore, NotStoredError
 
 log = structlog.get_logger(__name__)
 PRICING = "pricing"
+QUOTAS = "servicequotas"
 MESSAGE_MARKS = (b'"Messages"', b"<Message>")
 """What an answer of ReceiveMessage with messages contains, in JSON or XML."""
 
@@ -103,8 +105,8 @@ class AwsApi:
         now = time.time()
         if (answer := self._answer_by_fault(call, request, form, now)) is not None:
             return answer
-        if call.service == PRICING:
-            return pricing.answer(call.action, request.body)
+        if (answer := self._answer_without_moto(call, request, now)) is not None:
+            return answer
         if call.service not in SERVICES:
             return error_responses.unknown_operation(
                 form, f"The local cloud has no service {call.service[:100]!r}"
@@ -117,10 +119,23 @@ class AwsApi:
             return self._change(call, request, form)
         return self._read(call, request, now)
 
+    def _answer_without_moto(self, call: Call, request: AwsRequest, now: float) -> Answer | None:
+        """The answer of a service that moto lacks; None for the others."""
+        if call.service == PRICING:
+            return pricing.answer(call.action, request.body)
+        if call.service == QUOTAS:
+            return service_quotas.answer(call.action, request.body, self._parts.faults, now)
+        return None
+
     def _answer_by_fault(
         self, call: Call, request: AwsRequest, form: ErrorForm, now: float
     ) -> Answer | None:
         """The answer of a fault that keeps the call from moto; None if there is none."""
+        if self._parts.faults.closes(call.region, now):
+            return error_responses.closed_region(form)
+        if self._parts.faults.denies(action_of(call), now):
+            log.info("call.denied", action=call.action)
+            return error_responses.denied(form, action_of(call))
         if self._is_throttled(call, now):
             log.info("call.throttled", action=call.action)
             return error_responses.throttled(form, call.action)

@@ -150,8 +150,10 @@ def _restore_account(layout: Layout) -> AccountStore:
 
 def _connect_patches(layout: Layout, faults: FaultRegistry) -> None:
     """Give moto's patches what they ask at each call."""
-    from mesaform.localcloud.moto_patches import launch, requests
+    from mesaform.localcloud.moto_patches import account, launch, requests
 
+    account.AccountSettings.faults = faults
+    account.AccountSettings.now = time.time
     launch.CapacityCheck.faults = faults
     launch.CapacityCheck.now = time.time
     requests.Consoles.machines = layout.machines

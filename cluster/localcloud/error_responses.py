@@ -116,6 +116,20 @@ def unknown_key(form: ErrorForm) -> Answer:
     )
 
 
+def denied(form: ErrorForm, action: str) -> Answer:
+    """The answer to a call for which the caller has no right."""
+    code = {ErrorForm.EC2: "UnauthorizedOperation", ErrorForm.JSON: "AccessDeniedException"}
+    status = 400 if form is ErrorForm.JSON else 403
+    message = f"You are not authorized to perform this operation: {action}"
+    return error(form, Fault(status, code.get(form, "AccessDenied"), message))
+
+
+def closed_region(form: ErrorForm) -> Answer:
+    """The answer to a call in a region to which the account has not opted in."""
+    message = "The security token included in the request is invalid"
+    return error(form, Fault(403, _UNKNOWN_KEY_CODES[form], message))
+
+
 def wrong_signature(form: ErrorForm) -> Answer:
     """The answer to a call whose signature is not of its access key."""
     return error(

@@ -116,6 +116,55 @@ class IgnoredCall(Timed, tag="ignored_call", kw_only=True):
     """TerminateInstances is answered as a success and not executed. A use is one call."""
 
 
+class Denied(Timed, tag="denied", kw_only=True):
+    """Calls that need one of these IAM actions, such as `ec2:RunInstances`, are denied.
+
+    The policy simulator says so too. A denied call is no use of the fault.
+    """
+
+    actions: tuple[str, ...]
+
+
+class QuotaValue(Timed, tag="quota", kw_only=True):
+    """The value of a quota of Service Quotas. Launches beyond a quota of vCPUs are refused."""
+
+    code: str
+    value: float
+
+
+class RegionClosed(Timed, tag="region_closed", kw_only=True):
+    """The account has not opted in to the region: its calls are refused."""
+
+    region: str
+
+
+class ZoneClosed(Timed, tag="zone_closed", kw_only=True):
+    """The account does not have this zone."""
+
+    zone: str
+
+
+class NotSold(Timed, tag="not_sold", kw_only=True):
+    """EC2 does not sell the type in the zone; without a zone in none."""
+
+    type: str
+    zone: str | None = None
+
+    def matches(self, instance_type: str, zone: str) -> bool:
+        """Whether a type is not sold in a zone."""
+        return self.type == instance_type and self.zone in (None, zone)
+
+
+class DefaultKey(Timed, tag="default_key", kw_only=True):
+    """The account's default key for EBS is this one instead of `alias/aws/ebs`."""
+
+    key: str
+
+
+class GatewaysBlocked(Timed, tag="gateways_blocked", kw_only=True):
+    """VPC Block Public Access forbids internet gateways in the region."""
+
+
 Fault = (
     Capacity
     | Throttle
@@ -128,6 +177,13 @@ Fault = (
     | Scheduled
     | Redelivery
     | IgnoredCall
+    | Denied
+    | QuotaValue
+    | RegionClosed
+    | ZoneClosed
+    | NotSold
+    | DefaultKey
+    | GatewaysBlocked
 )
 
 Announcement = SpotInterruption | Rebalance | Scheduled
@@ -178,7 +234,8 @@ def parse(body: bytes) -> Fault:
             str(error),
             where="fault",
             fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, "
-            "delayed_response, rebalance, scheduled_event, redelivery, ignored_call",
+            "delayed_response, rebalance, scheduled_event, redelivery, ignored_call, denied, "
+            "quota, region_closed, zone_closed, not_sold, default_key, gateways_blocked",
         ) from None
 
 
@@ -274,6 +331,18 @@ class FaultRegistry:
     def names(self, action: str, now: float) -> bool:
         """Whether a throttle in force names this action."""
         return any(action in item.fault.actions for item in self._in_force(Throttle, now))
+
+    def settings(self, kind: type[F], now: float) -> list[F]:
+        """The faults of a kind in force that change what the account is; asking is no use."""
+        return [item.fault for item in self._in_force(kind, now)]
+
+    def denies(self, action: str, now: float) -> bool:
+        """Whether calls that need this IAM action are denied."""
+        return any(action in fault.actions for fault in self.settings(Denied, now))
+
+    def closes(self, region: str, now: float) -> bool:
+        """Whether the account has not opted in to a region."""
+        return any(fault.region == region for fault in self.settings(RegionClosed, now))
 
     def lag_s(self, now: float) -> float:
         """How far EC2's Describe calls lag behind."""

@@ -76,7 +76,13 @@ def trust_document(region: str) -> Document:
 
 
 def master_document(
-    cluster: str, region: str, account_id: str, instance_types: Sequence[str] = ()
+    cluster: str,
+    region: str,
+    account_id: str,
+    instance_types: Sequence[str] = (),
+    *,
+    iam_path: str = "/",
+    kms_key: str | None = None,
 ) -> Document:
     """Return the policy of the masters: the rights that the autoscaler needs.
 
@@ -86,6 +92,8 @@ def master_document(
         account_id: the account.
         instance_types: the types of the pools; machines of other types may not be launched. Without
             types the policy does not limit them.
+        iam_path: the path of the cluster's roles.
+        kms_key: the ARN of the key of disks; None is a key that needs no rights.
 
     """
     arn = _Arns(partition(region), region, account_id)
@@ -99,6 +107,8 @@ def master_document(
             ),
             *_launch_statements(cluster, arn, instance_types),
             _attach_statement(cluster, arn),
+            _pass_role_statement(arn.role(iam_path, role_name(cluster, region, "agent"))),
+            *(disk_key_statements(kms_key, region) if kms_key else ()),
             *_bucket_statements(cluster, arn.bucket(bucket_name(account_id, region))),
             _allow("ReadTheSpec", "ssm:GetParameter", arn.parameter(spec_parameter_name(cluster))),
             _allow("ReadPrices", "pricing:GetProducts", "*"),
@@ -146,11 +156,33 @@ def _launch_statements(cluster: str, arn: _Arns, instance_types: Sequence[str]) 
             arn.ec2("instance/*"),
             {"StringEquals": {**owned, f"ec2:ResourceTag/{Tag.MANAGED_BY}": "autoscaler"}},
         ),
+    ]
+
+
+def _pass_role_statement(role_arn: str) -> Statement:
+    """The right to give the agents' role to machines."""
+    return _allow(
+        "PassTheAgentsRole",
+        "iam:PassRole",
+        role_arn,
+        {"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}},
+    )
+
+
+def disk_key_statements(kms_key: str, region: str) -> list[Statement]:
+    """The rights to launch machines whose disks a key of the account encrypts.
+
+    EC2 uses the key for the caller (EBS User Guide, "Required permissions for EBS encryption").
+    """
+    domain = "amazonaws.com.cn" if partition(region) == "aws-cn" else "amazonaws.com"
+    via_ec2 = {"kms:ViaService": f"ec2.{region}.{domain}"}
+    return [
+        _allow("UseTheKeyOfDisks", _USE_KEY, kms_key, {"StringEquals": via_ec2}),
         _allow(
-            "PassTheAgentsRole",
-            "iam:PassRole",
-            arn.role(role_name(cluster, arn.region, "agent")),
-            {"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}},
+            "GrantTheKeyToMachines",
+            "kms:CreateGrant",
+            kms_key,
+            {"StringEquals": via_ec2, "Bool": {"kms:GrantIsForAWSResource": "true"}},
         ),
     ]
 
@@ -179,9 +211,6 @@ def _bucket_statements(cluster: str, bucket: str) -> list[Statement]:
 
 
 _DESCRIBE = [
-    "ec2:DescribeAvailabilityZones",
-    "ec2:DescribeFleetInstances",
-    "ec2:DescribeFleets",
     "ec2:DescribeInstanceStatus",
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeInstanceTypes",
@@ -193,6 +222,13 @@ _DESCRIBE = [
     "ec2:DescribeVolumes",
 ]
 _LAUNCH = ["ec2:CreateFleet", "ec2:RunInstances"]
+_USE_KEY = [
+    "kms:Decrypt",
+    "kms:DescribeKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+]
 _RECEIVE = ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
 _CREATE_ACTIONS = ["CreateFleet", "RunInstances"]
 _PARTS = ("volume/*", "network-interface/*")
@@ -214,8 +250,8 @@ class _Arns:
     def public_ec2(self, *resources: str) -> list[str]:
         return [f"arn:{self.partition}:ec2:{self.region}::{resource}" for resource in resources]
 
-    def role(self, name: str) -> str:
-        return f"arn:{self.partition}:iam::{self._account_id}:role/{name}"
+    def role(self, path: str, name: str) -> str:
+        return f"arn:{self.partition}:iam::{self._account_id}:role{path}{name}"
 
     def bucket(self, name: str) -> str:
         return f"arn:{self.partition}:s3:::{name}"

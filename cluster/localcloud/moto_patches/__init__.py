@@ -12,6 +12,7 @@ from collections.abc import Callable
 def apply(on_new_image: Callable[[str], None]) -> None:
     """Patch moto in this process. `on_new_image` gets the id of each base image."""
     from mesaform.localcloud.moto_patches import (
+        account,
         catalogue,
         events,
         fleet,
@@ -22,6 +23,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
         volumes,
     )
 
+    account.apply()
     network.apply()
     states.apply()
     requests.apply()

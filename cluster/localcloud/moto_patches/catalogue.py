@@ -259,7 +259,10 @@ def apply(on_new_image: Callable[[str], None]) -> None:
     from moto.ec2.responses.spot_instances import SpotInstances
     from moto.ssm.models import SimpleSystemManagerBackend
 
+    from mesaform.localcloud.moto_patches import account
+
     def register(backend: Ec2Backend) -> None:
+        account.give_default_gateway(backend)
         for architecture in ARCHITECTURES:
             _register_base(backend, architecture)
             on_new_image(base_image_id(backend.region_name, architecture))

@@ -12,7 +12,7 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses.fleets import Fleets
 from moto.ec2.utils import random_fleet_id
 
-from mesaform.localcloud.moto_patches import launch
+from mesaform.localcloud.moto_patches import launch, spot_role, vcpu_quota
 from mesaform.localcloud.moto_patches.moto_types import Ec2Backend, Ec2Response, Parameters
 from mesaform.localcloud.moto_patches.tokens import execute_once
 
@@ -86,8 +86,9 @@ class Pool:
 class Purchase:
     """One CreateFleet call."""
 
-    def __init__(self, backend: Ec2Backend, request: Parameters) -> None:
+    def __init__(self, backend: Ec2Backend, request: Parameters, response: Ec2Response) -> None:
         self.backend = backend
+        self.response = response
         self.request = request
         self.fleet_id = random_fleet_id()
         self.instances: list[Parameters] = []
@@ -119,6 +120,12 @@ class Purchase:
         for capacity, units in self.targets():
             self._buy(capacity, units)
         return {"FleetId": self.fleet_id, "Instances": self.instances, "Errors": self.errors}
+
+    def check(self) -> None:
+        """Check what a dry run checks of each pool."""
+        for capacity, _ in self.targets():
+            for pool in self.pools:
+                launch.require_launchable(self.backend, pool.spec(capacity, []))
 
     def _ordered(self, capacity: str) -> list[Pool]:
         options = self.request.get("SpotOptions" if capacity == "spot" else "OnDemandOptions") or {}
@@ -161,6 +168,8 @@ class Purchase:
         placement = {key: spec[key] for key in ("SubnetId", "NetworkInterfaces") if key in spec}
         while units > 0:
             launch.require_capacity(spec, zone)
+            spot_role.require(self.response, is_spot=capacity == "spot")
+            vcpu_quota.require(self.backend, spec, 1)
             request = pool.spec(capacity, self._tags()) | placement
             reservation = launch.launch(self.backend, request, 1, zone)
             instance_ids.append(reservation.instances[0].id)
@@ -191,11 +200,13 @@ def _create_fleet(self: Ec2Response) -> ActionResult:
     request = dict(self.params)
     if request.get("Type") != "instant":
         return _moto_create_fleet(self)
-    self.error_on_dryrun()
     backend = self.ec2_backend
+    if self._get_param("DryRun", False):
+        Purchase(backend, request, self).check()
+        self.error_on_dryrun()
 
     def purchase() -> Parameters:
-        return Purchase(backend, request).execute()
+        return Purchase(backend, request, self).execute()
 
     return ActionResult(execute_once(backend, "CreateFleet", request, purchase))
 

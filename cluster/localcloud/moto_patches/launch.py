@@ -12,7 +12,7 @@ from moto.ec2.exceptions import EC2ClientError, InvalidSecurityGroupNotFoundErro
 from moto.ec2.utils import convert_tag_spec, filter_iam_instance_profiles, parse_user_data
 
 from mesaform.localcloud.faults import FaultRegistry
-from mesaform.localcloud.moto_patches import network, states
+from mesaform.localcloud.moto_patches import account, network, states
 from mesaform.localcloud.moto_patches.moto_types import (
     Ec2Backend,
     Image,
@@ -154,9 +154,23 @@ def _default_subnet(backend: Ec2Backend, spec: Spec) -> str:
     return str(defaults[zone or min(defaults)].id)
 
 
+def require_launchable(backend: Ec2Backend, spec: Spec) -> None:
+    """Check what a dry run checks: image, groups, profile, subnet, and where the type is sold.
+
+    Raises:
+        EC2ClientError: EC2 would refuse the launch.
+
+    """
+    _require_image(backend, spec.get("ImageId"))
+    _security_groups(backend, spec)
+    _profile(backend, spec.get("IamInstanceProfile"))
+    account.require_sold(str(spec.get("InstanceType")), place(backend, spec))
+
+
 def require_capacity(spec: Spec, zone: str) -> None:
-    """Raise InsufficientInstanceCapacity if a fault says so."""
+    """Raise Unsupported or InsufficientInstanceCapacity if a fault says so."""
     instance_type = str(spec.get("InstanceType"))
+    account.require_sold(instance_type, zone)
     if CapacityCheck.faults.refuses(instance_type, zone, lifecycle(spec), CapacityCheck.now()):
         raise insufficient(instance_type, zone)
 

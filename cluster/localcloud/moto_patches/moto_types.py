@@ -283,6 +283,11 @@ class Ec2Backend(Protocol):
     delete_subnet: Callable[..., object]
     describe_subnets: Callable[..., list[Subnet]]
     describe_availability_zones: Callable[..., list[Zone]]
+    describe_regions: Callable[..., list[Any]]
+    create_internet_gateway: Callable[..., Any]
+    attach_internet_gateway: Callable[..., object]
+    route_tables: dict[str, Any]
+    create_route: Callable[..., object]
     describe_spot_price_history: Callable[..., list[Parameters]]
 
 
@@ -352,6 +357,7 @@ class Ec2Response(Protocol):
         """Raise EC2's `DryRunOperation` when the request asks for a dry run."""
         ...
 
+    get_access_key: Callable[[], str]
     _get_param: Callable[..., Any]
     _filters_from_querystring: Callable[[], dict[str, list[str]]]
 

@@ -16,7 +16,7 @@ from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.utils import convert_tag_spec, random_ami_id
 
-from mesaform.localcloud.moto_patches import launch, states
+from mesaform.localcloud.moto_patches import launch, spot_role, states, vcpu_quota
 from mesaform.localcloud.moto_patches.moto_types import (
     Ec2Backend,
     Ec2Response,
@@ -41,7 +41,6 @@ class Consoles:
 
 
 def _run_instances(self: Ec2Response) -> ActionResult:
-    self.error_on_dryrun()
     request = dict(self.params)
     if request.get("NetworkInterfaces") and request.get("SubnetId"):
         raise EC2ClientError(
@@ -50,6 +49,10 @@ def _run_instances(self: Ec2Response) -> ActionResult:
             "on the same request",
         )
     backend = self.ec2_backend
+    if self._get_param("DryRun", False):
+        launch.require_launchable(backend, launch.resolve(backend, request))
+        self.error_on_dryrun()
+    spot_role.require(self, is_spot=launch.lifecycle(launch.resolve(backend, request)) == "spot")
     return ActionResult(
         execute_once(backend, "RunInstances", request, lambda: _run(backend, request))
     )
@@ -60,6 +63,7 @@ def _run(backend: Ec2Backend, request: Parameters) -> Reservation:
     zone = launch.place(backend, spec)
     launch.require_capacity(spec, zone)
     count = int(request.get("MaxCount") or request.get("MinCount") or 1)
+    vcpu_quota.require(backend, spec, count)
     return launch.launch(backend, spec, count, zone)
 
 
