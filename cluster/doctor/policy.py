@@ -17,7 +17,8 @@ from mesaform.topology.iam import Document, Statement, disk_key_statements, part
 if TYPE_CHECKING:
     from mesaform.config.schema import ClusterSpec
 
-BASE, NETWORK = "operator-policy.json", "operator-policy-network.json"
+BASE, SERVICES = "operator-policy.json", "operator-policy-services.json"
+NETWORK = "operator-policy-network.json"
 _PATHED = ("role", "instance-profile", "policy")
 """Resources of IAM whose names have a path."""
 
@@ -43,7 +44,8 @@ def operator_policy(spec: ClusterSpec, account_id: str) -> Document:
 
 def policy_files(spec: ClusterSpec) -> tuple[str, ...]:
     """The files of this package whose rights a cluster needs."""
-    return (BASE,) if _has_plain_network(spec) else (BASE, NETWORK)
+    needed = (BASE, SERVICES)
+    return needed if _has_plain_network(spec) else (*needed, NETWORK)
 
 
 def _has_plain_network(spec: ClusterSpec) -> bool:

@@ -16,8 +16,10 @@ from pathlib import Path
 from tests.support import aws_calls
 
 FOLDER = aws_calls.REPOSITORY / "cluster" / "doctor"
-BASE, NETWORK = "operator-policy.json", "operator-policy-network.json"
-"""Rights for every cluster, and further ones for options of `network`."""
+BASE, SERVICES = "operator-policy.json", "operator-policy-services.json"
+NETWORK = "operator-policy-network.json"
+"""Rights in EC2, in the other services, and further ones for options of `network`: managed policies
+have a limit of length."""
 
 MACHINE_ONLY = ("cluster/autoscaler/", "cluster/node/", "cluster/aws/notice_queue.py")
 """Modules that only machines run, with the rights of the masters' role."""
@@ -322,9 +324,14 @@ def documents() -> dict[str, dict]:
     """The policies by the names of their files."""
     base = own_actions() | terraform_actions(TERRAFORM)
     return {
-        BASE: document(base),
+        BASE: document(action for action in base if _is_of_ec2(action)),
+        SERVICES: document(action for action in base if not _is_of_ec2(action)),
         NETWORK: document(terraform_actions(NETWORK_TERRAFORM) - base),
     }
+
+
+def _is_of_ec2(action: str) -> bool:
+    return action.startswith("ec2:")
 
 
 def document(actions: Iterable[str]) -> dict:

@@ -108,7 +108,7 @@ def test_a_good_account_has_no_finding_but_good_ones(account):
     assert [item for item in findings if item.level is not Level.OK] == []
     assert {item.check for item in findings} == {"identity", *(check.name for check in CHECKS)}
     tried = [item.detail for item in findings if item.check == "dry runs"]
-    assert [detail for detail in tried if "mesaform-sound-default" in detail]
+    assert [detail for detail in tried if launch_template_name("sound", "default") in detail]
     assert [detail for detail in tried if "for masters" in detail]
 
 

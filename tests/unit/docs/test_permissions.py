@@ -58,7 +58,7 @@ def test_every_call_names_the_service_that_it_calls():
     assert aws_calls.unnamed_sites() == []
 
 
-@pytest.mark.parametrize("name", [generated.BASE, generated.NETWORK])
+@pytest.mark.parametrize("name", [generated.BASE, generated.SERVICES, generated.NETWORK])
 def test_the_operators_policy_is_that_of_the_calls_and_the_stacks(name):
     text = (generated.FOLDER / name).read_text()
     assert text == generated.text_of(generated.documents()[name]), REGENERATE
@@ -71,7 +71,7 @@ def test_the_operators_policy_has_every_call_of_operators_and_no_unused_action()
     for table in (generated.TERRAFORM, generated.NETWORK_TERRAFORM):
         used |= generated.terraform_actions(table)
     granted = set()
-    for name in (generated.BASE, generated.NETWORK):
+    for name in (generated.BASE, generated.SERVICES, generated.NETWORK):
         granted |= actions(json.loads((generated.FOLDER / name).read_text()))
     assert granted == used, REGENERATE
 
@@ -109,4 +109,6 @@ def test_masters_pass_the_role_below_the_path_that_the_account_demands():
     text = SPEC.model_copy(update={"account": account})
     assert ":role/team/mesaform-*" in json.dumps(operator_policy(text, "111122223333"))
     (statement,) = [item for item in document["Statement"] if item["Sid"] == "PassTheAgentsRole"]
-    assert statement["Resource"] == "arn:aws:iam::111122223333:role/team/mesaform-toy-agent"
+    assert (
+        statement["Resource"] == "arn:aws:iam::111122223333:role/team/mesaform-toy-us-east-1-agent"
+    )
