@@ -27,16 +27,22 @@ EXAMPLE = "mesaform-example"
 
 
 def operator_policy(spec: ClusterSpec, account_id: str) -> Document:
-    """The policy that an operator of this cluster needs, in its account and region."""
+    """The policy that an operator of this cluster needs, in its account and region.
+
+    Statements of one name are one rule in several files; they differ in their actions alone.
+    """
     values = {
         "PARTITION": partition(spec.region),
         "ACCOUNT_ID": account_id,
         "REGION": spec.region,
         **{f":{kind}/mesaform-": f":{kind}{spec.account.iam_path}mesaform-" for kind in _PATHED},
     }
-    statements = [
-        statement for name in policy_files(spec) for statement in _read(name, values)["Statement"]
-    ]
+    merged: dict[str, Statement] = {}
+    for name in policy_files(spec):
+        for statement in _read(name, values)["Statement"]:
+            first = merged.setdefault(statement["Sid"], {**statement, "Action": []})
+            first["Action"] = [*_listed(first["Action"]), *_listed(statement["Action"])]
+    statements = list(merged.values())
     if spec.account.kms_key:
         statements += disk_key_statements(spec.account.kms_key, spec.region)
     return {"Version": "2012-10-17", "Statement": statements}
