@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource
 from mesaform.aws.resources.registry import count_by_kind
 from mesaform.aws.resources.sweep import Remaining, SweepResult
-from mesaform.common.errors import Busy, MesaformError, NotFound, Permanent
+from mesaform.common.errors import Busy, MesaformError
 from mesaform.common.json_types import as_list
 from mesaform.common.lock_wait import wait_for_earlier
 from mesaform.common.progress import Report, Stage, stage
@@ -214,12 +214,12 @@ class Teardown:
         machines = {machine.key: as_owned(machine) for machine in surveyed.inventory.machines}
         present = [machines[key] for key in step.removes if key in machines]
         with self._step("terminate") as under_way:
-            for machine in present:
-                try:
-                    await asyncio.to_thread(self._ports.sweep.remove, machine)
-                except (NotFound, Permanent) as error:
-                    self._add_trouble(_first_line(error))
-            under_way.outcome = f"{len(present)} machines"
+            refused = await self._ports.sweep.remove_all(present, under_way.advance)
+            for text in sorted({_first_line(error) for error in refused.values()}):
+                self._add_trouble(text)
+            under_way.outcome = f"{len(present) - len(refused)} machines"
+            if refused:
+                under_way.outcome += f"; {len(refused)} are left to the sweep"
 
     async def _destroy(self, stacks: tuple[str, ...]) -> None:
         try:
@@ -249,7 +249,7 @@ class Teardown:
                 wanted=is_removable,
                 report=lambda text: under_way.advance(f"still listed: {text}"),
             )
-            listed = await self._ports.sweep.inventory()
+            listed = await self._ports.sweep.list_patiently()
             swept.remaining += self._unproven(plan)
             under_way.outcome = self._describe_sweep(swept)
         if swept.is_clean and not plan.request.agents_only:

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from mesaform.aws.ports import Control, Fleet, Ledger, Machine
 from mesaform.aws.pricing.price_book import usd_per_hour
-from mesaform.aws.resources.sweep import Sweep
-from mesaform.common.errors import MesaformError
+from mesaform.aws.resources.sweep import LIST_TRIES, Sweep
+from mesaform.common.errors import MesaformError, Retryable
 from mesaform.common.json_types import Json, as_list, as_object
 from mesaform.teardown.plan import Inventory, SurveyedMachine
 from mesaform.teardown.receipt import MachineUsage
@@ -88,8 +88,8 @@ async def survey(ports: TeardownPorts) -> Survey:
         CloudError: the cloud did not answer; nothing may be concluded.
 
     """
-    machines = await asyncio.to_thread(ports.fleet.machines, ports.cluster)
-    listed = await ports.sweep.inventory()
+    machines = await _machines(ports)
+    listed = await ports.sweep.list_patiently()
     states = await asyncio.to_thread(ports.stacks)
     engine = await read_engine(ports.operator)
     heartbeat = as_object(await _heartbeat(ports))
@@ -107,6 +107,16 @@ async def survey(ports: TeardownPorts) -> Survey:
     )
     usage = tuple(_usage(machine, now, idle) for machine in present)
     return Survey(inventory, usage, _ended(machines), engine.text)
+
+
+async def _machines(ports: TeardownPorts) -> list[Machine]:
+    """List the cluster's machines; again while EC2 throttles the call."""
+    for _ in range(LIST_TRIES - 1):
+        try:
+            return await asyncio.to_thread(ports.fleet.machines, ports.cluster)
+        except Retryable as error:
+            await ports.sleep(error.after_s)
+    return await asyncio.to_thread(ports.fleet.machines, ports.cluster)
 
 
 def _is_recent(heartbeat: Mapping[str, Json], now: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mesaform.aws.resources.ec2 import Ec2Kind, Raws
 from mesaform.aws.resources.kind import Raw
 from mesaform.aws.resources.owned import OwnedResource
@@ -28,6 +30,7 @@ class SpotRequests(Ec2Kind):
 @register
 class Instances(Ec2Kind):
     kind = "instance"
+    batch_size = 500
     depends_on = ("spot request",)  # an open request would launch another instance
     operation, result, id_key = "describe_instances", "Reservations", "InstanceId"
 
@@ -46,7 +49,11 @@ class Instances(Ec2Kind):
         }
 
     def _remove(self, resource: OwnedResource) -> None:
-        self._call("terminate_instances", resource.id, InstanceIds=[resource.id])
+        self.remove_batch([resource])
+
+    def remove_batch(self, resources: Sequence[OwnedResource]) -> None:
+        ids = [resource.id for resource in resources]
+        self._call("terminate_instances", f"{len(ids)} instances", InstanceIds=ids)
 
 
 @register

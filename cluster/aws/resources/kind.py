@@ -62,6 +62,7 @@ class TaggedKind(ABC):
     kind: ClassVar[str]
     service: ClassVar[str]
     depends_on: ClassVar[tuple[str, ...]] = ()
+    batch_size: ClassVar[int] = 1
 
     def __init__(self, client: Any, cluster: str, region: str = "") -> None:
         self._client = client
@@ -89,6 +90,11 @@ class TaggedKind(ABC):
             self._remove(resource)
         except NotFound:
             return
+
+    def remove_batch(self, resources: Sequence[OwnedResource]) -> None:
+        """See `registry.ResourceKind.remove_batch`."""
+        for resource in resources:
+            self.remove(resource)
 
     def _call(self, operation: str, subject: str, **arguments: object) -> Raw:
         return call(self._client, operation, f"{operation} {subject}", **arguments)

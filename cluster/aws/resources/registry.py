@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from graphlib import TopologicalSorter
 from types import MappingProxyType
@@ -23,12 +23,14 @@ if TYPE_CHECKING:  # the registry loads botocore only when the kinds are needed
 class ResourceKind(Protocol):
     """One kind of resource: how it is listed and how one of it is deleted. Calls block.
 
-    `depends_on` names the kinds that have to be deleted before this one.
+    `depends_on` names the kinds that have to be deleted before this one. One call deletes up to
+    `batch_size` resources.
     """
 
     kind: ClassVar[str]
     service: ClassVar[str]
     depends_on: ClassVar[tuple[str, ...]]
+    batch_size: ClassVar[int]
 
     def list(self) -> list[OwnedResource]:
         """List all of this kind that carry the cluster's tag. May lag a change by seconds.
@@ -52,6 +54,16 @@ class ResourceKind(Protocol):
         Raises:
             Retryable: another resource depends on it, or the service is busy.
             Permanent: it cannot be deleted; the message gives the reason.
+
+        """
+        ...
+
+    def remove_batch(self, resources: Sequence[OwnedResource]) -> None:
+        """Request the deletion of up to `batch_size` resources, in one call if it is above 1.
+
+        Raises:
+            Retryable: as for `remove`.
+            NotFound, Permanent: EC2 refused the call as a whole; nothing was requested.
 
         """
         ...

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import cast
 
 from mesaform.aws.client import client
 from mesaform.aws.resources.owned import KEPT_UNLESS_ASKED, OwnedResource, is_ours
@@ -19,7 +21,8 @@ from mesaform.aws.resources.registry import (
     in_deletion_order,
     registered_kinds,
 )
-from mesaform.common.errors import CloudError, NotOwned, Permanent, Retryable
+from mesaform.common.backoff import Backoff
+from mesaform.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
 
 Sleep = Callable[[float], Awaitable[None]]
 Key = tuple[str, str]
@@ -29,6 +32,10 @@ PERMANENT_TRIES = 3
 
 LIST_TRIES = 6
 """Attempts at a list that fails with a retryable error."""
+
+BATCH_TRIES = 8
+BATCH_PAUSE = Backoff(first_s=1.0, cap_s=20.0)
+"""Attempts at a batch of deletions that EC2 throttles, and the pauses between them."""
 
 
 def resource_kinds(cluster: str, region: str) -> tuple[ResourceKind, ...]:
@@ -79,6 +86,18 @@ class _Progress:
     requested: dict[Key, OwnedResource] = field(default_factory=dict)
     permanent_errors: dict[Key, int] = field(default_factory=dict)
     reasons: dict[Key, str] = field(default_factory=dict)
+
+    def note(self, resource: OwnedResource, reason: str) -> None:
+        """Note why a resource may still be listed."""
+        self.reasons[resource.key] = reason
+        self.requested[resource.key] = resource
+
+    def add(self, resource: OwnedResource, error: CloudError | None) -> None:
+        """Note the outcome of a requested deletion."""
+        if isinstance(error, Permanent):
+            count = self.permanent_errors.get(resource.key, 0) + 1
+            self.permanent_errors[resource.key] = count
+        self.note(resource, "deletion requested; still listed" if error is None else str(error))
 
     def is_hopeless(self, resource: OwnedResource) -> bool:
         return self.permanent_errors.get(resource.key, 0) >= PERMANENT_TRIES
@@ -159,7 +178,7 @@ class Sweep:
         progress, result = _Progress(), SweepResult()
         for number in range(self._rounds):
             kept = frozenset() if images else KEPT_UNLESS_ASKED
-            candidates = (item for item in await self._list_patiently() if item.kind not in kept)
+            candidates = (item for item in await self.list_patiently() if item.kind not in kept)
             listed = list(filter(wanted, candidates))
             result = progress.result(listed, number + 1)
             if all(map(progress.is_hopeless, listed)):
@@ -179,15 +198,75 @@ class Sweep:
             Retryable, Permanent: see `ResourceKind.remove`.
 
         """
+        self._require_ours(resource)
+        self._kinds[resource.kind].remove(resource)
+
+    def _require_ours(self, resource: OwnedResource) -> None:
         if not is_ours(resource.tags, self._cluster):
             raise NotOwned(
                 f"{resource.id} does not carry the tag of {self._cluster}",
                 where=resource.kind,
                 fix="it is not removed",
             )
-        self._kinds[resource.kind].remove(resource)
 
-    async def _list_patiently(self) -> list[OwnedResource]:
+    async def remove_all(
+        self,
+        resources: Sequence[OwnedResource],
+        report: Callable[[str], None] = lambda _: None,
+    ) -> dict[Key, CloudError]:
+        """Request the deletion of resources of one kind, in batches; returns what was refused.
+
+        A batch that AWS throttles is tried again `BATCH_TRIES` times. One that is refused as a
+        whole is split, so that one resource does not keep the others.
+
+        Raises:
+            NotOwned: one does not carry this cluster's tag; nothing was requested.
+
+        """
+        for resource in resources:
+            self._require_ours(resource)
+        refused: dict[Key, CloudError] = {}
+        size = self._kinds[resources[0].kind].batch_size if resources else 1
+        for first in range(0, len(resources), size):
+            batch = resources[first : first + size]
+            refused |= await self._remove_batch(batch, report)
+            report(f"{min(first + size, len(resources))} of {len(resources)}")
+        return refused
+
+    async def _remove_batch(
+        self, batch: Sequence[OwnedResource], report: Callable[[str], None]
+    ) -> dict[Key, CloudError]:
+        kind, error = self._kinds[batch[0].kind], cast("Retryable | None", None)
+        for failures in range(BATCH_TRIES):
+            if error is not None:
+                pause_s = max(BATCH_PAUSE.delay_s(failures), min(error.after_s, BATCH_PAUSE.cap_s))
+                report(f"{error.what.partition(':')[0]}: again in {pause_s:.0f} s")
+                await self._sleep(pause_s)
+            try:
+                await asyncio.to_thread(kind.remove_batch, batch)
+            except Retryable as throttled:
+                error = throttled
+            except CloudError as refused:
+                return await self._split(batch, refused, report)
+            else:
+                return {}
+        return dict.fromkeys((resource.key for resource in batch), cast("CloudError", error))
+
+    async def _split(
+        self,
+        batch: Sequence[OwnedResource],
+        error: CloudError,
+        report: Callable[[str], None],
+    ) -> dict[Key, CloudError]:
+        """Request the deletions of a refused batch in halves. What is absent is no error."""
+        if len(batch) == 1:
+            return {} if isinstance(error, NotFound) else {batch[0].key: error}
+        half = len(batch) // 2
+        refused = await self._remove_batch(batch[:half], report)
+        return refused | await self._remove_batch(batch[half:], report)
+
+    async def list_patiently(self) -> list[OwnedResource]:
+        """See `inventory`; a list that fails with a retryable error is tried again."""
         for _ in range(LIST_TRIES - 1):
             try:
                 return await self.inventory()
@@ -198,24 +277,29 @@ class Sweep:
     async def _remove_all(self, listed: Sequence[OwnedResource], progress: _Progress) -> None:
         """Request one deletion of each resource; record errors instead of raising them."""
         instances = {resource.id for resource in listed if resource.kind == "instance"}
+        requested: list[OwnedResource] = []
         for resource in listed:
             if resource.deleted_with_instance in instances:
-                reason = f"deleted with {resource.deleted_with_instance}"
-            elif progress.is_hopeless(resource):
-                continue
-            else:
-                reason = await self._try_to_remove(resource, progress)
-            progress.reasons[resource.key] = reason
-            progress.requested[resource.key] = resource
+                progress.note(resource, f"deleted with {resource.deleted_with_instance}")
+            elif not progress.is_hopeless(resource):
+                requested.append(resource)
+        for _, group in groupby(requested, key=lambda resource: resource.kind):
+            resources = list(group)
+            refused = await self._try_to_remove(resources)
+            for resource in resources:
+                progress.add(resource, refused.get(resource.key))
 
-    async def _try_to_remove(self, resource: OwnedResource, progress: _Progress) -> str:
-        """Request a deletion; return why the resource may still be listed."""
-        try:
-            await asyncio.to_thread(self.remove, resource)
-        except Permanent as error:
-            count = progress.permanent_errors.get(resource.key, 0) + 1
-            progress.permanent_errors[resource.key] = count
-            return str(error)
-        except CloudError as error:
-            return str(error)
-        return "deletion requested; still listed"
+    async def _try_to_remove(self, resources: Sequence[OwnedResource]) -> dict[Key, CloudError]:
+        """Request the deletion of resources of one kind once; returns what was refused.
+
+        Kinds without batches are not tried again here: the next round does.
+        """
+        if self._kinds[resources[0].kind].batch_size > 1:
+            return await self.remove_all(resources)
+        refused: dict[Key, CloudError] = {}
+        for resource in resources:
+            try:
+                await asyncio.to_thread(self.remove, resource)
+            except CloudError as error:
+                refused[resource.key] = error
+        return refused

@@ -86,6 +86,7 @@ class Stubborn:
     kind = "vpc"
     service = "ec2"
     depends_on = ()
+    batch_size = 1
 
     def __init__(self, refusals: list[Exception]) -> None:
         self._refusals = refusals
