@@ -300,22 +300,12 @@ def _too_late(context: Context, lacking: tuple[Missing, ...], timeout_s: float) 
 
 
 def _log_of(context: Context, item: Missing) -> str:
+    """The end of the console and of the log of the machine that lacks a part."""
     if not item.machine:
         return ""
-    if context.spec.target == "local":
-        machine = context.local_dir / "machines" / item.machine
-        for path in (
-            machine / "log" / f"{item.service}.log",
-            *machine.rglob(f"{item.service}.log"),
-            machine / "console.log",
-        ):
-            if path.exists():
-                return f"\n      its log: {path}"
-        return f"\n      its logs: {machine}"
-    return (
-        f"\n      its log: /var/lib/mesaform/log/{item.service}.log on {item.machine}"
-        f" (aws ssm start-session --target {item.machine})"
-    )
+    from mesaform.cli.machine_console import explain
+
+    return explain(context, item.machine, item.service)
 
 
 def _print(context: Context, picture: Status, elapsed_s: float, *, as_json: bool) -> None:

@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except (ValueError, msgspec.DecodeError) as error:
         log_line(f"refused: {error}")
+        power_off(environ)
         return EXIT_REFUSED
     log_line(
         f"{identity.instance_id} ({identity.instance_type}, {identity.zone}, {identity.address}):"
@@ -118,10 +119,20 @@ def serve(
 
     daemon = Daemon(desired, machine_dir, environ, report)
     asyncio.run(daemon.run())
-    if daemon.is_poweroff_requested and (command := environ.get("MESAFORM_POWEROFF")):
-        log_line(f"powering the machine off: {command}")
-        return subprocess.run(shlex.split(command), check=False).returncode
-    return 0
+    return power_off(environ) if daemon.is_poweroff_requested else 0
+
+
+def power_off(environ: Mapping[str, str]) -> int:
+    """Power the machine off; returns the exit code of the command.
+
+    A machine that serves nothing is billed until it ends, and no lease runs on it. The local
+    hypervisor ends a machine with its node, and sets no command.
+    """
+    command = environ.get("MESAFORM_POWEROFF")
+    if not command:
+        return 0
+    log_line(f"powering the machine off: {command}")
+    return subprocess.run(shlex.split(command), check=False).returncode
 
 
 def check() -> int:

@@ -69,6 +69,20 @@ def test_user_data_without_a_node_document_is_refused(tmp_path: Path) -> None:
     assert "node: refused: " in result.stdout
 
 
+def test_a_node_that_refuses_its_document_says_why_and_powers_the_machine_off(
+    tmp_path: Path,
+) -> None:
+    off = tmp_path / "off"
+    result = run_node(
+        msgspec.json.encode(DOCUMENT), tmp_path, recipe="xyz", MESAFORM_POWEROFF=f"touch {off}"
+    )
+    assert result.returncode == 78
+    lines = result.stdout.splitlines()
+    assert lines[-2].startswith("node: refused: the node document wants an image")
+    assert lines[-1].startswith("node: powering the machine off")
+    assert off.exists()
+
+
 def test_an_engine_without_a_program_on_path_is_refused(tmp_path: Path) -> None:
     document = msgspec.structs.replace(DOCUMENT, engine="mesos")
     programs = tmp_path / "programs-without-mesos"
