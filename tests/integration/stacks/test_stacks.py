@@ -484,3 +484,23 @@ def test_on_the_local_cloud_states_are_in_the_folder_and_no_dead_letters_are_wai
     assert queue["name"] == "mesaform-near-notices"
     assert "redrive_policy" not in queue
     assert len(resources(local, "aws_cloudwatch_event_rule")) == 4
+
+
+def test_roles_and_disks_follow_what_the_account_demands(tmp_path):
+    boundary = "arn:aws:iam::111122223333:policy/boundary"
+    key = "arn:aws:kms:us-east-1:111122223333:key/0123abcd"
+    account = f"account: {{iam_path: /team/, permissions_boundary: '{boundary}', kms_key: '{key}'}}"
+    stacks = synthesize(tmp_path, f"{CLUSTER_FILE}{account}\n")
+    for stack in ("masters", "agents"):
+        (role,) = resources(stacks[stack], "aws_iam_role")
+        assert (role["path"], role["permissions_boundary"]) == ("/team/", boundary)
+        (profile,) = resources(stacks[stack], "aws_iam_instance_profile")
+        assert profile["path"] == "/team/"
+        for machine in resources(stacks[stack], "aws_instance"):
+            assert machine["root_block_device"]["kms_key_id"] == key
+    for template in resources(stacks["agents"], "aws_launch_template"):
+        (disk,) = template["block_device_mappings"]
+        assert disk["ebs"]["kms_key_id"] == key
+    (rights,) = resources(stacks["masters"], "aws_iam_role_policy")
+    assert key in rights["policy"]
+    assert "role/team/mesaform-" in rights["policy"]
