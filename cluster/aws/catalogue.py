@@ -37,12 +37,12 @@ log = structlog.get_logger(__name__)
 class _Size:
     """Size of a type, the capacity types it is sold in, and why it boots no image, if it does not.
 
-    `unbootable` is empty for a type that boots one.
+    `unbootable` is empty for a type that boots one. GPUs are left out: images have no driver, so
+    nodes advertise none.
     """
 
     vcpus: int
     mem_mib: int
-    gpus: int
     capacities: tuple[Capacity, ...] = CAPACITIES
     unbootable: str = ""
 
@@ -136,7 +136,7 @@ class Catalogue:
             "on-demand": on_demand,
             "spot": price_book.spot_price(on_demand, self._market.spot(name, zone)),
         }
-        resources = agent_resources(size.vcpus, size.mem_mib, disk_gib, size.gpus)
+        resources = agent_resources(size.vcpus, size.mem_mib, disk_gib)
         for capacity in size.capacities:
             yield Offering(name, zone, capacity, prices[capacity], resources)
 
@@ -213,11 +213,9 @@ def _type_filter(names: list[str]) -> list[FilterTypeDef]:
 
 
 def _size(item: InstanceTypeInfoTypeDef) -> _Size:
-    gpus = sum(gpu.get("Count", 0) for gpu in item.get("GpuInfo", {}).get("Gpus", []))
     return _Size(
         item["VCpuInfo"]["DefaultVCpus"],
         item["MemoryInfo"]["SizeInMiB"],
-        gpus,
         boot_support.sold_capacities(item),
         boot_support.unbootable_reason(item),
     )

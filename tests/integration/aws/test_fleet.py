@@ -252,3 +252,10 @@ def subnets_of(request: dict[str, Any]) -> set[str]:
 
 def tag_with(cloud: Any, deployment: str, *ids: str) -> None:
     cloud.create_tags(Resources=list(ids), Tags=[{"Key": Tag.DEPLOYMENT, "Value": deployment}])
+
+
+@pytest.mark.slow
+def test_no_offering_has_gpus_which_no_image_can_use(cloud: Any) -> None:
+    offerings = AwsFleet(REGION).offerings(["g4dn.xlarge"], ZONES)
+    assert offerings
+    assert {offering.resources.gpus for offering in offerings} == {0}
