@@ -61,6 +61,7 @@ def test_a_reference_becomes_the_id_that_was_found(value, expected):
         ("aws_iam_role_policy", "create", False),
         ("aws_instance", "create", True),
         ("aws_vpc", "create", True),
+        ("aws_ebs_volume", "create", True),
         ("aws_instance", "replace", True),
         ("aws_iam_role", "delete", True),
     ],
