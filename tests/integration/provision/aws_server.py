@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from ipaddress import ip_address
 
+from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import Instance
 from moto.ec2.models.subnets import Subnet
 from moto.server import main
@@ -30,6 +31,18 @@ def interfaces_as_on_aws() -> None:
     Instance.prep_nics = prep_nics
 
 
+def images_as_on_aws() -> None:
+    """RegisterImage's architecture, which moto drops; all images of these tests have the same."""
+    prepare = Ami.__init__
+
+    def init(self, *args, **kwargs):
+        prepare(self, *args, **kwargs)
+        if self.architecture is None:
+            self.architecture = "x86_64"
+
+    Ami.__init__ = init
+
+
 def reservations_as_on_aws() -> None:
     next_address = Subnet.get_available_subnet_ip
 
@@ -48,6 +61,7 @@ def reservations_as_on_aws() -> None:
 
 
 if __name__ == "__main__":
+    images_as_on_aws()
     reservations_as_on_aws()
     templates.apply()
     interfaces_as_on_aws()
