@@ -149,6 +149,7 @@ def _world(
 ) -> TeardownPorts:
     """The ports of a teardown. Blocks: asks STS for the account and EC2 for the masters."""
     from mesaform import provision
+    from mesaform.aws.pricing.cluster_cost import machine_costs, standing_items
     from mesaform.aws.resources.sweep import Sweep, resource_kinds
     from mesaform.cli.wiring import Wiring
     from mesaform.mesos.operator import OperatorClient
@@ -158,6 +159,7 @@ def _world(
     spec, wiring = context.spec, Wiring(context)
     has_bucket = bucket_exists(wiring.bucket, spec.region)
     masters = _running_masters(wiring)
+    prices = wiring.prices
 
     async def destroy(stacks: tuple[str, ...]) -> None:
         await provision.destroy(context, report or Silent(), stacks, held)
@@ -173,6 +175,8 @@ def _world(
         destroy=destroy,
         forget=lambda: provision.forget_deployment(context),
         deployment_id=_deployment_id(context, deployment_id),
+        costs=lambda machines: machine_costs(spec, machines, prices),
+        standing_usd_per_hour=sum(item.usd_per_hour for item in standing_items(spec, prices.rates)),
     )
 
 

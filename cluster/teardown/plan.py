@@ -71,6 +71,7 @@ class Inventory:
     has_leader: bool = False
     autoscaler_alive: bool = False
     deployment_id: str = ""
+    standing_usd_per_hour: float = 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -172,10 +173,15 @@ def plan(inventory: Inventory, request: TeardownRequest) -> Plan:
             *_removals(inventory, request, places, price),
         ),
         kept=kept,
-        usd_per_hour=_sum(price, places),
+        usd_per_hour=round(_sum(price, places) + _standing(inventory, request), 6),
         kept_usd_per_hour=_sum(price, (resource.key for resource in kept)),
         unpriced=_unpriced_types(inventory),
     )
+
+
+def _standing(inventory: Inventory, request: TeardownRequest) -> float:
+    """What the cluster costs besides its machines, which stops when the masters go."""
+    return 0.0 if request.agents_only else inventory.standing_usd_per_hour
 
 
 def _unpriced_types(inventory: Inventory) -> tuple[str, ...]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Protocol
 
 from mesaform.aws.ports import Control, Fleet, Ledger, Machine
+from mesaform.aws.pricing.cluster_cost import MachineCost
 from mesaform.aws.pricing.price_book import usd_per_hour
 from mesaform.aws.resources.sweep import LIST_TRIES, Sweep
 from mesaform.common.errors import MesaformError, Retryable
@@ -50,7 +51,8 @@ class TeardownPorts:
 
     `stacks` reads the ids in each stack's Terraform state; `destroy` destroys stacks in the order
     given; `forget` sets the state of stacks aside that are proven gone. `deployment_id` is this
-    folder's, empty where it is older than ids: resources with another id are kept.
+    folder's, empty where it is older than ids: resources with another id are kept. `costs` prices
+    machines with all their parts; `standing_usd_per_hour` is what the cluster costs besides them.
     """
 
     cluster: str
@@ -63,6 +65,8 @@ class TeardownPorts:
     destroy: Callable[[tuple[str, ...]], Awaitable[None]]
     forget: Callable[[], None]
     deployment_id: str = ""
+    costs: Callable[[Sequence[Machine]], Sequence[MachineCost]] | None = None
+    standing_usd_per_hour: float = 0.0
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -96,16 +100,22 @@ async def survey(ports: TeardownPorts) -> Survey:
     now = ports.clock()
     idle = idle_by_machine(heartbeat)
     present = [machine for machine in machines if machine.state != "terminated"]
+    costs = _costs(ports, present)
     inventory = Inventory(
         cluster=ports.cluster,
-        machines=tuple(_surveyed(machine, engine) for machine in present),
+        machines=tuple(
+            _surveyed(machine, engine, cost) for machine, cost in zip(present, costs, strict=True)
+        ),
         resources=tuple(resource for resource in listed if resource.kind != "instance"),
         stacks=dict(filter(itemgetter(1), states.items())),
         has_leader=engine.agents is not None,
         autoscaler_alive=_is_recent(heartbeat, now),
         deployment_id=ports.deployment_id,
+        standing_usd_per_hour=ports.standing_usd_per_hour if present else 0.0,
     )
-    usage = tuple(_usage(machine, now, idle) for machine in present)
+    usage = tuple(
+        _usage(machine, now, idle, cost) for machine, cost in zip(present, costs, strict=True)
+    )
     return Survey(inventory, usage, _ended(machines), engine.text)
 
 
@@ -117,6 +127,14 @@ async def _machines(ports: TeardownPorts) -> list[Machine]:
         except Retryable as error:
             await ports.sleep(error.after_s)
     return await asyncio.to_thread(ports.fleet.machines, ports.cluster)
+
+
+def _costs(ports: TeardownPorts, machines: Sequence[Machine]) -> Sequence[MachineCost]:
+    """What the machines cost; the price of the instance alone without `TeardownPorts.costs`."""
+    if ports.costs is not None:
+        return ports.costs(machines)
+    prices = (usd_per_hour(machine.instance_type, machine.capacity) for machine in machines)
+    return [MachineCost(price, 0.0, 0.0, 0.0, 0.0) for price in prices]
 
 
 def _is_recent(heartbeat: Mapping[str, Json], now: float) -> bool:
@@ -208,7 +226,8 @@ def _number(values: Mapping[str, Json], key: str) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def _surveyed(machine: Machine, engine: EngineLoad) -> SurveyedMachine:
+def _surveyed(machine: Machine, engine: EngineLoad, cost: MachineCost) -> SurveyedMachine:
+    """The machine; its disks are resources of their own with their own price."""
     agent_id = (engine.agents or {}).get(machine.instance_id, "")
     return SurveyedMachine(
         instance_id=machine.instance_id,
@@ -221,13 +240,15 @@ def _surveyed(machine: Machine, engine: EngineLoad) -> SurveyedMachine:
         managed_by=machine.tags.get(Tag.MANAGED_BY, ""),
         state=machine.state,
         launched_at=machine.launched_at,
-        usd_per_hour=usd_per_hour(machine.instance_type, machine.capacity),
+        usd_per_hour=cost.without_volumes,
         agent_id=agent_id,
         tasks=engine.tasks.get(agent_id, 0) if agent_id else 0,
     )
 
 
-def _usage(machine: Machine, now: float, idle: Mapping[str, float]) -> MachineUsage:
+def _usage(
+    machine: Machine, now: float, idle: Mapping[str, float], cost: MachineCost
+) -> MachineUsage:
     return MachineUsage(
         instance_id=machine.instance_id,
         instance_type=machine.instance_type,
@@ -237,6 +258,6 @@ def _usage(machine: Machine, now: float, idle: Mapping[str, float]) -> MachineUs
         managed_by=machine.tags.get(Tag.MANAGED_BY, ""),
         started_at=machine.launched_at,
         stopped_at=now,
-        usd_per_hour=usd_per_hour(machine.instance_type, machine.capacity),
+        usd_per_hour=cost.usd_per_hour,
         idle_s=idle.get(machine.instance_id),
     )

@@ -114,6 +114,12 @@ class MachineCost:
         return round(self.instance + self.extras, DIGITS)
 
     @property
+    def without_volumes(self) -> float | None:
+        """The price of the machine without its disks."""
+        usd = self.usd_per_hour
+        return None if usd is None else round(usd - self.volumes, DIGITS)
+
+    @property
     def extras(self) -> float:
         """What the machine costs besides the instance."""
         return self.volumes + self.address + self.credits + self.traffic
