@@ -312,3 +312,35 @@ def test_machines_name_the_version_of_their_template(network: Network) -> None:
         machine for machine in network.alive() if machine.instance_id == bought.instance_id
     )
     assert machine.tags[Tag.TEMPLATE_VERSION] == "1"
+
+
+def test_one_call_buys_the_cheaper_architecture_from_its_own_template(
+    network: Network, cloud: Cloud
+) -> None:
+    """A template with the image of the other architecture refuses its offerings, and only those."""
+    ssm = cloud.client("ssm")
+    parameter = "/aws/service/debian/release/12/latest/arm64"
+    image = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+    tags = [{"Key": Tag.CLUSTER, "Value": NAME}, {"Key": Tag.POOL, "Value": "default"}]
+    tags.append({"Key": Tag.ARCHITECTURE, "Value": "arm64"})
+    name = launch_template_name(NAME, "default", "arm64")
+    cloud.ec2.create_launch_template(
+        LaunchTemplateName=name,
+        LaunchTemplateData={"ImageId": cloud.base_image, "InstanceType": "m6g.large"},
+        TagSpecifications=[{"ResourceType": "launch-template", "Tags": tags}],
+    )
+    both = ["m6g.large", "m5.large"]
+    refused = network.fleet().launch(network.request("ms-wrong", 1, both))
+    assert [machine.instance_type for machine in refused.machines] == ["m5.large"]
+    assert {key.partition("/")[0] for key in refused.without_capacity} == {"m6g.large"}
+    data = {"ImageId": image, "InstanceType": "m6g.large"}
+    cloud.ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData=data)
+    result = network.fleet().launch(network.request("ms-right", 2, both))
+    assert [machine.instance_type for machine in result.machines] == ["m6g.large"] * 2
+    assert network.fleet().templates(NAME)["default.arm64"].latest == "2"
+
+
+def test_types_that_boot_no_image_are_not_offered(network: Network) -> None:
+    types = ["m5.metal", "hpc7g.4xlarge", "m6g.large"]
+    offered = network.fleet().offerings(types, ZONES)
+    assert {offering.instance_type for offering in offered} == {"m6g.large"}
