@@ -25,12 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # unit tests run wherever there is room. Lanes that take longest come first.
 TESTS = Path(__file__).parent
 LANES = {
+    "endtoend/test_cluster.py": "cluster",
     "integration/provision/test_real_terraform.py": "terraform",
-    "endtoend/test_lifecycle.py": "lifecycle",
-    "endtoend/test_stories.py": "stories",
-    "endtoend/test_interrupted.py": "interrupted",
-    "endtoend/test_wheel.py": "wheel",
-    "integration/provision/test_adoption.py": "adoption",
     "fuzz": "fuzz",
     "integration/autoscaler/test_daemon.py": "daemon",
     "integration/autoscaler/test_ledger_unavailable.py": "daemon",

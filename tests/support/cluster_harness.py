@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 
 import boto3
 
+from tests.support.installation import Installation
 from tests.support.ports import free_port
 
 T = TypeVar("T")
 POLL_S = 0.25
+CACHE = "MESAFORM_CACHE_DIR"
 REPOSITORY = Path(__file__).parents[2]
 
 CLUSTER = """\
@@ -56,18 +58,28 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class ClusterHarness:
-    """One cluster in a folder of its own."""
+    """One cluster in a folder of its own, of this checkout or of an installed wheel."""
 
-    def __init__(self, folder: Path, *, name: str, cidr: str, template: str = CLUSTER) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        cidr: str,
+        template: str = CLUSTER,
+        installed: Installation | None = None,
+    ) -> None:
         self.folder, self.name, self.cidr = folder, name, cidr
+        self.python = str(installed.python) if installed else sys.executable
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cluster.yaml").write_text(template.format(name=name, cidr=cidr))
         self.port = free_port("127.0.0.1")
         self._clients: dict[tuple[Any, str], Any] = {}
+        inherited = installed.environment if installed else os.environ
         self.environment = {
             key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("AWS_", "MESAFORM_"))
+            for key, value in inherited.items()
+            if not key.startswith(("AWS_", "MESAFORM_")) or key == CACHE
         }
 
     def start_local(self) -> None:
@@ -75,7 +87,7 @@ class ClusterHarness:
 
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "mesaform.cli.main", *arguments],
+            [self.python, "-m", "mesaform.cli.main", *arguments],
             cwd=self.folder,
             env=self.environment,
             text=True,

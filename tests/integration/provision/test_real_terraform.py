@@ -1,51 +1,100 @@
-"""The stacks with the real cdktf, Terraform and AWS provider, against moto's API."""
+"""The stacks with the real cdktf, Terraform and AWS provider, against moto's API.
+
+The tests from the first to `test_cdktf_by_hand_destroys` run in order and share one deployment:
+each of these programs takes seconds of processor time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from mesaform import provision
-from mesaform.common.errors import CloudError, MissingPrerequisite
+from mesaform.cli.context import Context, endpoint_environment, open_context
+from mesaform.common.errors import CloudError, MissingPrerequisite, NotOwned
 from mesaform.common.progress import Recorded
 from mesaform.provision import environment, image
+from mesaform.provision.cdktf_driver import synthesize
 from mesaform.provision.deployment import read_deployment
 from mesaform.provision.image import NOTHING_TO_BOOT
 from mesaform.provision.lock import hold_terraform
 from mesaform.provision.preview import Preview, preview_changes
-from mesaform.provision.state_folders import STACKS, stack_dir, state_file
+from mesaform.provision.state_folders import STACKS, stack_dir, state_file, synth_dir
 from mesaform.provision.tools import cdktf_program, tools_folder
+from tests.integration.provision.conftest import REGION
+from tests.integration.provision.stub_files import cluster_text
 
-pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
-async def test_a_cluster_comes_up_after_a_failure_stays_as_described_and_goes_without_a_trace(
-    aws, place
-):
+@pytest.fixture(scope="module")
+def shared(aws, tmp_path_factory) -> Iterator[Context]:
+    """The cluster of the tests that share a deployment."""
+    file = tmp_path_factory.mktemp("shared") / "cluster.yaml"
+    file.write_text(cluster_text("t-shared"))
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in endpoint_environment(aws.url, REGION, "local", "local").items():
+            patch.setenv(key, value)
+        yield open_context(str(file))
+
+
+async def test_the_first_error_names_its_resource_and_the_log(aws, shared):
     aws.bake()
-    failed = Recorded()
-    await assert_the_first_error_names_its_resource_and_the_log(aws, place, failed)
-    report = Recorded()
+    role = f"mesaform-{shared.spec.name}-agent"
+    aws.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+    try:
+        with pytest.raises(CloudError, match=f"{role} already exists") as caught:
+            await provision.deploy(shared, Recorded())
+    finally:
+        aws.client("iam").delete_role(RoleName=role)
+    assert caught.value.where == "agents: aws_iam_role.role"
+    assert ".log" in caught.value.fix
 
-    outputs = await provision.deploy(place, report)
+
+async def test_a_cancelled_deployment_leaves_its_state_and_no_process(shared):
+    first_machine = asyncio.Event()
+
+    class Watching(Recorded):
+        def advanced(self, stage: str, detail: str) -> None:
+            if "aws_instance" in detail:
+                first_machine.set()
+
+    report = Watching()
+    work = asyncio.create_task(provision.deploy(shared, report))
+    await asyncio.wait_for(first_machine.wait(), 600)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+
+    assert stages_done(report)[:2] == ["Describe the stacks", "Search the account by tags"]
+    assert processes_of(shared) == []
+    assert not list(shared.cluster_dir.glob(".*.lock.info")), (
+        "Terraform let go of its locks in order"
+    )
+    assert state_file(shared.cluster_dir, "network").stat().st_size > 0
+
+
+async def test_cdktf_by_hand_completes_it_as_described(aws, shared, tmp_path):
+    by_hand(shared, tmp_path, "deploy")
+    outputs = await provision.deploy(shared, Recorded())
 
     assert outputs.complete
     assert outputs.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
     assert len(outputs.agent_ids["default"]) == 2
-    assert {
-        i["InstanceId"] for i in aws.instances(place.spec.name)
-    } == provision.terraform_instance_ids(place)
-    done = stages_done(report)
-    assert done[:2] == ["Describe the stacks", "Search the account by tags"]
-    assert "Deploy agents" in done
-    assert {*stages_done(failed), *done} >= {f"Deploy {stack}" for stack in STACKS}
-
-    machines = aws.instances(place.spec.name)
-    record = read_deployment(place.cluster_dir)
+    machines = aws.instances(shared.spec.name)
+    known = provision.terraform_instance_ids(shared)
+    assert len(known) == 5
+    assert {machine["InstanceId"] for machine in machines} == known, (
+        "no machine is left that Terraform does not know"
+    )
+    record = read_deployment(shared.cluster_dir)
     assert record is not None
     assert record.account_id == "123456789012"
     volumes = aws.client("ec2").describe_volumes(
@@ -55,9 +104,6 @@ async def test_a_cluster_comes_up_after_a_failure_stays_as_described_and_goes_wi
     for machine in machines:
         tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
         assert tags["mesaform:deployment"] == record.deployment_id
-    await assert_changes_are_previewed(aws, place)
-
-    machines = aws.instances(place.spec.name)
     assert {machine["MetadataOptions"]["HttpTokens"] for machine in machines} == {"required"}
     assert {machine["Placement"]["AvailabilityZone"] for machine in machines} == {
         "us-east-1a",
@@ -65,54 +111,25 @@ async def test_a_cluster_comes_up_after_a_failure_stays_as_described_and_goes_wi
         "us-east-1c",
     }
 
-    await provision.destroy(place, report)
-    assert_nothing_is_left(aws, place)
 
-
-def stages_done(report: Recorded) -> list[str]:
-    return [stage for state, stage, _ in report.events if state == "done"]
-
-
-async def assert_the_first_error_names_its_resource_and_the_log(aws, place, report) -> None:
-    """Deploy while the agents' role exists already; afterwards it does not any more."""
-    role = f"mesaform-{place.spec.name}-agent"
-    aws.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")
-    try:
-        with pytest.raises(CloudError, match=f"{role} already exists") as caught:
-            await provision.deploy(place, report)
-    finally:
-        aws.client("iam").delete_role(RoleName=role)
-    assert caught.value.where == "agents: aws_iam_role.role"
-    assert ".log" in caught.value.fix
-
-
-def assert_nothing_is_left(aws, place) -> None:
-    assert aws.instances(place.spec.name) == []
-    owned = [{"Name": "tag:mesaform:cluster", "Values": [place.spec.name]}]
-    ec2 = aws.client("ec2")
-    assert ec2.describe_vpcs(Filters=owned)["Vpcs"] == []
-    assert ec2.describe_security_groups(Filters=owned)["SecurityGroups"] == []
-    assert ec2.describe_launch_templates(Filters=owned)["LaunchTemplates"] == []
-    assert provision.outputs(place) is None
-
-
-async def assert_changes_are_previewed(aws, place) -> None:
-    """The same file changes nothing; another image and other user data replace machines."""
-    with hold_terraform(place.cluster_dir, "test") as held:
-        same = await provision.prepare(place, Recorded(), held)
+async def test_the_same_file_changes_nothing_and_other_images_and_user_data_replace_machines(
+    shared,
+):
+    with hold_terraform(shared.cluster_dir, "test") as held:
+        same = await provision.prepare(shared, Recorded(), held)
         assert same == Preview((), (), frozenset(STACKS), is_synthesized=True)
-        record = (place.cluster_dir / "deployment.json").read_bytes()
+        record = (shared.cluster_dir / "deployment.json").read_bytes()
         without = {**json.loads(record), "secret": ""}
-        (place.cluster_dir / "deployment.json").write_text(json.dumps(without))
-        renewed = await provision.prepare(place, Recorded(), held)
+        (shared.cluster_dir / "deployment.json").write_text(json.dumps(without))
+        renewed = await provision.prepare(shared, Recorded(), held)
         assert {(change.role, change.why) for change in renewed.changes} == {
             ("master", ("user_data",))
         }, "a new secret is in the plan that a person is asked about"
-        (place.cluster_dir / "deployment.json").write_bytes(record)
-        assert (await provision.prepare(place, Recorded(), held)).changes == ()
-        edit_synthesis(place, "masters", lambda master: master.update(ami=aws.bake()))
-        edit_synthesis(place, "agents", lambda agent: agent.update(user_data="{}"))
-        preview = await preview_changes(place, NOTHING_TO_BOOT, Recorded(), held)
+        (shared.cluster_dir / "deployment.json").write_bytes(record)
+        await synthesize(shared, image.look_up(shared.spec), Recorded(), held)
+        edit_synthesis(shared, "masters", lambda master: master.update(ami="ami-0123456789abcdef0"))
+        edit_synthesis(shared, "agents", lambda agent: agent.update(user_data="{}"))
+        preview = await preview_changes(shared, NOTHING_TO_BOOT, Recorded(), held)
     assert sorted((change.role, change.action, change.why) for change in preview.changes) == [
         *[("agent", "replace", ("user_data",))] * 2,
         *[("master", "replace", ("ami",))] * 3,
@@ -120,72 +137,32 @@ async def assert_changes_are_previewed(aws, place) -> None:
     assert preview.unchanged == {"network", "notices"}
 
 
-def edit_synthesis(place, stack: str, edit) -> None:
-    path = stack_dir(place.cluster_dir, stack) / "cdk.tf.json"
-    document = json.loads(path.read_text())
-    for instance in document["resource"]["aws_instance"].values():
-        edit(instance)
-    path.write_text(json.dumps(document))
+async def test_a_lost_state_stops_up_and_is_rebuilt_from_the_account(aws, shared):
+    living = {machine["InstanceId"] for machine in aws.instances(shared.spec.name)}
+    listed = {stack: resources_in(state_file(shared.cluster_dir, stack)) for stack in STACKS}
+    lose_state(shared)
+
+    with pytest.raises(NotOwned, match=r"masters\.tfstate") as caught:
+        await provision.deploy(shared, Recorded())
+    assert "mesaform adopt" in caught.value.fix
+    assert {machine["InstanceId"] for machine in aws.instances(shared.spec.name)} == living
+
+    with hold_terraform(shared.cluster_dir, "test") as held:
+        found = await provision.plan_adoption(shared, Recorded(), held)
+        assert {entry.import_id for entry in found.imports} >= living
+        assert found.absent == ()
+        remaining = await provision.adopt(shared, found, Recorded(), held)
+        assert remaining == ()
+        again = await provision.plan_adoption(shared, Recorded(), held)
+        assert again.imports == ()
+    rebuilt = {stack: resources_in(state_file(shared.cluster_dir, stack)) for stack in STACKS}
+    assert rebuilt == listed
+    assert {machine["InstanceId"] for machine in aws.instances(shared.spec.name)} == living
 
 
-async def test_a_cancelled_deployment_keeps_its_state_is_completed_and_goes_with_cdktf_by_hand(
-    aws, place, tmp_path
-):
-    aws.bake()
-    first_machine = asyncio.Event()
-
-    class Watching(Recorded):
-        def advanced(self, stage: str, detail: str) -> None:
-            if "aws_instance" in detail:
-                first_machine.set()
-
-    work = asyncio.create_task(provision.deploy(place, Watching()))
-    await asyncio.wait_for(first_machine.wait(), 120)
-    work.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await work
-
-    assert processes_of(place) == []
-    assert not list(place.cluster_dir.glob(".*.lock.info")), (
-        "Terraform let go of its locks in order"
-    )
-    assert state_file(place.cluster_dir, "network").stat().st_size > 0
-
-    outputs = await provision.deploy(place, Recorded())
-    assert outputs.complete
-    known = provision.terraform_instance_ids(place)
-    assert len(known) == 5
-    assert {i["InstanceId"] for i in aws.instances(place.spec.name)} == known, (
-        "no machine is left that Terraform does not know"
-    )
-    by_hand(place, tmp_path, "deploy")
-    assert provision.outputs(place) == outputs, "cdktf by hand works on the same state"
-    by_hand(place, tmp_path, "destroy")
-    assert_nothing_is_left(aws, place)
-
-
-def processes_of(place) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline", "cwd"])
-        if str(place.cluster_dir)
-        in " ".join([process.info["cwd"] or "", *(process.info["cmdline"] or [])])
-    ]
-
-
-def by_hand(place, tmp_path, verb: str) -> None:
-    """`cdktf <verb> '*'`, as docs/operations.md describes it, with output of its own."""
-    subprocess.run(
-        [
-            cdktf_program(), verb, "*", "--auto-approve", "--output", str(tmp_path / "by-hand"),
-            *(["--skip-provider-lock"] if verb == "deploy" else []),
-        ],
-        cwd=tools_folder(),
-        env=environment.prepare_environment(place, image.look_up(place.spec)),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=True,
-    )  # fmt: skip
+def test_cdktf_by_hand_destroys(aws, shared, tmp_path):
+    by_hand(shared, tmp_path, "destroy")
+    assert_nothing_is_left(aws, shared)
 
 
 async def test_without_an_image_nothing_is_created_and_bake_is_named(aws, place):
@@ -201,3 +178,74 @@ async def test_destroying_what_was_never_deployed_does_nothing(place):
     await provision.destroy(place, Recorded())
     assert not place.cluster_dir.exists()
     assert processes_of(place) == []
+
+
+def stages_done(report: Recorded) -> list[str]:
+    return [stage for state, stage, _ in report.events if state == "done"]
+
+
+def assert_nothing_is_left(aws, place) -> None:
+    assert aws.instances(place.spec.name) == []
+    owned = [{"Name": "tag:mesaform:cluster", "Values": [place.spec.name]}]
+    ec2 = aws.client("ec2")
+    assert ec2.describe_vpcs(Filters=owned)["Vpcs"] == []
+    assert ec2.describe_security_groups(Filters=owned)["SecurityGroups"] == []
+    assert ec2.describe_launch_templates(Filters=owned)["LaunchTemplates"] == []
+    assert provision.outputs(place) is None
+
+
+def edit_synthesis(place, stack: str, edit) -> None:
+    path = stack_dir(place.cluster_dir, stack) / "cdk.tf.json"
+    document = json.loads(path.read_text())
+    for instance in document["resource"]["aws_instance"].values():
+        edit(instance)
+    path.write_text(json.dumps(document))
+
+
+def processes_of(place) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if str(place.cluster_dir)
+        in " ".join([process.info["cwd"] or "", *(process.info["cmdline"] or [])])
+    ]
+
+
+def by_hand(place, tmp_path, verb: str) -> None:
+    """`cdktf <verb> '*'`, as docs/operations.md describes it, with output of its own."""
+    ended = subprocess.run(
+        [
+            cdktf_program(), verb, "*", "--auto-approve", "--output", str(tmp_path / "by-hand"),
+            *(["--skip-provider-lock"] if verb == "deploy" else []),
+        ],
+        cwd=tools_folder(),
+        env=environment.prepare_environment(place, image.look_up(place.spec)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, f"{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
+
+
+def lose_state(place: Context) -> None:
+    """An empty file, one without resources, a missing one, and a truncated one."""
+    for stack, content in {"network": "", "notices": None, "agents": "{"}.items():
+        path = state_file(place.cluster_dir, stack)
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content)
+    masters = state_file(place.cluster_dir, "masters")
+    document = json.loads(masters.read_text())
+    masters.write_text(json.dumps({**document, "resources": [], "outputs": {}}))
+    shutil.rmtree(synth_dir(place.cluster_dir))
+
+
+def resources_in(path: Path) -> dict[str, str]:
+    """Address and id of every resource in a state file."""
+    return {
+        f"{entry['type']}.{entry['name']}": entry["instances"][0]["attributes"]["id"]
+        for entry in json.loads(path.read_text())["resources"]
+        if entry["mode"] == "managed"
+    }
