@@ -47,7 +47,7 @@ def shared(aws, tmp_path_factory) -> Iterator[Context]:
 
 async def test_the_first_error_names_its_resource_and_the_log(aws, shared):
     aws.bake()
-    role = f"mesaform-{shared.spec.name}-agent"
+    role = f"mesaform-{shared.spec.name}-{REGION}-agent"
     aws.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")
     try:
         with pytest.raises(CloudError, match=f"{role} already exists") as caught:

@@ -92,7 +92,7 @@ def test_masters_attach_volumes_of_masters_and_detach_none():
 
 def test_only_the_agents_role_can_be_passed():
     (statement,) = statements("iam:PassRole")
-    assert statement["Resource"] == "arn:aws:iam::123456789012:role/mesaform-west-agent"
+    assert statement["Resource"] == "arn:aws:iam::123456789012:role/mesaform-west-eu-west-1-agent"
 
 
 def test_only_the_clusters_prefix_is_readable_and_only_ledger_and_snapshots_are_deletable():
