@@ -1,7 +1,7 @@
 """The stacks with the real cdktf, Terraform and AWS provider, against moto's API.
 
-The tests from the first to `test_cdktf_by_hand_destroys` run in order and share one deployment:
-each of these programs takes seconds of processor time.
+The tests that use `shared` run in order and share one deployment: each of these programs takes
+seconds of processor time.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ async def test_a_cancelled_deployment_leaves_its_state_and_no_process(shared):
     assert state_file(shared.cluster_dir, "network").stat().st_size > 0
 
 
-async def test_cdktf_by_hand_completes_it_as_described(aws, shared, tmp_path):
-    by_hand(shared, tmp_path, "deploy")
+async def test_the_next_deployment_completes_it_as_described(aws, shared):
     outputs = await provision.deploy(shared, Recorded())
 
     assert outputs.complete
@@ -160,7 +159,10 @@ async def test_a_lost_state_stops_up_and_is_rebuilt_from_the_account(aws, shared
     assert {machine["InstanceId"] for machine in aws.instances(shared.spec.name)} == living
 
 
-def test_cdktf_by_hand_destroys(aws, shared, tmp_path):
+def test_cdktf_by_hand_changes_nothing_and_destroys(aws, shared, tmp_path):
+    outputs = provision.outputs(shared)
+    by_hand(shared, tmp_path, "deploy")
+    assert provision.outputs(shared) == outputs, "cdktf by hand works on the same state"
     by_hand(shared, tmp_path, "destroy")
     assert_nothing_is_left(aws, shared)
 

@@ -260,6 +260,9 @@ class Troubled:
     async def open(self) -> tuple[PlannerState, list[Intent]]:
         return PlannerState(), []
 
+    async def require_unrestored(self) -> None:
+        return
+
     async def waiting(self) -> int:
         return 0
 
