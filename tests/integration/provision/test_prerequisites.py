@@ -38,7 +38,7 @@ def install(folder: Path, name: str, says: str) -> None:
 def install_all(folder: Path, root: Path) -> None:
     install(folder, "node", "v20.1.0")
     install(folder, "java", 'openjdk version "17.0.15" 2025-04-15')
-    install(folder, "terraform", json.dumps({"terraform_version": "1.5.7"}))
+    install(folder, "terraform", json.dumps({"terraform_version": "1.11.4"}))
     package = root / "node_modules" / "cdktf-cli" / "package.json"
     package.parent.mkdir(parents=True)
     package.write_text(json.dumps({"version": "0.21.0"}))

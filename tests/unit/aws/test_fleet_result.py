@@ -93,6 +93,6 @@ def test_each_architecture_has_its_template_with_the_types_that_boot_its_image()
             {override["InstanceType"] for override in config["Overrides"]},
         )
         for config in configs
-    ] == [("mesaform-toy-default.arm64", {"m6g.large"}), ("mesaform-toy-default", {"m5.large"})]
+    ] == [("mesaform/toy/default.arm64", {"m6g.large"}), ("mesaform/toy/default", {"m5.large"})]
     priorities = [item["Priority"] for config in configs for item in config["Overrides"]]
     assert priorities == [0.0, 1.0, 2.0, 3.0], "the order of prices holds across the templates"

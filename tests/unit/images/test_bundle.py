@@ -28,6 +28,7 @@ SMALL_PACKAGE = {
     "node/main.py": "def main():\n    from mesaform.node import late\n",
     "node/late.py": "",
     "node/interruption_monitor.py": "",
+    "node/attach_volume.py": "",
     "node/lease_daemon.py": "",
     "engine/__init__.py": "",
     "engine/__main__.py": "",
