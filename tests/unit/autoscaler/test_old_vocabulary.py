@@ -32,12 +32,16 @@ def state_of_5698494() -> PlannerState:
     return state.planner_state
 
 
+NEWER = {"launch_failures", "failures_seen"}
+"""Fields that the old state did not have."""
+
+
 def test_no_field_of_a_recorded_state_is_lost():
     state, empty = state_of_5698494(), PlannerState()
     lost = [
         field.name
         for field in fields(PlannerState)
-        if getattr(state, field.name) == getattr(empty, field.name)
+        if field.name not in NEWER and getattr(state, field.name) == getattr(empty, field.name)
     ]
     assert lost == []
 
