@@ -320,10 +320,11 @@ def test_an_account_without_a_default_vpc_bakes_in_a_temporary_one() -> None:
         ec2.delete_subnet(SubnetId=subnet["SubnetId"])
     network = WantedNetwork(temporary_cidr="127.231.77.0/26")
     vpcs = {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
+    gateways = ec2.describe_internet_gateways()["InternetGateways"]
     baked = bake(region, Recorded(), BakeOptions(network=network), sources(QUICK, "no vpc"))
     assert find_image(baked.recipe, region)["ImageId"] == baked.image_id
     assert {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]} == vpcs
-    assert ec2.describe_internet_gateways()["InternetGateways"] == []
+    assert ec2.describe_internet_gateways()["InternetGateways"] == gateways
 
 
 def test_networks_and_snapshots_that_killed_bakes_left_are_removed() -> None:
@@ -333,6 +334,7 @@ def test_networks_and_snapshots_that_killed_bakes_left_are_removed() -> None:
 
     region = "eu-north-1"
     ec2 = client.client("ec2", region)
+    gateways = ec2.describe_internet_gateways()["InternetGateways"]
     name = f"mesaform-bake-{'0' * 16}-{int(time.time())}-abcdef01"
     network = build_network.site(
         ec2, WantedNetwork(temporary_cidr="127.231.78.0/26"), "t3.small", name
@@ -347,4 +349,4 @@ def test_networks_and_snapshots_that_killed_bakes_left_are_removed() -> None:
     removed = leftovers.remove_leftovers(ec2, time.time() + leftovers.STALE_AFTER_S + 5)
     assert {name, snapshot} <= set(removed)
     assert site.vpc_id not in {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
-    assert ec2.describe_internet_gateways()["InternetGateways"] == []
+    assert ec2.describe_internet_gateways()["InternetGateways"] == gateways
