@@ -383,7 +383,7 @@ def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_
         rf"/brief has to leave {machine} spot interruption",
     )
     until(
-        "its end is told",
+        "its end is recorded",
         lambda: "instance_terminated" in {row["decision"] for row in cluster.decisions(machine)},
         180,
     )

@@ -380,8 +380,11 @@ class Term:
             await self.leases.renew()
 
     async def _alive(self) -> None:
-        with contextlib.suppress(MesaformError):
+        """Renew the lease after a failed pass. What fails here is left to the next pass."""
+        faults: list[Fault] = []
+        with contained("lease", "renewal", faults), contextlib.suppress(MesaformError):
             await self.leases.renew()
+        self.health.faults.report(faults)
 
     def _report_terminations(
         self, terminations: Sequence[SelfTermination], usd_per_hour: float

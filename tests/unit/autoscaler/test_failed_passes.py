@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mesaform.autoscaler.daemon.daemon import Term, _run_term
@@ -252,6 +252,7 @@ def test_a_failure_of_any_call_of_a_pass_buys_nothing_twice_and_forgets_no_machi
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@example({1: ERRORS[1], 2: ERRORS[0]})
 @given(st.dictionaries(st.integers(1, 400), st.sampled_from(ERRORS), min_size=1, max_size=6))
 def test_several_failures_buy_nothing_twice_and_forget_no_machine(
     failing: dict[int, Exception],
