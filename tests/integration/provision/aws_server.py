@@ -3,17 +3,23 @@
 It has the corrections of the project's local cloud that Terraform can see. A launch template
 launches without its own tags. An instance reports the groups of its first interface, and its end
 removes its interfaces and addresses. Reserved addresses of a subnet are given only by name.
+
+Calls are answered one at a time: moto is not safe for threads, and rules of one group that are
+removed at once end in InvalidPermission.NotFound.
 """
 
 from __future__ import annotations
 
 import sys
 from ipaddress import ip_address
+from threading import Lock
 
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import Instance
 from moto.ec2.models.subnets import Subnet
-from moto.server import main
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.server import MotoRequestHandler
+from werkzeug.serving import run_simple
 
 from mesaform.localcloud.moto_patches import templates
 
@@ -60,9 +66,19 @@ def reservations_as_on_aws() -> None:
     Subnet.get_available_subnet_ip = get_available_subnet_ip
 
 
+def serve(address: str, port: int) -> None:
+    moto, turn = DomainDispatcherApplication(create_backend_app), Lock()
+
+    def one_at_a_time(environ, start_response):
+        with turn:
+            return moto(environ, start_response)
+
+    run_simple(address, port, one_at_a_time, threaded=True, request_handler=MotoRequestHandler)
+
+
 if __name__ == "__main__":
     images_as_on_aws()
     reservations_as_on_aws()
     templates.apply()
     interfaces_as_on_aws()
-    main(["-H", sys.argv[1], "-p", sys.argv[2]])
+    serve(sys.argv[1], int(sys.argv[2]))

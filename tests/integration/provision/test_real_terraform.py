@@ -99,7 +99,7 @@ async def test_the_next_deployment_completes_it_as_described(aws, shared):
     volumes = aws.client("ec2").describe_volumes(
         Filters=[{"Name": "tag:mesaform:deployment", "Values": [record.deployment_id]}]
     )["Volumes"]
-    assert len(volumes) == len(machines)
+    assert len(volumes) == len(machines) + 3, "one root disk each, and one for data of each master"
     for machine in machines:
         tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
         assert tags["mesaform:deployment"] == record.deployment_id
