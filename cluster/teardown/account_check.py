@@ -13,8 +13,9 @@ from mesaform.common.errors import NotOwned
 from mesaform.teardown.plan import Inventory, SurveyedMachine
 from mesaform.topology.names import Tag
 
-LISTED_PREFIXES = ("i-", "vpc-", "subnet-", "sg-", "lt-", "igw-", "rtb-")
-"""Ids of kinds that a listing by tag shows; the state holds others as well, such as rules."""
+LISTED_PREFIXES = ("i-", "vpc-", "subnet-", "lt-", "igw-", "rtb-")
+"""Ids of kinds that a listing by tag shows. The state holds others as well, such as rules, and the
+default group of the VPC, which no listing shows because nobody can delete it."""
 PROVEN_PREFIXES = ("i-", "vpc-", "lt-", "vol-")
 NAMED_AT_MOST = 5
 NO_ID = "none"
@@ -37,9 +38,9 @@ def unlisted_ids(inventory: Inventory, seen: Collection[str] = ()) -> tuple[str,
         identity
         for ids in inventory.stacks.values()
         for identity in ids
-        if identity.startswith(LISTED_PREFIXES) and identity not in seen
+        if identity.startswith(LISTED_PREFIXES)
     }
-    return tuple(sorted(expected - listed)) if not expected & listed else ()
+    return () if expected & listed else tuple(sorted(expected.difference(seen)))
 
 
 def unproven_ids(stacks: Mapping[str, Collection[str]], seen: Collection[str]) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ class LittleCluster:
         except OSError:
             return 0
 
-    def until(self, holds: Callable[[], Any], timeout_s: float = 40.0) -> Any:
+    def until(self, holds: Callable[[], Any], timeout_s: float = 120.0) -> Any:
         end = time.monotonic() + timeout_s
         while not (result := holds()):
             if time.monotonic() > end:

@@ -214,7 +214,7 @@ class ScriptedEngine:
     def of_type(self, kind: str) -> list[Json]:
         return [call for call in self.calls if call["type"] == kind]
 
-    async def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.005)

@@ -219,7 +219,7 @@ def spec(bucket: str) -> None:
     )
 
 
-async def until(what: Any, seconds: float = 20.0) -> Any:
+async def until(what: Any, seconds: float = 120.0) -> Any:
     """Wait for something to become true; its value."""
     ends = time.monotonic() + seconds
     while True:

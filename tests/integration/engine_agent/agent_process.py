@@ -108,6 +108,6 @@ def is_running(pid: int) -> bool:
 
 async def gone(pid: int) -> None:
     """Return when a process is no more."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while is_running(pid):
             await asyncio.sleep(0.02)

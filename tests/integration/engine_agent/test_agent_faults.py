@@ -210,7 +210,7 @@ async def test_on_a_full_disk_launches_fail_kills_work_and_it_goes_on_when_space
     ballast.unlink()
     master.launch(task("place", "sleep 1000"), OWNER)
     await master.status("place", "TASK_RUNNING")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await unwritten(cramped_agent)) > 0:
             await asyncio.sleep(0.1)
     await cramped_agent.kill()

@@ -51,7 +51,7 @@ async def test_a_rotated_file_is_followed_from_the_old_file_into_the_new_one(tmp
         out.rename(sandbox / "stdout.1")
         out.write_text("3\n")
         ended.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await following
     await server.close()
     assert "".join(seen) == "one\ntwo\n3\n"

@@ -91,7 +91,7 @@ class Machine:
                 await self._news.wait()
 
     async def until_exists(self, path: Path) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not path.exists():
                 await asyncio.sleep(0.01)
 

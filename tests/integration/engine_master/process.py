@@ -71,7 +71,7 @@ class Running:
                 await self._task
 
 
-async def eventually(condition: Callable[[], T], timeout_s: float = 15.0) -> T:
+async def eventually(condition: Callable[[], T], timeout_s: float = 60.0) -> T:
     """Wait for a condition of this process to hold."""
     async with asyncio.timeout(timeout_s):
         while not (result := condition()):
@@ -86,7 +86,7 @@ class Events:
         self.response = response
         self.seen: list[JsonDict] = []
 
-    async def next(self, kind: str | None = None, timeout_s: float = 10.0) -> JsonDict:
+    async def next(self, kind: str | None = None, timeout_s: float = 60.0) -> JsonDict:
         """The next record (of this kind)."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -200,7 +200,7 @@ class LinkedAgent:
     async def send(self, message: link.FromAgent) -> None:
         await self._call.write(message)
 
-    async def receive(self, kind: type[M], timeout_s: float = 10.0) -> M:
+    async def receive(self, kind: type[M], timeout_s: float = 60.0) -> M:
         """The next message of this kind; pings are answered meanwhile."""
         async with asyncio.timeout(timeout_s):
             while True:

@@ -43,7 +43,7 @@ while True:
 """
 
 
-def eventually(ask: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
+def eventually(ask: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """Ask until the answer is true; the answer."""
     until = time.monotonic() + timeout_s
     while not (answer := ask()):
@@ -131,7 +131,7 @@ class Cloud:
     def state(self, instance_id: str) -> str:
         return self.describe(instance_id)["State"]["Name"]
 
-    def wait_state(self, instance_id: str, state: str, timeout_s: float = 20.0) -> dict[str, Any]:
+    def wait_state(self, instance_id: str, state: str, timeout_s: float = 60.0) -> dict[str, Any]:
         final = {"terminated"} - {state}
 
         def has_state() -> bool:

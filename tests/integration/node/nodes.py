@@ -65,7 +65,7 @@ child.wait()
 """
 
 
-def until(what: str, condition: Callable[[], T | None], timeout_s: float = 10.0) -> T:
+def until(what: str, condition: Callable[[], T | None], timeout_s: float = 60.0) -> T:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if value := condition():
@@ -134,7 +134,7 @@ class Node:
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def finish(self, timeout_s: float = 20.0) -> tuple[int, str]:
+    def finish(self, timeout_s: float = 60.0) -> tuple[int, str]:
         assert self.process is not None
         out, _ = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, out

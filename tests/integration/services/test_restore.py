@@ -157,6 +157,7 @@ async def test_a_lost_state_is_restored_and_its_tasks_are_the_ones_that_ran(plac
         fresh_id = await server.until(subscribed)
         counts = await asyncio.to_thread(place.client().restore, name, any_deployment=False)
         assert counts["apps"] == 2
+        await server.wait_until_leading()  # a restored leader begins its term anew
         await server.running("/web", 2)
         await server.running("/group/other", 1)
         assert await server.until(subscribed) != fresh_id

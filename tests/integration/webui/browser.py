@@ -72,7 +72,7 @@ class Browser:
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
         )
 
-    def until(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    def until(self, condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
         """Wait for something true; a page that is being redrawn or left is looked at again."""
         end = time.monotonic() + timeout_s
         while True:

@@ -74,7 +74,7 @@ class Server:
         assert status == 201, (status, answer)
         return answer
 
-    async def until(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+    async def until(self, condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
         async with asyncio.timeout(timeout_s):
             while not (value := await condition()):
                 assert not self._serving.done(), self._serving.exception()

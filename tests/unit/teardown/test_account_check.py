@@ -34,6 +34,13 @@ def test_what_an_unfinished_teardown_removed_may_be_missing():
     check(Inventory("one", stacks=STATE), seen={"vpc-1", "subnet-1"})
 
 
+def test_an_interrupted_teardown_goes_on_whatever_its_state_lists_besides():
+    stacks = {"network": frozenset({"vpc-1", "sg-default"}), "agents": frozenset({"lt-new"})}
+    living = Inventory("one", resources=(OwnedResource("vpc", "vpc-1", OURS),), stacks=stacks)
+    check(living, seen={"vpc-1"})
+    check(Inventory("one", stacks={"network": frozenset({"sg-default"})}))
+
+
 def test_what_an_unfinished_teardown_saw_is_known_until_its_receipt_is_written(tmp_path):
     assert seen_before(tmp_path) == frozenset()
     journal = Journal(tmp_path, "one", 1.0)
