@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mesaform.aws.client import account_bucket, client
 from mesaform.aws.errors import translate_errors
+from mesaform.aws.pricing.rates import HOURS_PER_MONTH
 from mesaform.aws.resources.ec2_storage import BakedImages
 from mesaform.aws.resources.kind import pages, tag_map
 from mesaform.aws.resources.owned import OwnedResource
@@ -20,7 +21,6 @@ from mesaform.topology.names import Tag
 
 USD_PER_GIB_MONTH_S3 = 0.023
 """List price of S3 Standard in us-east-1."""
-HOURS_PER_MONTH = 730
 PRESENT_STATES = ("pending", "running", "shutting-down", "stopping", "stopped")
 
 

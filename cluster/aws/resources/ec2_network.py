@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
+from mesaform.aws.pricing.rates import BOOK
 from mesaform.aws.resources.ec2 import Ec2Kind
 from mesaform.aws.resources.kind import Raw, tag_map
-from mesaform.aws.resources.list_prices import ADDRESS_USD_PER_HOUR, NAT_GATEWAY_USD_PER_HOUR
 from mesaform.aws.resources.owned import OwnedResource, is_ours
 from mesaform.aws.resources.registry import register
 from mesaform.common.errors import NotFound, Retryable
@@ -25,7 +25,7 @@ class NatGateways(Ec2Kind):
         return raw.get("State") != "deleted"  # while deleting it holds its address and interface
 
     def _details(self, _raw: Raw) -> Raw:
-        return {"usd_per_hour": NAT_GATEWAY_USD_PER_HOUR}
+        return {"usd_per_hour": BOOK.nat_gateway_usd_per_hour}
 
 
 @register
@@ -46,7 +46,7 @@ class Addresses(Ec2Kind):
     removal = "release_address"
 
     def _details(self, raw: Raw) -> Raw:
-        return {"detail": raw.get("PublicIp", ""), "usd_per_hour": ADDRESS_USD_PER_HOUR}
+        return {"detail": raw.get("PublicIp", ""), "usd_per_hour": BOOK.address_usd_per_hour}
 
     def _remove(self, resource: OwnedResource) -> None:
         for raw in self._lookup(resource.id, "AllocationIds"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import ClassVar
 
+from mesaform.aws.pricing.rates import BOOK
 from mesaform.aws.resources.ec2 import Ec2Kind
 from mesaform.aws.resources.kind import Raw, Resources, tag_map
-from mesaform.aws.resources.list_prices import snapshot_usd_per_hour, volume_usd_per_hour
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.aws.resources.registry import register
 from mesaform.common.errors import NotFound
@@ -30,7 +30,7 @@ class Volumes(Ec2Kind):
         gib, volume_type = raw.get("Size", 0), raw.get("VolumeType", "gp3")
         return {
             "detail": f"{gib} GiB {volume_type}",
-            "usd_per_hour": volume_usd_per_hour(volume_type, gib),
+            "usd_per_hour": BOOK.volume_usd_per_hour(volume_type, gib),
             "deleted_with_instance": instances[0] if instances else "",
         }
 
@@ -48,7 +48,7 @@ class Images(Ec2Kind):
             mapping.get("Ebs", {}).get("VolumeSize", 0)
             for mapping in raw.get("BlockDeviceMappings", ())
         )
-        return {"detail": raw.get("Name", ""), "usd_per_hour": snapshot_usd_per_hour(gib)}
+        return {"detail": raw.get("Name", ""), "usd_per_hour": BOOK.snapshot_usd_per_hour(gib)}
 
     def _remove(self, resource: OwnedResource) -> None:
         """Deregister the image, then delete its snapshots, which do not always carry a tag."""
@@ -92,4 +92,4 @@ class Snapshots(Ec2Kind):
 
     def _details(self, raw: Raw) -> Raw:
         gib = raw.get("VolumeSize", 0)
-        return {"detail": f"{gib} GiB", "usd_per_hour": snapshot_usd_per_hour(gib)}
+        return {"detail": f"{gib} GiB", "usd_per_hour": BOOK.snapshot_usd_per_hour(gib)}
