@@ -14,6 +14,7 @@ from mesaform.common.progress import Report, stage
 from mesaform.provision.adoption import adopt, find_and_search
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.deployment import read_deployment
+from mesaform.provision.disk_tags import tag_disks
 from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.ownership import view_account
@@ -39,6 +40,7 @@ async def take_over(
     if findings.imports:
         await adopt(place, findings.imports, runner, report)
     await _untaint_machines(place, runner, report)
+    await asyncio.to_thread(tag_disks, deployment.deployment_id, place.spec.region)
 
 
 async def _untaint_machines(place: ClusterContext, runner: TerraformRunner, report: Report) -> None:
