@@ -30,6 +30,7 @@ LANES = {
     "fuzz": "fuzz",
     "integration/autoscaler/test_daemon.py": "daemon",
     "integration/autoscaler/test_ledger_unavailable.py": "daemon",
+    "unit/provision/test_addresses.py": "addresses",
     "integration/provision": "provision",
     "integration/localcloud": "localcloud",
     "integration/teardown": "teardown",

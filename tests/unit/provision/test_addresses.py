@@ -15,7 +15,7 @@ from mesaform.localcloud.network_claims import NetworkClaims
 from mesaform.provision.addresses import require_network, require_ports, taken
 from mesaform.topology.addresses import master_addresses
 
-SPEC = ClusterSpec(name="a", network=Network(cidr="127.60.64.0/18"))
+SPEC = ClusterSpec(name="a", network=Network(cidr="127.59.64.0/18"))
 FIRST = str(master_addresses(SPEC)[0])
 
 
@@ -58,13 +58,13 @@ def test_free_addresses_are_fine(tmp_path: Path) -> None:
 
 def test_another_local_cloud_on_the_same_addresses_is_named(tmp_path: Path) -> None:
     other = NetworkClaims(tmp_path / "other")
-    assert other.take(IPv4Network("127.60.0.0/16")) is None
+    assert other.take(IPv4Network("127.59.0.0/16")) is None
     try:
         with pytest.raises(
-            Busy, match=rf"127.60.64.0/18 overlaps 127.60.0.0/16.*{str(other.root)[-40:]}"
+            Busy, match=rf"127.59.64.0/18 overlaps 127.59.0.0/16.*{str(other.root)[-40:]}"
         ):
             require_network(SPEC, tmp_path / "mine")
         require_network(SPEC, other.root)
     finally:
-        other.release(IPv4Network("127.60.0.0/16"))
+        other.release(IPv4Network("127.59.0.0/16"))
     require_network(SPEC, tmp_path / "mine")
