@@ -44,14 +44,14 @@ async def leading(zookeeper_url: str) -> AsyncIterator[Running]:
 
 
 async def result(probe: ProbeFramework, shape: Shape) -> bool:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (finding := probe.findings().get(text(shape))) is None:
             await asyncio.sleep(0.02)
     return finding.offered
 
 
 async def settled(probe: ProbeFramework, state: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while probe.state != state:
             await asyncio.sleep(0.02)
 
@@ -130,7 +130,7 @@ async def test_a_framework_that_waits_gets_its_offer_a_round_after_the_probe(
         await probe.want([FITS])
         assert await result(probe, FITS)
         other = await HttpScheduler.subscribe(session, master.base, name="other")
-        assert (await other.events.next("OFFERS", timeout_s=5))["offers"]["offers"]
+        assert (await other.events.next("OFFERS", timeout_s=60))["offers"]["offers"]
 
 
 async def test_it_is_torn_down_at_the_end_of_a_term(

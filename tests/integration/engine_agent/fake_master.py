@@ -108,7 +108,7 @@ class FakeMaster:
         await self._until(lambda: any(isinstance(message, kind) for message in self.others))
 
     async def _until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20), self._news:
+        async with asyncio.timeout(60), self._news:
             await self._news.wait_for(done)
 
     async def _connect(

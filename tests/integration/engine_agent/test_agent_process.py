@@ -178,7 +178,7 @@ async def test_a_task_that_ignores_sigterm_is_killed_after_its_grace(master, age
     line = "trap '' TERM; touch ready; while true; do sleep 1; done"
     master.launch(task("stubborn", line, kill_policy=grace(0.3)), OWNER)
     await master.status("stubborn", "TASK_RUNNING")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (sandbox_of(agent, "stubborn") / "ready").exists():
             await asyncio.sleep(0.01)
     master.say(link.Kill("fw", "stubborn"))
@@ -263,7 +263,7 @@ async def test_sigterm_ends_the_agent_and_leaves_its_tasks(master, agent):
     master.launch(task("t", "sleep 1000"), OWNER)
     running = await master.status("t", "TASK_RUNNING")
     agent.signal(signal.SIGTERM)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await agent.ended() == Exit.OK
     assert is_running(running.container_status.executor_pid)
     agent.start()

@@ -82,7 +82,7 @@ class Machine:
         return spec
 
     async def reported(self, kind: type[E]) -> E:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 events = [event for event in self.reports if isinstance(event, kind)]
                 if events:
@@ -114,7 +114,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     yield machine
     for container_id in machine.layout.containers():
         machine.containers.kill(container_id, 0.0)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await asyncio.gather(*machine.tasks, return_exceptions=True)
     assert processes_of(tmp_path) == []
 
@@ -282,7 +282,7 @@ async def test_a_command_runs_inside_with_the_tasks_environment_and_in_time(mach
     assert not await run("c1", CommandInfo(value="false"), 5.0)
     assert not await run("c1", CommandInfo(value="sleep 1000 & sleep 1000"), 0.1)
     assert not await run("nobody", CommandInfo(value="true"), 5.0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(processes_of(tmp_path)) > 2:
             await asyncio.sleep(0.01)
 
@@ -295,7 +295,7 @@ async def test_what_a_check_left_behind_dies_with_the_task(machine, tmp_path):
     )
     machine.containers.kill("c1", 3.0)
     await machine.reported(Exited)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while processes_of(tmp_path):
             await asyncio.sleep(0.01)
 

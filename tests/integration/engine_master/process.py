@@ -96,7 +96,7 @@ class Events:
                 if kind is None or record["type"] == kind:
                     return record
 
-    async def ended(self, timeout_s: float = 10.0) -> bool:
+    async def ended(self, timeout_s: float = 60.0) -> bool:
         async with asyncio.timeout(timeout_s):
             while await self.response.content.readany():
                 pass

@@ -106,7 +106,7 @@ async def agent(_zookeeper_url: str, folder: Path) -> AsyncIterator[Target]:
         ("/files/read?path=", "/files/browse?path=", "/files/download?path=", "/"),
         is_plain=True,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await _answers(target):
             await asyncio.sleep(0.02)
     yield target

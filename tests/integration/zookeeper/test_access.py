@@ -57,7 +57,7 @@ async def leading(zk: ZooKeeper, path: str, payload: bytes = b"here") -> AsyncIt
 
     task = asyncio.create_task(Candidate(zk, path, payload).run(lead))
     try:
-        await asyncio.wait_for(elected.wait(), 20)
+        await asyncio.wait_for(elected.wait(), 60)
         yield
     finally:
         task.cancel()
@@ -70,7 +70,7 @@ async def _leaders(zk: ZooKeeper, path: str) -> AsyncGenerator[bytes | None, Non
 
 
 async def until_protected(outsider: ZooKeeper, path: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(MesaformError):
                 await outsider.get(path)
@@ -107,7 +107,7 @@ async def test_an_agent_finds_the_leader_and_its_lease_and_reads_nothing_else(
         await master.put("/mesaform/autoscaler/state", b"secret")
         await master.put("/marathon/apps/web", b"secret")
         async with leading(master, "/mesos", b"the leader"):
-            async with asyncio.timeout(20), aclosing(_leaders(agent, "/mesos")) as leaders:
+            async with asyncio.timeout(60), aclosing(_leaders(agent, "/mesos")) as leaders:
                 assert await anext(leaders) == b"the leader"
             assert await agent.get("/mesaform/autoscaler/lease") == (b"7", 0)
             for path in ("/mesos/registry", "/mesaform/autoscaler/state", "/marathon/apps/web"):
@@ -125,7 +125,7 @@ async def test_an_agent_that_comes_before_every_master_learns_of_the_first_leade
     await master.start()
     path = f"{zookeeper_root}/absent"
     try:
-        async with asyncio.timeout(20), aclosing(_leaders(agent, path)) as leaders:
+        async with asyncio.timeout(60), aclosing(_leaders(agent, path)) as leaders:
             assert await anext(leaders) is None
             async with leading(master, path, b"first"):
                 assert await anext(leaders) == b"first"

@@ -78,7 +78,7 @@ async def test_a_watch_fires_once_at_the_next_change(zk, zookeeper_root):
     await zk.ensure(zookeeper_root)
     assert await zk.children(zookeeper_root, changed.set) == []
     await zk.put(f"{zookeeper_root}/a", b"")
-    await asyncio.wait_for(changed.wait(), 5)
+    await asyncio.wait_for(changed.wait(), 60)
 
 
 async def test_an_ensemble_that_does_not_answer_is_a_named_error():
@@ -101,7 +101,7 @@ async def test_a_session_begins_again_soon_after_the_ensemble_lost_its_data(tmp_
         server.kill()
         shutil.rmtree(tmp_path / "zk" / "data")
         await asyncio.to_thread(server.start)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while session.session_id in {0, before} or session.state != "connected":
                 await session.wait_state_change()
         assert await session.get("/a/b") is None

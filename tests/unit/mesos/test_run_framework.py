@@ -80,7 +80,7 @@ async def test_a_task_s_output_and_exit_code_are_the_job_s(
     await engine.until(lambda: reporter.written.get(("hello", "stdout")))
     engine.files[f"/sandbox/{task_id}/stdout"] += "llo ✓\n".encode() * 20_000
     engine.finish(task_id, "TASK_FAILED", "Command exited with status 3")
-    assert await asyncio.wait_for(running, 10) == 3
+    assert await asyncio.wait_for(running, 60) == 3
     assert reporter.written["hello", "stdout"] == "hé" + "llo ✓\n" * 20_000
     assert [change.state for change in reporter.changes] == [
         "TASK_STAGING",
@@ -100,7 +100,7 @@ async def test_an_interrupt_kills_the_tasks_and_exits_130(
             b""
         )
     interrupted.set()
-    assert await asyncio.wait_for(running, 10) == 130
+    assert await asyncio.wait_for(running, 60) == 130
     assert {task.state for task in engine.tasks.values()} == {"TASK_KILLED"}
     assert len(engine.of_type("KILL")) == 3
 
@@ -115,7 +115,7 @@ async def test_a_time_out_kills_the_tasks_and_exits_124(
         engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = (
             b""
         )
-    assert await asyncio.wait_for(running, 10) == 124
+    assert await asyncio.wait_for(running, 60) == 124
     assert not engine.live()
 
 
@@ -129,7 +129,7 @@ async def test_a_job_survives_a_broken_stream(
     engine.break_streams()
     await engine.until(lambda: engine.subscribes == 2 and engine.of_type("RECONCILE"))
     engine.finish(task_id)
-    assert await asyncio.wait_for(running, 10) == 0
+    assert await asyncio.wait_for(running, 60) == 0
     assert [note.partition(";")[0].partition(" to 127")[0] for note in reporter.notes] == [
         "no connection to a leading master",
         "subscribed",
@@ -145,7 +145,7 @@ async def test_an_interrupt_while_nothing_fits_leaves_nothing_behind(
     running = asyncio.create_task(runner.run(interrupted))
     await engine.until(lambda: engine.frameworks)
     interrupted.set()
-    assert await asyncio.wait_for(running, 10) == 130
+    assert await asyncio.wait_for(running, 60) == 130
     assert engine.of_type("TEARDOWN")
 
 
@@ -165,7 +165,7 @@ async def test_a_job_begun_while_masters_elect_waits_for_the_leader(
     [task_id] = await started(engine)
     engine.files[f"/sandbox/{task_id}/stdout"] = engine.files[f"/sandbox/{task_id}/stderr"] = b""
     engine.finish(task_id)
-    assert await asyncio.wait_for(running, 10) == 0
+    assert await asyncio.wait_for(running, 60) == 0
     assert reporter.notes == ["no leading master answers; waiting up to 15 s for a leader"]
 
 
@@ -195,7 +195,7 @@ async def test_a_job_ends_with_an_error_when_the_cluster_is_taken_down(
     is_down.set()
     engine.break_streams()
     with pytest.raises(ClusterUnreachable, match="taken down"):
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
     engine.frameworks.clear()  # the masters are gone, so nobody tore the framework down
 
 
@@ -219,5 +219,5 @@ async def test_unreadable_output_is_noted_and_the_exit_code_stays(
     running = asyncio.create_task(runner.run(asyncio.Event()))
     [task_id] = await started(engine)
     engine.finish(task_id, "TASK_FAILED", "Command terminated with signal Killed")
-    assert await asyncio.wait_for(running, 10) == 137
+    assert await asyncio.wait_for(running, 60) == 137
     assert "the output of hello cannot be read: http://127.61.9.9:9" in reporter.notes[-1]

@@ -52,14 +52,14 @@ class Framework:
             await self.react(event)
 
     async def seen(self, kind: str, count: int = 1) -> Event:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(events := [event for event in self.events if event.type == kind]) < count:
                 assert not self.running.done(), self.running.exception()
                 await asyncio.sleep(0.005)
         return events[count - 1]
 
     async def states_of(self, task_id: str, last: str) -> list[str]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 states = [
                     event.update.status.state
@@ -182,7 +182,7 @@ async def test_a_removed_framework_ends_the_run_with_its_own_error(engine: Scrip
         await framework.seen("SUBSCRIBED")
         await framework.client.call(teardown())
         with pytest.raises(FrameworkRemoved):
-            await asyncio.wait_for(framework.running, 5)
+            await asyncio.wait_for(framework.running, 60)
 
 
 async def test_a_framework_taken_over_by_another_scheduler_stops(engine: ScriptedEngine) -> None:
@@ -198,7 +198,7 @@ async def test_a_framework_taken_over_by_another_scheduler_stops(engine: Scripte
         async with Framework(engine.leader, info) as second:
             await second.seen("SUBSCRIBED")
             with pytest.raises(FrameworkFailedOver):
-                await asyncio.wait_for(first.running, 5)
+                await asyncio.wait_for(first.running, 60)
             await second.client.call(suppress())
             assert second.client.is_subscribed
 
@@ -253,4 +253,4 @@ async def test_a_framework_that_the_master_refuses_is_an_error_at_once() -> None
             async def ignore(_event: Event) -> None: ...
 
             with pytest.raises(Permanent, match="SUBSCRIBE: 400"):
-                await asyncio.wait_for(SchedulerClient(elsewhere, bad, session).run(ignore), 5)
+                await asyncio.wait_for(SchedulerClient(elsewhere, bad, session).run(ignore), 60)
