@@ -37,12 +37,14 @@ _JUNK_SUFFIXES = frozenset({".pyc", ".pyo", ".swp", ".orig", ".rej"})
 class Recipe:
     """The parts of images/recipe.toml that the operator's machine needs.
 
-    `base_parameters` are SSM parameters that name the base images.
+    `base_parameters` are SSM parameters that name the base images. Without `engine_packages` the
+    images have no Apache Mesos.
     """
 
     base_parameters: Mapping[Architecture, str]
     instance_types: Mapping[Architecture, str]
     disk_gib: int
+    engine_packages: tuple[str, ...]
     entry_points: tuple[str, ...]
     package_data: tuple[str, ...]
 
@@ -209,6 +211,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
             base_parameters=_by_architecture(data["base"]["ssm_parameters"]),
             instance_types=_by_architecture(data["builder"]["instance_types"]),
             disk_gib=int(data["builder"]["disk_gib"]),
+            engine_packages=tuple(str(item) for item in data["engine"]["packages"]),
             entry_points=tuple(str(item) for item in data["wheel"]["entry_points"]),
             package_data=tuple(str(item) for item in data["wheel"]["package_data"]),
         )
@@ -218,6 +221,18 @@ def parse_recipe(text: str, where: str) -> Recipe:
         raise BadInput(
             f"missing or wrong: {error}", where=where, fix="compare with the file's version in git"
         ) from None
+
+
+def installed_recipe() -> Recipe:
+    """Return the recipe of the installed program.
+
+    Raises:
+        MissingPrerequisite: the program was installed without its sources.
+        BadInput: images/recipe.toml cannot be read.
+
+    """
+    path = installed_layout().images / "recipe.toml"
+    return parse_recipe(_read(path).decode(), str(path))
 
 
 def _by_architecture(table: Mapping[str, object]) -> dict[Architecture, str]:

@@ -102,10 +102,12 @@ def bake(
     as_json: JsonOption = False,
 ) -> None:
     """Bake, with progress on standard error and the images on standard output."""
+    from mesaform.cli.engine_source import require_engine
     from mesaform.cli.progress import reporter
     from mesaform.provision.lock import BAKE_LOCK, hold
 
     context = open_context(file)
+    require_engine(context)
     context.enter_cloud()
     # A builder costs money: a polite kill must end in its removal just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -97,11 +97,10 @@ def subject_of(context: Context, *, with_images: bool = True) -> Subject:
 
     from mesaform.doctor.subject import Pin, Subject
     from mesaform.provision.deployment import read_deployment
-    from mesaform_images.bundle import installed_layout, parse_recipe
+    from mesaform_images.bundle import installed_recipe
 
     record = read_deployment(context.cluster_dir)
-    path = installed_layout().images / "recipe.toml"
-    recipe = parse_recipe(path.read_text(), str(path))
+    recipe = installed_recipe()
     images = _images(context.spec) if with_images else {}
     missing = [name for name in context.spec.architectures if name not in images]
     return Subject(
@@ -109,6 +108,7 @@ def subject_of(context: Context, *, with_images: bool = True) -> Subject:
         images=images,
         pin=Pin(record.account_id, record.region) if record else None,
         builders=tuple(recipe.instance_types[name] for name in missing),
+        has_mesos=bool(recipe.engine_packages),
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL", ""),
     )
 

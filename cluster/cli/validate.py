@@ -22,10 +22,13 @@ def register(app: typer.Typer) -> None:
 
         from mesaform.aws.pricing.cluster_cost import planned_cost
         from mesaform.cli.context import open_context
+        from mesaform.cli.engine_source import require_engine
         from mesaform.cli.stored_prices import stored_prices
 
         path = Path(file)
-        spec = open_context(file).spec
+        context = open_context(file)
+        require_engine(context)
+        spec = context.spec
         prices = stored_prices(path.resolve().parent / ".mesaform", spec.region)
         cost = planned_cost(spec, prices)
         facts = summary(spec, prices)

@@ -54,3 +54,18 @@ def parse(text: str, file: str = "cluster.yaml") -> ClusterSpec:
     except ValidationError as error:
         problems = yaml_text.explain(error.errors(include_url=False), lines, ClusterSpec)
         raise BadInput(yaml_text.render(problems, file)) from None
+
+
+def problem(path: Path, field: yaml_text.Path, complaint: str, fix: str) -> BadInput:
+    """Return the error about a field that only facts outside of the file make wrong.
+
+    Args:
+        path: the cluster file; it was read without mistakes.
+        field: names and indices that lead to the field.
+        complaint: what is wrong with its value.
+        fix: what to do.
+
+    """
+    _, lines = yaml_text.parse(path.read_text(encoding="utf-8"))
+    entry = (yaml_text.line_of(field, lines), field, complaint)
+    return BadInput(yaml_text.render([entry], path.name), fix=fix)

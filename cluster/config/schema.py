@@ -489,7 +489,10 @@ class ClusterSpec(Model):
     region: Region = Field(default="us-east-1", description="The AWS region.")
     engine: Literal["embedded", "mesos"] = Field(
         default="embedded",
-        description="embedded: built in, nothing to install; mesos: Apache Mesos.",
+        description=(
+            "embedded: built in, nothing to install; mesos: Apache Mesos, on aws, once "
+            "images/recipe.toml names a source of its packages."
+        ),
     )
     network: Network = Network()
     masters: Masters = Masters()

@@ -16,7 +16,7 @@ BY_TARGET: Mapping[str, Mapping[str, Mapping[str, object]]] = {
         "autoscaler": {"idle_after_s": 20.0, "boot_timeout_s": 90.0},
     },
     "aws": {
-        TOP: {"engine": "mesos"},
+        TOP: {"engine": "embedded"},
         "network": {"cidr": "10.42.0.0/16"},
         "autoscaler": {"idle_after_s": 300.0, "boot_timeout_s": 600.0},
     },

@@ -100,7 +100,7 @@ def explain(
 ) -> list[Problem]:
     """Return pydantic's errors as problems, in the order of the file."""
     problems = [
-        (_line(error["loc"], lines), _field(error["loc"]), _complaint(error, model))
+        (line_of(error["loc"], lines), _field(error["loc"]), _complaint(error, model))
         for error in errors
         if not _is_consequence(error, errors)
     ]
@@ -135,8 +135,8 @@ def field_name(path: Path) -> str:
     )
 
 
-def _line(path: Path, lines: Mapping[Path, int]) -> int:
-    """The line of a field, or of the innermost existing field around it."""
+def line_of(path: Path, lines: Mapping[Path, int]) -> int:
+    """Return the line of a field, or of the innermost existing field around it."""
     for length in range(len(path), -1, -1):
         if path[:length] in lines:
             return lines[path[:length]]

@@ -8,6 +8,7 @@ from mesaform.doctor import (
     bucket,
     disks,
     dry_runs,
+    engine,
     identity,
     instance_types,
     internet,
@@ -23,6 +24,7 @@ from mesaform.doctor.subject import Examination, Subject
 
 CHECKS = (
     Check(identity.ACCOUNT, identity.look_at_account, is_quick=True),
+    Check(engine.CHECK, engine.look, is_quick=True),
     Check(region.REGION, region.look_at_region, is_quick=True),
     Check(region.ZONES, region.look_at_zones, is_quick=True),
     Check(instance_types.CHECK, instance_types.look, is_quick=True),

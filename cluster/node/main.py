@@ -25,6 +25,7 @@ from mesaform.node.model import EXIT_REFUSED, Desired, Hardware, Identity
 from mesaform.node.volumes import VolumeUnavailable
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
+    Engine,
     NodeDocument,
     Role,
     ZooKeeperMember,
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _arguments(argv)
     if arguments.check:
-        return check()
+        return check(arguments.engine)
     environ = os.environ
     machine_dir = Path(environ.get("MESAFORM_MACHINE_DIR") or DEFAULT_MACHINE_DIR)
     try:
@@ -135,13 +136,16 @@ def power_off(environ: Mapping[str, str]) -> int:
     return subprocess.run(shlex.split(command), check=False).returncode
 
 
-def check() -> int:
-    """Check without a machine that this image can serve each role; the bake's last step."""
+def check(engine: Engine = "embedded") -> int:
+    """Check without a machine that this image can serve each role with an engine.
+
+    It is the last step of a bake, once for each engine that the recipe installs.
+    """
     problems: list[str] = []
     roles_to_check: tuple[Role, ...] = ("master", "agent")
     for role in roles_to_check:
         try:
-            services = _services_of(role)
+            services = _services_of(role, engine)
         except roles.CannotServe as error:
             problems.append(f"{role}: {error}")
             continue
@@ -156,11 +160,11 @@ def check() -> int:
     return EXIT_REFUSED if problems else 0
 
 
-def _services_of(role: Role) -> dict[str, str]:
+def _services_of(role: Role, engine: Engine) -> dict[str, str]:
     """The program of each service that an example machine of this role runs, by service name."""
     members = tuple(ZooKeeperMember(n, f"192.0.2.{n}") for n in (1, 2, 3))
     document = NodeDocument(
-        NODE_DOCUMENT_VERSION, "check", role, "us-east-1", "embedded", members, "check"
+        NODE_DOCUMENT_VERSION, "check", role, "us-east-1", engine, members, "check"
     )
     desired = roles.desired(
         document,
@@ -180,6 +184,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--check",
         action="store_true",
         help="check that this image can serve as master and as agent, and exit",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("embedded", "mesos"),
+        default="embedded",
+        help="the engine that --check expects (default: embedded)",
     )
     parser.add_argument(
         "--recipe-file",

@@ -25,6 +25,7 @@ DEFAULT_TASK_USER = "nobody"
 """Every Debian has it, and it owns nothing."""
 
 Role = Literal["master", "agent"]
+Engine = Literal["embedded", "mesos"]
 ROLES: tuple[Role, ...] = ("master", "agent")
 
 
@@ -127,7 +128,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster: str
     role: Role
     region: str
-    engine: Literal["embedded", "mesos"]
+    engine: Engine
     zookeeper: tuple[ZooKeeperMember, ...]
     recipe: str
     pool: str = ""

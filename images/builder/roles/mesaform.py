@@ -68,7 +68,7 @@ def steps(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> 
         ("install the product", lambda: _install_wheel(host, uv)),
         ("compile", lambda: _compile(host)),
         ("check imports", lambda: _check(host, uv, recipe["checks"])),
-        ("check the node", lambda: _check_node(host)),
+        ("check the node", lambda: _check_node(host, recipe)),
     ]
     if host.is_whole_machine:
         steps.append(("enable the node", lambda: _enable(host)))
@@ -156,8 +156,10 @@ def _check(host: Host, uv: _Uv, checks: Checks) -> None:
     uv("check", "-q")
 
 
-def _check_node(host: Host) -> None:
-    host.run(host.python, "-m", "mesaform.node", "--check")
+def _check_node(host: Host, recipe: Recipe) -> None:
+    has_mesos = recipe["engine"]["packages"] and host.is_whole_machine
+    for engine in ("embedded", "mesos") if has_mesos else ("embedded",):
+        host.run(host.python, "-m", "mesaform.node", "--check", "--engine", engine)
 
 
 def _enable(host: Host) -> None:

@@ -171,7 +171,7 @@ def test_defaults_follow_the_target():
         20,
     )
     assert (aws.engine, aws.network.cidr, aws.autoscaler.idle_after_s) == (
-        "mesos",
+        "embedded",
         "10.42.0.0/16",
         300,
     )

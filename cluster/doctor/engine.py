@@ -1,0 +1,24 @@
+"""Whether the images have the engine that the cluster file names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mesaform.doctor.finding import Finding, error, ok
+from mesaform.doctor.subject import Examination
+
+CHECK = "engine"
+NO_MESOS = "engine: mesos needs Apache Mesos in the image, and images/recipe.toml names no packages"
+REMEDY = "set engine: embedded, or name a source and packages under [engine] in images/recipe.toml"
+
+
+def look(examination: Examination) -> Iterable[Finding]:
+    """Compare the engine of the cluster file with the recipe of the images. No call."""
+    yield assess(examination.spec.engine, has_mesos=examination.subject.has_mesos)
+
+
+def assess(engine: str, *, has_mesos: bool) -> Finding:
+    """The finding about an engine. Pure."""
+    if engine == "mesos" and not has_mesos:
+        return error(CHECK, NO_MESOS, REMEDY)
+    return ok(CHECK, engine)
