@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,6 +39,7 @@ from mesaform.autoscaler.packing.model import (
     EffortBudget,
     Limits,
     Method,
+    NewNode,
     Packing,
     Template,
 )
@@ -46,6 +48,8 @@ from mesaform.autoscaler.packing.patterns import is_small
 from mesaform.autoscaler.packing.problem import Problem, build, demand_share
 
 EVERY_ROW = 1_000_000
+INPUTS_AT_MOST = 16
+"""Inputs whose packings are kept. Demand that limits leave waiting is the same in the next pass."""
 
 
 def solve(
@@ -64,6 +68,31 @@ def solve(
     parts = partition(units, left, templates, usage)
     if not parts:
         return Packing()
+    slots = tuple(sorted(limits.slots.items()))
+    packing = _solve(_Input(tuple(parts), tuple(templates), slots, limits.usd_per_hour, effort))
+    nodes = tuple(NewNode(node.template, dict(node.load), node.used) for node in packing.nodes)
+    return replace(packing, nodes=nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """All that a packing depends on. Equal inputs have equal packings."""
+
+    parts: tuple[Part, ...]
+    templates: tuple[Template, ...]
+    slots: tuple[tuple[str, int], ...]
+    usd_per_hour: float | None
+    effort: Effort
+
+    def __hash__(self) -> int:
+        return hash((self.parts, self.slots, self.usd_per_hour, self.effort))
+
+
+@lru_cache(maxsize=INPUTS_AT_MOST)
+def _solve(given: _Input) -> Packing:
+    """Solve; the nodes of the result are shared between calls and must not be changed."""
+    parts, templates, effort = given.parts, given.templates, given.effort
+    limits = Limits(dict(given.slots), given.usd_per_hour)
     problem = with_bound_dimensions(build(parts, templates, rows_at_most=effort.rows), parts)
     if problem.is_empty:
         return Packing()

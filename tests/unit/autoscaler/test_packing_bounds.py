@@ -23,6 +23,7 @@ from mesaform.autoscaler.packing import (
     Packing,
     Template,
     place,
+    solution,
     solve,
 )
 from mesaform.autoscaler.packing.bounds import with_bound_dimensions
@@ -271,7 +272,24 @@ def test_rules_hold_whatever_is_asked_and_merged_rows_break_none(drawn, slots, u
 
 def test_the_same_question_has_the_same_answer():
     units = [a_unit(f"/{n}", 17 + n, 0.3 * (n + 1), 300 * (7 - n)) for n in range(6)]
-    assert packed(units, TYPES) == packed(units, TYPES)
+    first = packed(units, TYPES)
+    solution._solve.cache_clear()
+    assert packed(units, TYPES) == first
+
+
+def test_what_is_kept_of_an_answer_follows_prices_and_limits_and_is_safe_from_callers():
+    units = [a_unit("/web", 10)]
+    first = packed(units, TYPES)
+    expected = [(node.template.instance_type, dict(node.load)) for node in first.nodes]
+    for node in first.nodes:
+        node.load.clear()
+    again = packed(units, TYPES)
+    assert [(node.template.instance_type, node.load) for node in again.nodes] == expected
+    dearer = [replace(template, usd_per_hour=template.usd_per_hour * 2) for template in TYPES]
+    assert packed(units, dearer).usd_per_hour == pytest.approx(2 * again.usd_per_hour)
+    assert len(packed(units, TYPES, slots=1).nodes) == 1
+    assert packed(units, TYPES, usd=0.10).usd_per_hour == pytest.approx(0.10)
+    assert packed([a_unit("/web", 10, 1, 512, UNIQUE)], TYPES).nodes != again.nodes
 
 
 def test_zones_are_level_after_buying_for_a_spread_app_and_one_for_a_clustered_one():
