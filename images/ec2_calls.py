@@ -61,14 +61,14 @@ def tag_filters(tags: Mapping[str, str]) -> list[FilterTypeDef]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore SIGINT and SIGTERM in the block, so that a clean-up completes.
+    """Ignore SIGINT, SIGTERM and SIGHUP in the block, so that a clean-up completes.
 
     Does nothing outside the main thread, which alone can be interrupted.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -102,6 +101,7 @@ def bake(
     as_json: JsonOption = False,
 ) -> None:
     """Bake, with progress on standard error and the images on standard output."""
+    from mesaform.cli import interrupt
     from mesaform.cli.engine_source import require_engine
     from mesaform.cli.progress import reporter
     from mesaform.provision.lock import BAKE_LOCK, hold
@@ -109,9 +109,11 @@ def bake(
     context = open_context(file)
     require_engine(context)
     context.enter_cloud()
-    # A builder costs money: a polite kill must end in its removal just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with hold(context.state_dir / BAKE_LOCK, "mesaform bake"), reporter(as_json=as_json) as report:
+    with (
+        interrupt.raised(),  # the builder costs money, whatever ends this process
+        hold(context.state_dir / BAKE_LOCK, "mesaform bake"),
+        reporter(as_json=as_json) as report,
+    ):
         remove_leftovers_of_bakes(context, is_alone=True)
         baked = bake_each(
             context, report, context.spec.architectures, force=force, subnet_id=subnet

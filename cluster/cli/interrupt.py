@@ -1,11 +1,15 @@
-"""Run work that must end in order: SIGINT, SIGTERM and SIGHUP cancel it, once."""
+"""Run work that must end in order: SIGINT, SIGTERM and SIGHUP cancel it, once.
+
+SIGHUP comes when the terminal closes. A program that ignores it from its start (nohup) goes on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -25,8 +29,29 @@ def end(text: str) -> NoReturn:
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    typer.echo(f"mesaform: {text}", err=True)
+    with suppress(OSError):  # the terminal may be closed
+        typer.echo(f"mesaform: {text}", err=True)
     raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block at each of `SIGNALS`, not at SIGINT alone."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _handled()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handled() -> list[signal.Signals]:
+    """`SIGNALS` without a SIGHUP that is ignored."""
+    return [
+        number
+        for number in SIGNALS
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    ]
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]], *, stopping: str) -> T:
@@ -52,11 +77,13 @@ async def _guarded(work: Callable[[], Coroutine[Any, Any, T]], stopping: str) ->
     def stop() -> None:
         nonlocal interrupted
         if not interrupted:
-            sys.stderr.write(f"\nmesaform: {stopping}\n")
             interrupted = True
             task.cancel()
+            with suppress(OSError):  # the terminal may be closed
+                sys.stderr.write(f"\nmesaform: {stopping}\n")
 
-    for number in SIGNALS:
+    handled = _handled()
+    for number in handled:
         loop.add_signal_handler(number, stop)
     try:
         return await task
@@ -67,5 +94,5 @@ async def _guarded(work: Callable[[], Coroutine[Any, Any, T]], stopping: str) ->
             raise KeyboardInterrupt from None
         raise
     finally:
-        for number in SIGNALS:
+        for number in handled:
             loop.remove_signal_handler(number)

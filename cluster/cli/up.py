@@ -196,8 +196,7 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
 
     On aws the builder costs some cents, so the user is asked.
     """
-    import signal
-
+    from mesaform.cli import interrupt
     from mesaform.cli.bake import bake_each, remove_leftovers_of_bakes
     from mesaform.provision.lock import BAKE_LOCK, hold
     from mesaform_images.lookup import images_of, recipe_digest
@@ -220,15 +219,10 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
             where=spec.region,
             fix="bake, then go on: mesaform bake",
         )
-    before = signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a builder must go whatever ends us
-    try:
-        with hold(context.state_dir / BAKE_LOCK, "mesaform up"):
-            remove_leftovers_of_bakes(context, is_alone=True)
-            bake_each(context, report, missing)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    # The builder costs money, whatever ends this process.
+    with interrupt.raised(), hold(context.state_dir / BAKE_LOCK, "mesaform up"):
+        remove_leftovers_of_bakes(context, is_alone=True)
+        bake_each(context, report, missing)
 
 
 def _remove_old_images(context: Context) -> None:

@@ -184,18 +184,17 @@ def test_a_builder_is_out_of_everybodys_reach_and_needs_no_rights() -> None:
     assert "IamInstanceProfile" not in seen[0]["instance"]
 
 
-def test_ctrl_c_and_a_polite_kill_in_the_middle_leave_nothing(
+def test_ctrl_c_a_polite_kill_and_a_closed_terminal_in_the_middle_leave_nothing(
     tmp_path: Path, cloud: dict[str, str]
 ) -> None:
     program = (
-        "import sys, signal; from tests.integration.images.test_bake import *\n"
-        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from tests.integration.images.test_bake import *\n"
+        "from mesaform.cli import interrupt\n"
         "class Say(Recorded):\n"
         "    def advanced(self, stage, detail): print(detail, flush=True)\n"
-        "bake(REGION, Say(), sources=sources(HANGS, 'killed'))\n"
+        "with interrupt.raised(): bake(REGION, Say(), sources=sources(HANGS, 'killed'))\n"
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         child = subprocess.Popen(
             [sys.executable, "-c", program],
             env={**os.environ, **cloud},
