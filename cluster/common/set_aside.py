@@ -21,6 +21,9 @@ METRIC = "mesaform_records_set_aside_total"
 COMMAND = "mesaform records"
 """The verb that lists, shows, restores and removes records that were set aside."""
 
+MOST_LOGGED = 10_000
+"""Records that one process logs; later ones are only counted."""
+
 log = structlog.get_logger("records")
 
 
@@ -65,7 +68,7 @@ class SetAsideLog:
     def mention(self, kind: str, place: str, unreadable: Unreadable) -> None:
         """Log a record once that cannot be read and cannot be moved now."""
         entry = (kind, place, unreadable.detail)
-        if entry in self._reported:
+        if entry in self._reported or len(self._reported) >= MOST_LOGGED:
             return
         self._reported.add(entry)
         log.error(

@@ -25,6 +25,10 @@ MIN_ALLOCATABLE = (Resources.of(cpus=0.01), Resources.of(mem_mib=32))
 """The least offers: the default of Mesos' flag `--min_allocatable_resources`."""
 
 
+MOST_REFUSALS = 100
+"""Refusals of one framework in one role on one agent; the one that ends first is dropped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """All free resources of one agent, for one framework in one of its roles."""
@@ -188,10 +192,13 @@ class Allocator:
         gpu_aware: bool = False,
         min_allocatable: Mapping[str, tuple[Resources, ...]] | None = None,
     ) -> None:
-        """Add or change a framework. Its allocations and refusals stay."""
+        """Add or change a framework. Its allocations and refusals in its roles stay."""
+        before = self._frameworks.get(framework_id)
         self._frameworks[framework_id] = _Framework(
             frozenset(roles), set(suppressed), active, gpu_aware, min_allocatable or {}
         )
+        if before is not None:
+            self._leave(framework_id, before.roles - self._frameworks[framework_id].roles)
 
     def has_framework(self, framework_id: str) -> bool:
         """Whether the framework was added and not removed."""
@@ -199,10 +206,34 @@ class Allocator:
 
     def remove_framework(self, framework_id: str) -> None:
         """Remove a framework. Everything that it holds must have been recovered."""
-        self._frameworks.pop(framework_id, None)
+        framework = self._frameworks.pop(framework_id, None)
         self._remove_refusals(framework_id)
         for key in [key for key in self._clients if key[1] == framework_id]:
             del self._clients[key]
+        self._forget_roles(framework.roles if framework is not None else ())
+
+    def _leave(self, framework_id: str, roles: frozenset[str]) -> None:
+        """Forget the refusals of a framework in roles that it left, and what it held in them."""
+        for key in [key for key in self._refusals if key[0] == framework_id and key[1] in roles]:
+            del self._refusals[key]
+        for role in roles:
+            held = self._clients.get((role, framework_id))
+            if held is not None and not any(held.milli.values()):
+                del self._clients[role, framework_id]
+        self._forget_roles(roles)
+
+    def _forget_roles(self, roles: Iterable[str]) -> None:
+        """Forget roles that no framework has and in which nothing is held.
+
+        Frameworks choose the names of their roles, so that this bounds their number.
+        """
+        unused = set(roles)
+        for framework in self._frameworks.values():
+            unused -= framework.roles
+        for role in unused:
+            held = self._roles.get(role)
+            if held is not None and not any(held.milli.values()):
+                del self._roles[role]
 
     def deactivate_framework(self, framework_id: str) -> None:
         """Make no offers to a disconnected framework, and remove its refusals."""
@@ -264,7 +295,18 @@ class Allocator:
         if refuse_s and framework_id in self._frameworks:
             wanted = DEFAULT_REFUSE_S if refuse_s < 0 else min(refuse_s, MAX_REFUSE_S)
             refusal = _Refusal(resources, now + max(self.interval_s, wanted))
-            self._refusals.setdefault((framework_id, role, agent_id), []).append(refusal)
+            self._refuse((framework_id, role, agent_id), refusal)
+
+    def _refuse(self, key: tuple[str, str, str], refusal: _Refusal) -> None:
+        """Add a refusal. It replaces those that it contains and that end no later."""
+        kept = [
+            other
+            for other in self._refusals.get(key, ())
+            if other.until > refusal.until or not refusal.resources.contains(other.resources)
+        ]
+        if len(kept) >= MOST_REFUSALS:
+            kept.remove(min(kept, key=lambda other: other.until))
+        self._refusals[key] = [*kept, refusal]
 
     def claim(self, framework_id: str, role: str, agent_id: str, resources: Resources) -> None:
         """Count what runs on an agent already, as the agent reports it."""
@@ -381,6 +423,9 @@ class Allocator:
         ):
             allocated.add(resources, sign)
             allocated.count += sign > 0
+        framework = self._frameworks.get(framework_id)
+        if sign < 0 and (framework is None or role not in framework.roles):
+            self._leave(framework_id, frozenset({role}))
 
     def _count_total(self, total: Resources, sign: int) -> None:
         for name, amount in total.milli.items():

@@ -13,7 +13,10 @@ from pathlib import Path
 import msgspec
 
 from mesaform.common import proc
-from mesaform.common.files import write_atomically
+from mesaform.common.record_files import read_record as read_record_file
+from mesaform.common.record_files import write_record as write_record_file
+from mesaform.common.records import Codec
+from mesaform.common.set_aside import SetAsideLog
 from mesaform.localcloud.layout import METADATA_PORT, Layout
 from mesaform.localcloud.protocol import Machine
 
@@ -53,6 +56,10 @@ class Record(msgspec.Struct, frozen=True):
     started: int
     boots: int
     boot_id: str
+
+
+MACHINE = Codec("local.machine", Record)
+MACHINE_KIND = "machines"
 
 
 def root(layout: Layout, instance_id: str) -> Path:
@@ -134,16 +141,21 @@ def write_record(layout: Layout, instance_id: str, pid: int, boots: int) -> Reco
     """Record that a process runs for an instance."""
     process = proc.read_process(pid)
     record = Record(pid, process.start_ticks if process else 0, boots, proc.boot_id())
-    write_atomically(_record_path(layout, instance_id), msgspec.json.encode(record))
+    write_record_file(_record_path(layout, instance_id), MACHINE, record, mode=0o644)
     return record
 
 
 def read_record(layout: Layout, instance_id: str) -> Record | None:
-    """The recorded process; None if there is none, or if the host was booted since."""
+    """The recorded process; None if there is none, or if the host was booted since.
+
+    A record that cannot be read is set aside beside it.
+    """
+    path = _record_path(layout, instance_id)
     try:
-        data = _record_path(layout, instance_id).read_bytes()
-        record = msgspec.json.decode(data, type=Record)
-    except (OSError, msgspec.DecodeError):
+        record = read_record_file(path, MACHINE, MACHINE_KIND, SetAsideLog())
+    except OSError:
+        return None
+    if not isinstance(record, Record):
         return None
     return record if record.boot_id == proc.boot_id() else None
 

@@ -18,6 +18,9 @@ from mesaform.aws.ports.ledger import Row
 MOST_WAITING = 100_000
 """Arrivals kept of each app."""
 
+MOST_GROUPS = 5_000
+"""New groups since the last full row, after which the next one is due: it numbers them anew."""
+
 Group = tuple[str, str, tuple[int, ...], tuple[Constraint, ...]]
 """App, role, shape and constraints: what tasks have in common."""
 
@@ -32,6 +35,7 @@ class Past:
         self._constraints: dict[str, tuple[Constraint, ...]] = {}
         self._groups: dict[Group, int] = {}
         self._new_groups: list[int] = []
+        self._groups_at_full = 0
         self._started: list[list[object]] = []
         self._ended: list[list[object]] = []
         self._written_at = 0.0
@@ -61,8 +65,16 @@ class Past:
         for task in _absent_from({**running, **before}, over):
             self._add_short(task, now, known=is_known)
         self._wait(queue, now)
+        self._forget_constraints(queue)
         self._last = now
         return self._due(now)
+
+    def _forget_constraints(self, queue: Iterable[QueueEntry]) -> None:
+        """Keep the constraints of apps that wait or run: only theirs are written again."""
+        apps = {entry.app for entry in queue} | {task.app for task in self._running.values()}
+        self._constraints = {
+            app: constraints for app, constraints in self._constraints.items() if app in apps
+        }
 
     def _end_all(self, tasks: Iterable[Task], over: Mapping[str, Task], now: float) -> None:
         """Tasks that no longer run: they ended when the engine says, else now."""
@@ -121,7 +133,8 @@ class Past:
         ]
 
     def _due(self, now: float) -> list[Row]:
-        if now - self._full_at >= STATED_EVERY_S:
+        has_many = len(self._groups) - self._groups_at_full >= MOST_GROUPS
+        if has_many or now - self._full_at >= STATED_EVERY_S:
             return [*self.close(now), self._full(now)]
         return self.close(now) if now - self._written_at >= EVERY_S else []
 
@@ -133,6 +146,7 @@ class Past:
             self._started.append(
                 self._entry(task, min(started, self._arrived.get(task_id, started)), started)
             )
+        self._groups_at_full = len(self._groups)
         return {**self._row(now), "full": True}
 
     def _row(self, now: float) -> Row:

@@ -32,6 +32,9 @@ SCHEDULE_EVERY_S = 300.0
 PATIENCE_S = 5.0
 SHOWN = 300
 
+MOST_PENDING = 10_000
+"""Passes fail for long if so many notices wait."""
+
 log = structlog.get_logger()
 
 
@@ -44,6 +47,7 @@ class Inbox:
         notices: the cloud's queue and schedule.
         clock: seconds since the epoch.
         patience_s: pause in seconds after a queue is missing or does not answer.
+        most_pending: notices that wait for a pass; further messages stay in the queue.
 
     Attributes:
         woken: set when a notice about a machine of the cluster arrives.
@@ -51,8 +55,13 @@ class Inbox:
     """
 
     def __init__(
-        self, notices: Notices, clock: Callable[[], float], patience_s: float = PATIENCE_S
+        self,
+        notices: Notices,
+        clock: Callable[[], float],
+        patience_s: float = PATIENCE_S,
+        most_pending: int = MOST_PENDING,
     ) -> None:
+        self._most_pending = most_pending
         self._patience_s = patience_s
         self._notices = notices
         self._clock = clock
@@ -140,6 +149,9 @@ class Inbox:
             await asyncio.sleep(SCHEDULE_EVERY_S)
 
     async def _receive(self) -> None:
+        if len(self._pending) >= self._most_pending:
+            await asyncio.sleep(self._patience_s)
+            return
         useless = [
             message
             for message in await run_in_daemon_thread(lambda: self._notices.receive(LONG_POLL_S))

@@ -23,12 +23,41 @@ log = structlog.get_logger(__name__)
 
 Probe = Callable[[], Awaitable[bool]]
 
+MIN_INTERVAL_S = 0.1
+"""Shortest pause between two checks of a task. Mesos and Marathon accept an interval of 0."""
+
+MAX_CHECKS_PER_S = 100.0
+"""Checks of all tasks that an agent starts in a second; further ones wait for their turn."""
+
+
+class CheckPace:
+    """Spaces the starts of all checks of an agent, in the order in which they are due.
+
+    So tasks with short intervals cannot keep the agent busy. A time-out begins at the start.
+
+    Args:
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_at = 0.0
+
+    def delay_s(self) -> float:
+        """Take the next turn; returns the seconds until it."""
+        now = self._clock()
+        at = max(now, self._next_at)
+        self._next_at = at + 1 / MAX_CHECKS_PER_S
+        return at - now
+
 
 async def watch_health(
     record: TaskRecord,
     containerizer: Containerizer,
     address: str,
     report: Callable[[HealthChecked | CheckFailed], None],
+    pace: CheckPace,
 ) -> None:
     """Check until cancelled, or until the task must be killed.
 
@@ -40,10 +69,11 @@ async def watch_health(
         address: the machine's own address, at which the task listens. The loopback address is
             tried after it.
         report: receives the events.
+        pace: that of all checks of the agent.
 
     """
     try:
-        await _watch(record, containerizer, address, report)
+        await _watch(record, containerizer, address, report, pace)
     except Exception as error:  # the fault of one check must not end the agent
         log.warning("health_check_failed", task=record.task_id, error=str(error))
         report(CheckFailed(record.container_id, str(error) or type(error).__name__))
@@ -54,6 +84,7 @@ async def _watch(
     containerizer: Containerizer,
     address: str,
     report: Callable[[HealthChecked], None],
+    pace: CheckPace,
 ) -> None:
     check = record.task.health_check
     if check is None:
@@ -63,12 +94,13 @@ async def _watch(
     probe = _probe(check, record.container_id, containerizer, policy.timeout_s, address)
     await asyncio.sleep(policy.delay_s)
     while True:
+        await asyncio.sleep(pace.delay_s())
         event = tracker.result(time.time(), healthy=await _passes(probe, policy.timeout_s))
         if event is not None:
             report(event)
             if event.kill:
                 return
-        await asyncio.sleep(policy.interval_s)
+        await asyncio.sleep(max(policy.interval_s, MIN_INTERVAL_S))
 
 
 async def _passes(probe: Probe, timeout_s: float) -> bool:

@@ -21,7 +21,7 @@ from mesaform.common.logs import configure_logging
 from mesaform.engine import link
 from mesaform.engine.agent.cgroups import detect
 from mesaform.engine.agent.checkpoints import Checkpoints
-from mesaform.engine.agent.checks import watch_health
+from mesaform.engine.agent.checks import CheckPace, watch_health
 from mesaform.engine.agent.config import MESOS_VERSION, Config
 from mesaform.engine.agent.containerizer import Containerizer, ContainerSpec
 from mesaform.engine.agent.core import AgentCore
@@ -88,6 +88,7 @@ class Agent:
         self._events: deque[Event] = deque()
         self._is_dispatching = False
         self._checks: dict[str, asyncio.Task[None]] = {}
+        self._check_pace = CheckPace()
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._ending = asyncio.Event()
@@ -288,7 +289,9 @@ class Agent:
         if record is None or record.is_over or not record.task.health_check:
             return
         if container_id not in self._checks:
-            watch = watch_health(record, self.containerizer, self.config.ip, self.dispatch)
+            watch = watch_health(
+                record, self.containerizer, self.config.ip, self.dispatch, self._check_pace
+            )
             self._checks[container_id] = self._spawn(watch, f"health of {record.task_id}")
 
     def _record_of(self, container_id: str) -> TaskRecord | None:

@@ -74,9 +74,20 @@ def _problem(state: State, event: Subscribe) -> str | None:
         event.info, event.suppressed_roles, event.offer_constraints
     ) or unsupported_framework(event.info, event.offer_constraints)
     known = state.frameworks.get(event.framework_id or "")
-    if problem is not None or known is None:
+    if problem is not None:
         return problem
-    return _invalid_takeover(known, event.info)
+    return _too_many(state) if known is None else _invalid_takeover(known, event.info)
+
+
+def _too_many(state: State) -> str | None:
+    """Why no further framework is registered; None while there is place for one."""
+    limit = state.config.max_frameworks
+    if len(state.frameworks) < limit:
+        return None
+    return (
+        f"The embedded engine has {limit} frameworks and registers no more: "
+        "tear down frameworks that have ended, or give them a shorter failover_timeout"
+    )
 
 
 def _invalid_takeover(known: Framework, info: FrameworkInfo) -> str | None:

@@ -56,7 +56,8 @@ class Config:
     """Time-outs in seconds, with the defaults of Mesos.
 
     An agent is unreachable after `max_missed_pings` pings without an answer. No task's command may
-    name one of `denied_users`.
+    name one of `denied_users`. `max_frameworks` bounds those that are registered, connected or not:
+    Mesos has no such limit, and whoever reaches port 5050 could fill the master's memory.
     """
 
     allocation_interval_s: float = 1.0
@@ -64,6 +65,7 @@ class Config:
     max_missed_pings: int = 5
     reregister_timeout_s: float = 600.0
     denied_users: frozenset[str] = frozenset()
+    max_frameworks: int = 5_000
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from aiohttp import ClientSession, web
 
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
-from mesaform.autoscaler.observation.notice_queue import Inbox, run_in_daemon_thread
+from mesaform.autoscaler.observation.notice_queue import MOST_PENDING, Inbox, run_in_daemon_thread
 from mesaform.autoscaler.observation.shutdown_endpoint import ShutdownEndpoint
 from mesaform.autoscaler.reporting.http_server import http_port
 from mesaform.aws.ports import ScheduledEvent
@@ -38,10 +38,10 @@ TOLD = MachineNotice("i-1", "interruption", NOW, NOW + 30, "spot interruption (t
 class World:
     """A queue, an inbox on it, and time."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_pending: int = MOST_PENDING) -> None:
         self.now = NOW
         self.queue = FakeNotices(lambda: self.now)
-        self.inbox = Inbox(self.queue, lambda: self.now, patience_s=0.0)
+        self.inbox = Inbox(self.queue, lambda: self.now, patience_s=0.0, most_pending=most_pending)
         self.inbox.update(OURS, {})
 
     async def receive(self) -> None:
@@ -75,6 +75,18 @@ async def test_a_pass_that_fails_leaves_them_to_the_next(world):
     world.inbox.take()
     assert await world.passes() == ["i-1"]
     assert await world.passes() == []
+
+
+async def test_what_an_inbox_has_no_place_for_stays_in_the_queue():
+    world = World(most_pending=2)
+    for number in range(1, 6):
+        world.queue.send(an_event(**{"instance-id": f"i-{number}"}))
+        await world.receive()
+    assert len(world.inbox.take()) == 2
+    await world.inbox.settle()
+    await world.receive()
+    assert len(world.inbox.take()) == 3
+    assert world.queue.left == ["m-3", "m-4", "m-5"]
 
 
 async def test_what_comes_during_a_pass_waits_for_the_next(world):

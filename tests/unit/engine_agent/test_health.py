@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mesaform.engine.agent.checks import MAX_CHECKS_PER_S, CheckPace
 from mesaform.engine.agent.events import HealthChecked
 from mesaform.engine.agent.health import HealthPolicy, HealthTracker
 from mesaform.mesos.messages import HealthCheck
@@ -43,3 +44,19 @@ def test_each_failure_is_reported_and_enough_in_a_row_kill():
     assert health.result(102.0, healthy=True) == HealthChecked("c", healthy=True)
     assert health.result(103.0, healthy=False) == HealthChecked("c", healthy=False)
     assert health.result(104.0, healthy=False) == HealthChecked("c", healthy=False, kill=True)
+
+
+def test_checks_of_all_tasks_begin_one_after_the_other_at_a_bounded_rate():
+    pace = CheckPace(lambda: 50.0)
+    turns = [pace.delay_s() for _ in range(1000)]
+    assert turns[0] == 0.0
+    assert turns == sorted(turns)
+    assert sum(turn < 1.0 for turn in turns) <= MAX_CHECKS_PER_S + 1
+
+
+def test_a_check_that_is_alone_does_not_wait():
+    now = 50.0
+    pace = CheckPace(lambda: now)
+    for _ in range(100):
+        assert pace.delay_s() == 0.0
+        now += 1.0

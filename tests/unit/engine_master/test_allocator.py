@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mesaform.common.resources import Resources
-from mesaform.engine.allocator import Allocator
+from mesaform.engine.allocator import MOST_REFUSALS, Allocator
 
 BIG = Resources.of(cpus=9, mem_mib=18 * 1024, ports=[(31000, 31009)])
 
@@ -266,3 +268,46 @@ def test_removing_a_framework_removes_its_own_share():
     allocator.remove_framework("f")
     allocator.add_framework("f", ["*"])
     assert winners(allocator)[0][0] == "f"
+
+
+def test_names_of_roles_that_nobody_has_are_forgotten():
+    allocator = an_allocator(("f", "a"))
+    for number in range(50):
+        allocator.add_framework("f", [f"role-{number}"])
+        [allocation] = allocator.allocate(0.0)
+        if number % 2:  # what the offer held returns after the framework has left the role
+            allocator.add_framework("f", [f"role-{number + 1}"])
+        allocator.recover("f", allocation.role, "a0", allocation.resources, now=0.0)
+    allocator.add_framework("f", ["last"])
+    assert not allocator._clients
+    assert not allocator._roles
+
+
+def test_a_role_that_another_framework_holds_resources_in_is_kept():
+    allocator = an_allocator(("holder", "a"), ("leaver", "a"))
+    allocator.claim("holder", "a", "a0", Resources.of(cpus=3))
+    allocator.add_framework("leaver", ["b"])
+    assert allocator.shares()["a"] == pytest.approx(1 / 3)
+    allocator.remove_framework("leaver")
+    assert allocator.shares() == {"a": pytest.approx(1 / 3)}
+
+
+def test_refusals_of_a_framework_are_bounded_and_the_longest_ones_stay():
+    allocator = an_allocator(("f", "*"))
+    for number in range(3 * MOST_REFUSALS):  # none contains another one
+        shape = Resources.of(cpus=1 + number / 1000, mem_mib=1000 - number)
+        allocator.claim("f", "*", "a0", shape)
+        allocator.recover("f", "*", "a0", shape, now=0.0, refuse_s=100.0 + number)
+    assert allocator.active_filters() == {"*": MOST_REFUSALS}
+    kept = [refusal.until for refusal in allocator._refusals["f", "*", "a0"]]
+    assert min(kept) == 100.0 + 2 * MOST_REFUSALS
+
+
+def test_a_refusal_replaces_those_that_it_contains():
+    allocator = an_allocator(("f", "*"))
+    for _ in range(50):
+        allocator.claim("f", "*", "a0", BIG)
+        allocator.recover("f", "*", "a0", BIG, now=0.0, refuse_s=60.0)
+    assert allocator.active_filters() == {"*": 1}
+    assert winners(allocator, 59.0) == []
+    assert winners(allocator, 61.0) == [("f", "a0")]

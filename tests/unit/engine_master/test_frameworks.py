@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from mesaform.common.resources import Resources
@@ -268,3 +270,17 @@ def test_offers_below_the_declared_minimum_are_not_made():
     assert framework.offers == []
     world.agent(size=SIZE + SIZE)
     assert len(framework.offers) == 1
+
+
+def test_a_full_master_registers_no_further_framework_and_knows_those_that_return(world):
+    world.state.config = dataclasses.replace(world.state.config, max_frameworks=2)
+    first = world.framework(failover_s=600.0)
+    world.framework(failover_s=600.0)
+    refused = world.framework(failover_s=600.0)
+    [error] = refused.events()
+    assert error["type"] == "ERROR"
+    assert "registers no more" in error["error"]["message"]
+    again = world.framework(id_=first.id, failover_s=600.0)
+    assert again.events()[0]["type"] == "SUBSCRIBED"
+    again.call("TEARDOWN")
+    assert world.framework().events()[0]["type"] == "SUBSCRIBED"

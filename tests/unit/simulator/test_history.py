@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesaform.autoscaler.accounting.resource_usage import Task
-from mesaform.autoscaler.accounting.task_history import Past
+from mesaform.autoscaler.accounting.task_history import MOST_GROUPS, Past
 from mesaform.autoscaler.model.cluster_view import Constraint, QueueEntry
 from mesaform.autoscaler.model.shape import make
 from mesaform.aws import ledger_rows
@@ -226,3 +226,20 @@ def test_whatever_ran_is_recorded_once_with_its_times_whichever_leader_saw_it(
 
 def test_a_task_made_by_hand_needs_no_constraints():
     assert Trace("mine", (Work("a", "a", SHAPE, 0.0, 10.0),)).constraints == {}
+
+
+def test_the_numbers_of_groups_begin_anew_before_they_become_many():
+    seen = Recording()
+    seen.at(0)
+    for step in range(3):
+        apps = [f"/app-{step}-{number}" for number in range(MOST_GROUPS // 2 + 1)]
+        seen.at(10 + step, *(a_task(f"{app}.1", NOW + 10 + step, app) for app in apps))
+    assert sum(bool(row.get("full")) for row in seen.rows) == 2
+    assert len(seen.past._groups) <= MOST_GROUPS + 2
+
+
+def test_constraints_are_forgotten_with_the_app_that_had_them():
+    seen = Recording()
+    for step in range(20):
+        seen.at(10.0 * step, queue=(waiting(1, f"/app-{step}"),))
+    assert len(seen.past._constraints) == 1
