@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 
-from constructs import Construct
-
 from mesaform.common.architecture import Architecture, architecture_of
 from mesaform.config.schema import Pool
 from mesaform.topology import launch_documents, names
@@ -22,8 +20,8 @@ STANDARD_PARAMETER_BYTES = 4096
 
 
 class AgentsStack(ClusterStack):
-    def __init__(self, scope: Construct, settings: Settings, network: NetworkStack) -> None:
-        super().__init__(scope, "agents", settings)
+    def __init__(self, settings: Settings, network: NetworkStack) -> None:
+        super().__init__("agents", settings)
         self._network = network
         self._profile = instance_profile(self, "agent", None)
         self._spec_parameter()

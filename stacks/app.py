@@ -1,25 +1,109 @@
-"""A cluster as four stacks, one per rate of change."""
+"""The described stacks as a CDKTF app: constructs, provider, and the places of states.
+
+Both targets use the same provider; `AWS_ENDPOINT_URL` in the environment names the API.
+"""
 
 from __future__ import annotations
 
-from cdktf import App
+import re
 
-from mesaform_stacks.agents import AgentsStack
-from mesaform_stacks.base import Settings
-from mesaform_stacks.masters import MastersStack
-from mesaform_stacks.network import NetworkStack
-from mesaform_stacks.notices import NoticesStack
+from cdktf import App, LocalBackend, S3Backend, TerraformElement, TerraformOutput, TerraformStack
+from constructs import Construct
+
+from mesaform.provision.state_folders import state_file
+from mesaform.topology import names
+from mesaform_stacks import generated
+from mesaform_stacks.base import ClusterStack, Settings, cluster_tags
+from mesaform_stacks.cluster import describe
+from mesaform_stacks.description import REFERENCE, Block, Kind, Renderer, ResourceDescription
+
+PROVIDER = Kind("aws_provider", "AwsProvider")
+Constructs = dict[tuple[str, str], TerraformElement]
+"""Constructs by stack and name."""
 
 
 def build(settings: Settings, outdir: str | None = None) -> App:
-    """The app with all stacks of a cluster.
-
-    Masters and agents depend on the network alone, so they are deployed side by side. Notices
-    depend on nothing.
-    """
+    """The app with all stacks of a cluster."""
     app = App(outdir=outdir) if outdir else App()
-    NoticesStack(app, settings)
-    network = NetworkStack(app, settings)
-    MastersStack(app, settings, network)
-    AgentsStack(app, settings, network)
+    constructs: Constructs = {}
+    for stack in describe(settings):
+        CdktfStack(app, stack, constructs)
     return app
+
+
+class CdktfStack(TerraformStack):
+    """One described stack. References to other stacks become reads of their states."""
+
+    def __init__(self, scope: Construct, stack: ClusterStack, constructs: Constructs) -> None:
+        super().__init__(scope, stack.name)
+        self._constructs = constructs
+        self._provider(stack.settings)
+        self._backend(stack)
+        for resource in stack.resources:
+            constructs[stack.name, resource.name] = self._resource(resource)
+        values = Renderer(self._text, _no_block)
+        for name, value in stack.outputs.items():
+            output = TerraformOutput(self, f"out-{name}", value=values.render(value))
+            output.override_logical_id(name)
+
+    def _provider(self, settings: Settings) -> None:
+        module = generated.load(PROVIDER)
+        module.AwsProvider(
+            self,
+            "aws",
+            region=settings.spec.region,
+            allowed_account_ids=[settings.account_id] if settings.account_id else None,
+            default_tags=[module.AwsProviderDefaultTags(tags=cluster_tags(settings))],
+        )
+
+    def _backend(self, stack: ClusterStack) -> None:
+        """State in the account's bucket with S3's own lock (Terraform 1.10), or in the folder."""
+        settings = stack.settings
+        if not settings.state_bucket:
+            LocalBackend(self, path=str(state_file(settings.folder, stack.name)))
+            return
+        S3Backend(
+            self,
+            bucket=settings.state_bucket,
+            key=f"{names.state_prefix(stack.spec.name)}{stack.name}.tfstate",
+            region=stack.spec.region,
+            encrypt=True,
+        )
+        self.add_override("terraform.backend.s3.use_lockfile", True)  # cdktf knows neither of them
+        self.add_override(
+            "terraform.backend.s3.allowed_account_ids",
+            [settings.account_id],
+        )
+
+    def _resource(self, resource: ResourceDescription) -> TerraformElement:
+        """The construct of a resource.
+
+        Raises:
+            TypeError: the generated class rejects an argument; the message names the resource.
+
+        """
+        module = generated.load(resource.kind)
+
+        def block(described: Block, arguments: dict[str, object]) -> object:
+            return getattr(module, type(described).__name__)(**arguments)
+
+        values = Renderer(self._text, block)
+        try:
+            construct: TerraformElement = getattr(module, resource.kind.class_name)(
+                self, resource.name, **values.arguments(resource.arguments)
+            )
+        except TypeError as error:
+            raise TypeError(f"{resource.stack}: {resource.name}: {error}") from error
+        return construct
+
+    def _text(self, text: str) -> str:
+        """A text with CDKTF's tokens in place of references."""
+
+        def token(match: re.Match[str]) -> str:
+            return str(getattr(self._constructs[match["stack"], match["name"]], match["attribute"]))
+
+        return REFERENCE.sub(token, text)
+
+
+def _no_block(described: Block, _: dict[str, object]) -> object:
+    raise TypeError(f"{type(described).__name__}: an output has no blocks")

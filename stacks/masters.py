@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from constructs import Construct
-
 from mesaform.topology import addresses, iam
 from mesaform.topology.launch_documents import MasterData
 from mesaform.topology.user_data import DataVolume
@@ -14,8 +12,8 @@ from mesaform_stacks.network import NetworkStack
 
 
 class MastersStack(ClusterStack):
-    def __init__(self, scope: Construct, settings: Settings, network: NetworkStack) -> None:
-        super().__init__(scope, "masters", settings)
+    def __init__(self, settings: Settings, network: NetworkStack) -> None:
+        super().__init__("masters", settings)
         account_id = aws.DataAwsCallerIdentity(self, "account").account_id
         types = [name for pool in self.spec.agents for name in pool.types]
         document = iam.master_document(

@@ -6,8 +6,6 @@ There is no NAT gateway: machines have public addresses. The groups admit only w
 
 from __future__ import annotations
 
-from constructs import Construct
-
 from mesaform.topology import addresses, names, ports, user_data
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
@@ -23,8 +21,8 @@ class NetworkStack(ClusterStack):
     machines, as the network does.
     """
 
-    def __init__(self, scope: Construct, settings: Settings) -> None:
-        super().__init__(scope, "network", settings)
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("network", settings)
         self.vpc = aws.Vpc(self, "vpc", cidr_block=self.spec.network.cidr, tags=self.named("vpc"))
         self.subnet_ids = self._subnets()
         self.group_ids = self._groups()

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 
-from constructs import Construct
-
 from mesaform.topology import eventbridge, iam
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
 
 
 class NoticesStack(ClusterStack):
-    def __init__(self, scope: Construct, settings: Settings) -> None:
-        super().__init__(scope, "notices", settings)
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("notices", settings)
         cluster, region = self.spec.name, self.spec.region
         account_id = aws.DataAwsCallerIdentity(self, "account").account_id
         queue_arn = iam.queue_arn(cluster, region, account_id)

@@ -17,6 +17,8 @@ from pathlib import Path
 import botocore.loaders
 from botocore import xform_name
 
+from mesaform_stacks import provider
+
 REPOSITORY = Path(__file__).parents[2]
 MIN_PREFIX = 10
 """Characters with which a formatted text must begin to count as the name of a method."""
@@ -198,7 +200,5 @@ def unnamed_sites() -> list[str]:
 
 def resource_types() -> set[str]:
     """The resource types of Terraform that the stacks use."""
-    text = (REPOSITORY / "stacks" / "provider.py").read_text(encoding="utf-8")
-    modules = re.findall(r"^from cdktf_cdktf_provider_aws\.(\w+) import", text, re.MULTILINE)
-    others = ("provider", "data_")
-    return {f"aws_{name}" for name in modules if not name.startswith(others)}
+    kinds = (getattr(value, "kind", None) for value in vars(provider).values())
+    return {kind.terraform_type for kind in kinds if kind is not None and not kind.is_data}
