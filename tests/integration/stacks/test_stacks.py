@@ -91,19 +91,20 @@ def test_agents_reach_only_the_ports_of_masters_that_agents_use(stacks):
     assert {(rule["from_port"], rule["to_port"]) for rule in rules} == {
         (2181, 2181),
         (5050, 5050),
+        (5052, 5052),
         (9550, 9550),
     }
     assert all(rule["description"] for rule in rules)
 
 
-def test_agents_of_the_embedded_engine_also_reach_its_link_port(spec):
-    embedded = spec.model_copy(update={"engine": "embedded"})
+def test_only_agents_of_the_embedded_engine_reach_its_link_port(spec):
+    mesos = spec.model_copy(update={"engine": "mesos"})
     reached = {
         (rule.first_port, rule.last_port)
-        for rule in ports.ingress_rules(embedded)
+        for rule in ports.ingress_rules(mesos)
         if (rule.group, rule.source) == ("master", "agent")
     }
-    assert reached == {(2181, 2181), (5050, 5050), (5052, 5052), (9550, 9550)}
+    assert reached == {(2181, 2181), (5050, 5050), (9550, 9550)}
 
 
 def test_only_masters_are_in_the_quorum_of_zookeeper(stacks):
@@ -196,7 +197,7 @@ def test_masters_stand_one_a_zone_at_the_addresses_that_everybody_knows(stacks, 
     assert (document.role, document.recipe, document.engine, document.lease) == (
         "master",
         "digest",
-        "mesos",
+        "embedded",
         None,
     )
 
