@@ -2,15 +2,15 @@
 
 Fields are the host's name, its fault domain (`@region`, `@zone`) and the agent's attributes.
 Operators and their meaning are those of Marathon 1.11 (docs/constraints.md of its repository).
+Regular expressions have RE2's syntax (`common.patterns`).
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 
+from mesaform.common.patterns import BadPattern, matches, require_pattern
 from mesaform.mesos.messages import Attribute, Offer
 
 HOSTNAME_FIELDS = ("hostname", "@hostname")
@@ -56,11 +56,6 @@ def value_of(field: str, fields: AgentFields) -> str | None:
     return fields.get("@hostname" if field in HOSTNAME_FIELDS else field)
 
 
-@lru_cache(maxsize=512)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text)
-
-
 def _unique(value: str, counts: Counter[str], _parameter: str) -> bool:
     return counts[value] == 0
 
@@ -85,11 +80,19 @@ def _group_by(value: str, counts: Counter[str], parameter: str) -> bool:
 
 
 def _like(value: str, _counts: Counter[str], parameter: str) -> bool:
-    return _pattern(parameter).fullmatch(value) is not None
+    return _matches(parameter, value) is True
 
 
-def _unlike(value: str, counts: Counter[str], parameter: str) -> bool:
-    return not _like(value, counts, parameter)
+def _unlike(value: str, _counts: Counter[str], parameter: str) -> bool:
+    return _matches(parameter, value) is False
+
+
+def _matches(pattern: str, value: str) -> bool | None:
+    """Whether a pattern matches; None for one of an earlier release, which no agent satisfies."""
+    try:
+        return matches(pattern, value)
+    except BadPattern:
+        return None
 
 
 def _max_per(value: str, counts: Counter[str], parameter: str) -> bool:
@@ -164,7 +167,7 @@ def _problem_with_value(operator: str, parameter: str) -> str | None:
         return f"{operator} takes a whole number, not {parameter!r}"
     if operator in PATTERN_VALUE:
         try:
-            re.compile(parameter)
-        except re.error as error:
-            return f"{parameter!r} is not a regular expression: {error}"
+            require_pattern(parameter)
+        except BadPattern as error:
+            return f"{parameter!r} is not a regular expression of RE2: {error}"
     return None

@@ -5,12 +5,12 @@ The answers equal those that the services API gives to an offer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.shape import MANY
+from mesaform.common.patterns import BadPattern, matches
 
 HOSTNAME = frozenset({"hostname", "@hostname"})
 ZONE = frozenset({"zone", "@zone"})
@@ -119,7 +119,7 @@ def room_in_group(counts: Mapping[str, int], value: str, groups: int) -> int:
 
 def _allows(app: str, constraint: Constraint, operator: str, value: str, usage: Usage) -> bool:
     if operator in {"LIKE", "UNLIKE"}:
-        return _matches(constraint.value, value) == (operator == "LIKE")
+        return _matches(constraint.value, value) is (operator == "LIKE")
     if operator == "IS" or (operator == "CLUSTER" and constraint.value):
         return value == constraint.value
     if operator == "CLUSTER":
@@ -128,11 +128,12 @@ def _allows(app: str, constraint: Constraint, operator: str, value: str, usage: 
     return True
 
 
-def _matches(pattern: str, value: str) -> bool:
+def _matches(pattern: str, value: str) -> bool | None:
+    """Whether a pattern matches; None for a text that is no pattern."""
     try:
-        return re.fullmatch(pattern, value) is not None
-    except re.error:
-        return False
+        return matches(pattern, value)
+    except BadPattern:
+        return None
 
 
 def number(text: str) -> int:

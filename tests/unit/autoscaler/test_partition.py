@@ -70,6 +70,8 @@ def test_every_edge_of_the_table_leads_to_a_state_of_the_table_and_says_how():
         ("LIKE", "us-.*", 0, MANY),
         ("LIKE", "us-", 0, 0),
         ("LIKE", "(", 0, 0),
+        ("UNLIKE", "(?!us-).*", 0, 0),
+        ("LIKE", "(([a-z0-9-]*)*)*!", 0, 0),
         ("UNLIKE", "eu-.*", 0, MANY),
         ("IS", "us-east-1a", 0, MANY),
     ],

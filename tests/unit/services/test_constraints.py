@@ -72,6 +72,7 @@ def test_all_constraints_must_hold() -> None:
         (["rack", "UNIQUE", "x"], "no value"),
         (["rack", "LIKE"], "needs a value"),
         (["rack", "LIKE", "("], "regular expression"),
+        (["rack", "UNLIKE", "(?!r1).*"], "regular expression of RE2: invalid perl operator"),
         (["rack", "MAX_PER", "few"], "whole number"),
     ],
 )
@@ -100,3 +101,14 @@ def test_the_fields_of_an_offer_are_attributes_host_and_fault_domain() -> None:
         "@region": "us",
         "@zone": "us-a",
     }
+
+
+@pytest.mark.parametrize("operator", ["LIKE", "UNLIKE"])
+def test_no_agent_satisfies_a_pattern_that_only_an_earlier_release_took(operator: str) -> None:
+    assert not are_satisfied([["rack", operator, "(?!r1).*"]], AGENT, [])
+
+
+def test_a_catastrophic_pattern_is_compared_at_once() -> None:
+    agent = {"@hostname": "h1", "rack": "a" * 1024}
+    assert not are_satisfied([["rack", "LIKE", "(a+)+b"]], agent, [])
+    assert are_satisfied([["rack", "UNLIKE", "(a|aa)+b"]], agent, [])
