@@ -15,11 +15,12 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from mesaform.aws import client
+from mesaform.aws.bucket_objects import read_object
 from mesaform.aws.errors import error_code, translate_errors
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports.control import Heartbeat, Overrides
 from mesaform.aws.set_aside import SetAsideObjects
-from mesaform.common.errors import MesaformError, NotFound, Retryable
+from mesaform.common.errors import MesaformError, Retryable
 from mesaform.common.json_types import Json, as_object
 from mesaform.common.records import DOCUMENT_LIMIT_BYTES, Codec, Unreadable, Value
 from mesaform.common.set_aside import COMMAND, SetAside, SetAsideLog
@@ -141,16 +142,14 @@ class S3Control:
 
     def _read_overrides(self) -> tuple[Overrides, str]:
         """Return the overrides and the version of their object; no version if it does not exist."""
-        key = self._key("overrides")
-        try:
-            with translate_errors(f"s3://{self._bucket}/{key}"):
-                answer = self._s3.get_object(Bucket=self._bucket, Key=key)
-                body, version = answer["Body"].read(), str(answer["ETag"])
-        except NotFound:
+        stored = read_object(self._s3, self._bucket, self._key("overrides"))
+        if stored is None:
             old = self._read(OLD_NAMES["overrides"])
             if old is None:
                 return (), ""
             body, version = old, ""
+        else:
+            body, version = stored.content, stored.etag
         overrides = OVERRIDES.decode(body)
         if isinstance(overrides, Unreadable):
             return self._replaced_overrides(body, version, overrides)
@@ -222,9 +221,5 @@ class S3Control:
         return value
 
     def _read(self, name: str) -> bytes | None:
-        key = self._key(name)
-        try:
-            with translate_errors(f"s3://{self._bucket}/{key}"):
-                return bytes(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
-        except NotFound:
-            return None
+        stored = read_object(self._s3, self._bucket, self._key(name))
+        return None if stored is None else stored.content

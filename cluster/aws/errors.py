@@ -164,6 +164,11 @@ def is_absent(error: ClientError) -> bool:
     return classify(error_code(error)) is Fault.ABSENT
 
 
+def is_forbidden(error: ClientError) -> bool:
+    """Whether AWS knows the caller and refuses the call."""
+    return classify(error_code(error)) is Fault.FORBIDDEN
+
+
 def translate(error: ClientError, where: str) -> CloudError:
     """The error of this project that an error of AWS becomes; `where` names the call or object."""
     code = error_code(error)

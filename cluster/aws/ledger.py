@@ -15,10 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
 from mesaform.aws import client, ledger_rows
-from mesaform.aws.errors import error_code, translate_errors
+from mesaform.aws.bucket_objects import read_object
+from mesaform.aws.errors import translate_errors
 from mesaform.aws.ports import Row
 from mesaform.aws.set_aside import SetAsideObjects
 from mesaform.common.errors import Retryable
@@ -205,12 +204,8 @@ class S3Ledger:
 
     def _get(self, key: str) -> bytes | None:
         """The content of an object; None if it does not exist."""
-        try:
-            return bytes(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
-        except ClientError as error:
-            if error_code(error) == "NoSuchKey":
-                return None
-            raise
+        stored = read_object(self._s3, self._bucket, key)
+        return None if stored is None else stored.content
 
     def _list(self, below: str, after: str = "") -> Iterator[str]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(

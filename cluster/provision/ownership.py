@@ -191,14 +191,24 @@ def require_ownership(
             f"{where} holds {len(foreign)} machines and networks of a cluster named {cluster} that"
             f" this folder did not create: {_list_ids(foreign)}",
             where=str(folder),
-            fix="nothing was changed. Either go on from the folder that created them (its"
-            " .mesaform has the state), or choose another name in cluster.yaml, or remove that"
-            " cluster: mesaform down, in its own folder",
+            fix="nothing was changed. Go on from the folder that created them, if it exists (its"
+            " .mesaform has the state; mesaform down there removes them). If it is lost, there are"
+            f" two ways: take them over: {_adoption(view, knowledge)}, or choose another name in"
+            " cluster.yaml",
         )
     is_damaged = any(state.condition == "unreadable" for state in knowledge.states.values())
     lost = find_lost(view, knowledge)
     if is_damaged or lost:
         raise _damaged_state(lost, knowledge, cluster, folder)
+
+
+def _adoption(view: AccountView, knowledge: FolderKnowledge) -> str:
+    """The command that takes over what this folder did not create."""
+    own = knowledge.deployment.deployment_id if knowledge.deployment else ""
+    others = sorted(deployment_ids(view) - {own})
+    command = " or ".join(f"mesaform adopt --deployment {name}" for name in others)
+    folder = ", in a folder without a cluster of its own" if own else ""
+    return (command or "mesaform adopt") + folder
 
 
 def _damaged_state(

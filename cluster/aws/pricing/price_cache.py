@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mesaform.aws import client
+from mesaform.aws.bucket_objects import read_object
 from mesaform.aws.errors import translate_errors
-from mesaform.common.errors import NotFound
 
 
 class MemoryPriceCache:
@@ -30,11 +30,8 @@ class S3PriceCache:
         self._where = f"s3://{bucket}/{self._key}"
 
     def read(self) -> bytes | None:
-        try:
-            with translate_errors(self._where):
-                return bytes(self._s3.get_object(Bucket=self._bucket, Key=self._key)["Body"].read())
-        except NotFound:
-            return None
+        stored = read_object(self._s3, self._bucket, self._key)
+        return None if stored is None else stored.content
 
     def write(self, data: bytes) -> None:
         with translate_errors(self._where):

@@ -133,6 +133,7 @@ async def test_a_second_folder_changes_nothing_of_a_running_cluster(cloud, place
     assert len(vpcs) == 2
     assert all(identity in error.what for identity in (*machines, vpc, ACCOUNT, "us-east-1"))
     assert own_vpc not in error.what
+    assert f"mesaform adopt --deployment {OWNER}" in error.fix
     assert "another name" in error.fix
     assert "mesaform down" in error.fix
 
