@@ -17,11 +17,14 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
+    SSOError,
+    TokenRetrievalError,
 )
 from botocore.parsers import ResponseParserError
 
 from mesaform.common.errors import (
     CloudError,
+    CredentialsExpired,
     InsufficientCapacity,
     NotAuthenticated,
     NotFound,
@@ -45,6 +48,8 @@ class Fault(Enum):
     """Another resource still depends on this one, or its state is still changing."""
     UNAUTHENTICATED = "unauthenticated"
     """AWS does not know the caller: the credentials are not valid (any more)."""
+    EXPIRED = "expired"
+    """The caller's temporary credentials were valid, and are not any more."""
     FORBIDDEN = "forbidden"
     NO_CAPACITY = "no capacity"
     """Not this offering, not now. Any other refusal of a launch is a fault of the request."""
@@ -91,11 +96,11 @@ FAULT_OF_CODE: Mapping[str, Fault] = {
     "AccessDenied": Fault.FORBIDDEN,
     "AccessDeniedException": Fault.FORBIDDEN,
     "AuthFailure": Fault.UNAUTHENTICATED,
-    "ExpiredToken": Fault.UNAUTHENTICATED,
-    "ExpiredTokenException": Fault.UNAUTHENTICATED,
+    "ExpiredToken": Fault.EXPIRED,
+    "ExpiredTokenException": Fault.EXPIRED,
     "InvalidAccessKeyId": Fault.UNAUTHENTICATED,
     "InvalidClientTokenId": Fault.UNAUTHENTICATED,
-    "RequestExpired": Fault.UNAUTHENTICATED,
+    "RequestExpired": Fault.EXPIRED,
     "SignatureDoesNotMatch": Fault.UNAUTHENTICATED,
     "UnrecognizedClientException": Fault.UNAUTHENTICATED,
     "UnauthorizedOperation": Fault.FORBIDDEN,
@@ -122,6 +127,10 @@ FAULT_OF_SUFFIX: Mapping[str, Fault] = {
 `NatGatewayNotFound` and `ResourceNotFoundException`."""
 
 _FIX_CREDENTIALS = "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or run on an instance with a profile"
+FIX_EXPIRED = (
+    "renew the credentials (aws sso login, or a new session of the role; check the clock of this"
+    " machine), then run it again"
+)
 _FIX_RIGHTS = "check the credentials, or the instance profile's rights; then run it again"
 
 _ERROR_OF_FAULT: Mapping[Fault, Callable[[str, str], CloudError]] = {
@@ -130,6 +139,7 @@ _ERROR_OF_FAULT: Mapping[Fault, Callable[[str, str], CloudError]] = {
     Fault.IN_USE: lambda what, where: Retryable(what, after_s=IN_USE_AFTER_S, where=where),
     Fault.ABSENT: lambda what, where: NotFound(what, where=where),
     Fault.UNAUTHENTICATED: lambda what, where: NotAuthenticated(what, where=where, fix=_FIX_RIGHTS),
+    Fault.EXPIRED: lambda what, where: CredentialsExpired(what, where=where, fix=FIX_EXPIRED),
     Fault.FORBIDDEN: lambda what, where: Permanent(what, where=where, fix=_FIX_RIGHTS),
     Fault.NO_CAPACITY: lambda what, where: InsufficientCapacity(what, offering="", where=where),
     Fault.REQUEST: lambda what, where: Permanent(what, where=where),
@@ -169,6 +179,12 @@ def is_forbidden(error: ClientError) -> bool:
     return classify(error_code(error)) is Fault.FORBIDDEN
 
 
+def names_expired_credentials(text: str) -> bool:
+    """Whether an error text of another program, such as Terraform, has AWS's code for them."""
+    codes = (code for code, fault in FAULT_OF_CODE.items() if fault is Fault.EXPIRED)
+    return any(code in text for code in codes)
+
+
 def translate(error: ClientError, where: str) -> CloudError:
     """The error of this project that an error of AWS becomes; `where` names the call or object."""
     code = error_code(error)
@@ -185,6 +201,7 @@ def translate_errors(where: str) -> Iterator[None]:
         Retryable: throttled, a fault of the service, no answer, or a resource still in use.
         NotFound: the named thing does not exist.
         InsufficientCapacity: the offering is sold out.
+        CredentialsExpired: temporary credentials have ended.
         NotAuthenticated: credentials are missing or not valid.
         Permanent: a wrong request or a missing right.
 
@@ -195,6 +212,8 @@ def translate_errors(where: str) -> Iterator[None]:
         raise translate(error, where) from error
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
         raise no_credentials(where) from error
+    except (SSOError, TokenRetrievalError) as error:
+        raise CredentialsExpired(str(error), where=where, fix=FIX_EXPIRED) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise Retryable(
             f"no answer from AWS: {error}",

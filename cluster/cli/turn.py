@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import typer
 
 from mesaform.cli.context import Context
+from mesaform.cli.expired_credentials import explain_expiry
 from mesaform.provision.lock import HeldLock, Occupied
 from mesaform.provision.turn import WAIT_TIMEOUT_S, Choice, Reporter, take_turn
 
@@ -47,12 +48,14 @@ def cluster_turn(
     Raises:
         Occupied: another process is at work.
         SharedBusy: another checkout is at work.
+        CredentialsExpired: they expired, here or in the block.
 
     """
     turn = take_turn(
         context.cluster_dir, verb, lambda occupied: _choose(occupied, options), reporter
     )
-    with turn as held, _shared_turn(context, verb, options, creates_bucket=creates_bucket):
+    shared = _shared_turn(context, verb, options, creates_bucket=creates_bucket)
+    with explain_expiry(context, verb), turn as held, shared:
         yield held
 
 

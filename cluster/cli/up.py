@@ -269,6 +269,8 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
             teardown = TeardownRollback(control, wiring.operator(session), freeze)
             while True:
                 sources = await gatherer.gather()
+                if gatherer.expired is not None:
+                    raise gatherer.expired
                 picture = join(spec, sources, prices)
                 lacking = missing(
                     picture, spec, sorted(sources.masters_up), sorted(sources.services_up)

@@ -83,6 +83,12 @@ class NotAuthenticated(Permanent):
     """
 
 
+class CredentialsExpired(NotAuthenticated):
+    """The caller's temporary credentials have expired. The same call succeeds with new ones."""
+
+    exit_code = Exit.MISSING_PREREQUISITE
+
+
 class NotFound(Permanent):
     """The thing named does not exist (any more)."""
 

@@ -36,6 +36,10 @@ class AccessKeys:
         self._iam = iam_backends
         self._sts = sts_backends
 
+    def is_operator(self, key_id: str) -> bool:
+        """Whether a key is the operator's own."""
+        return key_id == self._operator_id
+
     def find(self, key_id: str) -> AccessKey | None:
         """The key of this id."""
         if key_id == self._operator_id:

@@ -67,7 +67,9 @@ class AwsApi:
         if key is None or not key.admits(signature.token):
             return error_responses.unknown_key(form)
         now = time.time()
-        if key.expires_at <= now or signature.has_expired(now):
+        if key.expires_at <= now:
+            return error_responses.expired_session(form)
+        if signature.has_expired(now):
             return error_responses.expired(form)
         return None
 
@@ -89,8 +91,16 @@ class AwsApi:
         form = error_responses.form_of(call.service, request)
         if (answer := self.refuse_request(request, signature, form)) is not None:
             return answer, 0.0
+        if self._has_expired(call, signature):
+            log.info("call.expired", action=call.action)
+            return error_responses.expired_session(form), 0.0
         answer = self._execute(call, request, form)
         return answer, self._parts.faults.response_delay_s(call.action, time.time())
+
+    def _has_expired(self, call: Call, signature: Signature | None) -> bool:
+        """Whether a fault says that the caller's credentials have expired."""
+        is_operator = signature is not None and self._parts.keys.is_operator(signature.key_id)
+        return is_operator and self._parts.faults.has_expired(call.action, time.time())
 
     def receive(self, call: Call, request: AwsRequest) -> tuple[Answer, bool]:
         """The answer to a ReceiveMessage that does not wait, and whether it is final."""

@@ -148,8 +148,16 @@ def unsigned(form: ErrorForm) -> Answer:
     return error(form, Fault(403, _UNSIGNED_CODES[form], "Request is not signed"))
 
 
+def expired_session(form: ErrorForm) -> Answer:
+    """The answer to a call with temporary credentials that expired."""
+    codes = {ErrorForm.EC2: "RequestExpired", ErrorForm.JSON: "ExpiredTokenException"}
+    status = 403 if form is ErrorForm.QUERY else 400
+    message = "The security token included in the request is expired"
+    return error(form, Fault(status, codes.get(form, "ExpiredToken"), message))
+
+
 def expired(form: ErrorForm) -> Answer:
-    """The answer to a call with a presigned URL, or with session credentials, that ended."""
+    """The answer to a call with a presigned URL that ended."""
     code = "AccessDenied" if form is ErrorForm.S3 else "ExpiredToken"
     return error(form, Fault(403, code, "Request has expired"))
 

@@ -165,6 +165,16 @@ class GatewaysBlocked(Timed, tag="gateways_blocked", kw_only=True):
     """VPC Block Public Access forbids internet gateways in the region."""
 
 
+class ExpiredCredentials(Timed, tag="expired_credentials", kw_only=True):
+    """The operator's credentials expire: every call of his is refused. A refusal is no use.
+
+    With `actions` from the first call of one of them on, such as `TerminateInstances`; calls of S3
+    are named by method, such as `PUT`. Roles and users are not affected.
+    """
+
+    actions: tuple[str, ...] = ()
+
+
 Fault = (
     Capacity
     | Throttle
@@ -184,6 +194,7 @@ Fault = (
     | NotSold
     | DefaultKey
     | GatewaysBlocked
+    | ExpiredCredentials
 )
 
 Announcement = SpotInterruption | Rebalance | Scheduled
@@ -235,7 +246,8 @@ def parse(body: bytes) -> Fault:
             where="fault",
             fix="kinds: capacity, throttle, lag, spot_interruption, zone_outage, boot_delay, "
             "delayed_response, rebalance, scheduled_event, redelivery, ignored_call, denied, "
-            "quota, region_closed, zone_closed, not_sold, default_key, gateways_blocked",
+            "quota, region_closed, zone_closed, not_sold, default_key, gateways_blocked, "
+            "expired_credentials",
         ) from None
 
 
@@ -343,6 +355,14 @@ class FaultRegistry:
     def closes(self, region: str, now: float) -> bool:
         """Whether the account has not opted in to a region."""
         return any(fault.region == region for fault in self.settings(RegionClosed, now))
+
+    def has_expired(self, action: str, now: float) -> bool:
+        """Whether the operator's credentials have expired at this call, which may begin it."""
+        for item in self._in_force(ExpiredCredentials, now):
+            if not item.fault.actions or action.partition(" ")[0] in item.fault.actions:
+                item.fault.actions = ()
+                return True
+        return False
 
     def lag_s(self, now: float) -> float:
         """How far EC2's Describe calls lag behind."""

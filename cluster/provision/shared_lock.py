@@ -169,6 +169,7 @@ def hold_shared(
     replaced = _acquire(shared, own, creates_bucket=creates_bucket)
     try:
         _require_no_terraform(shared, place.cluster_dir, replaced)
+        shared.store_errored()
         shared.pull()
         yield shared
     finally:

@@ -16,13 +16,14 @@ import msgspec
 from mesaform.aws.state_objects import StateObjects, StoredObject
 from mesaform.common.errors import BadInput, NotOwned
 from mesaform.common.files import write_atomically
+from mesaform.common.json_types import as_object
 from mesaform.common.record_files import write_record
 from mesaform.common.records import Codec, Unreadable
 from mesaform.provision import deployment
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.deployment import CODEC, Deployment
 from mesaform.provision.state_copies import keep_copies
-from mesaform.provision.state_folders import STACKS, state_file
+from mesaform.provision.state_folders import ERRORED, STACKS, stack_dir, state_file
 from mesaform.provision.terraform_state import read_state
 from mesaform.topology.names import bucket_name
 
@@ -155,6 +156,26 @@ class SharedState:
         content = state_file(self.place.cluster_dir, stack).read_bytes()
         self.objects.write(state_name(stack), content)
 
+    def store_errored(self) -> None:
+        """Store states that Terraform could not store, as when its credentials expired. Idempotent.
+
+        Terraform leaves such a state in the stack's folder. It is stored unless the bucket has a
+        later one, or one of another origin. The caller holds the locks.
+
+        Raises:
+            CloudError: S3 did not answer.
+
+        """
+        for stack in STACKS:
+            path = stack_dir(self.place.cluster_dir, stack) / ERRORED
+            if not path.exists():
+                continue
+            content, stored = path.read_bytes(), self.objects.read(state_name(stack))
+            if _is_successor(content, b"" if stored is None else stored.content):
+                self.objects.write(state_name(stack), content)
+            path.chmod(0o600)
+            path.replace(path.with_name(f"{ERRORED}.old"))
+
     def remove_state(self, stack: str) -> None:
         """Remove the stored state of a stack; the bucket keeps its versions."""
         self.objects.remove(state_name(stack))
@@ -168,6 +189,23 @@ class SharedState:
             self.remove_state(stack)
         self.objects.remove(RECORD)
         (self.place.cluster_dir / MARK).unlink(missing_ok=True)
+
+
+def _is_successor(content: bytes, stored: bytes) -> bool:
+    """Whether a state follows the stored one: of the same lineage, with a higher serial number."""
+    version, before = _version(content), _version(stored)
+    if version is None:
+        return False
+    return before is None or (version[0] == before[0] and version[1] > before[1])
+
+
+def _version(content: bytes) -> tuple[str, int] | None:
+    """Lineage and serial number of a state; None if it is none."""
+    try:
+        document = as_object(msgspec.json.decode(content))
+    except msgspec.DecodeError:
+        return None
+    return str(document.get("lineage")), int(str(document.get("serial") or 0))
 
 
 def state_name(stack: str) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 CONFIGURATION_FILE = "cdk.tf.json"
 """A stack as Terraform's JSON, in its folder."""
+ERRORED = "errored.tfstate"
+"""Where Terraform writes a state that its backend did not take, in the folder of the stack."""
 STACKS = ("network", "notices", "masters", "agents")  # in the order in which they come up
 
 

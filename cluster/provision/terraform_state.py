@@ -16,7 +16,7 @@ import structlog
 
 from mesaform.common.json_types import Json, JsonObject, as_list, as_object
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.state_folders import STACKS, state_file
+from mesaform.provision.state_folders import ERRORED, STACKS, stack_dir, state_file
 
 Condition = Literal["absent", "unreadable", "valid"]
 
@@ -94,9 +94,19 @@ def read_states(folder: Path) -> dict[str, StackState]:
 
 def read_state(folder: Path, stack: str) -> StackState:
     """The state of one stack as it is on disk."""
+    return read_state_file(stack, state_file(folder, stack))
+
+
+def read_latest_state(folder: Path, stack: str) -> StackState:
+    """The state that Terraform wrote last, even if its backend did not take it."""
+    errored = stack_dir(folder, stack) / ERRORED
+    return read_state_file(stack, errored) if errored.exists() else read_state(folder, stack)
+
+
+def read_state_file(stack: str, path: Path) -> StackState:
+    """The state of a stack in a file."""
     from python_terraform.tfstate import Tfstate
 
-    path = state_file(folder, stack)
     if not path.exists() or not path.stat().st_size:
         return StackState(stack, path, "absent")
     try:

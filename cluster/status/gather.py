@@ -18,7 +18,7 @@ import msgspec
 
 from mesaform.aws.overrides import Override, describe, in_force
 from mesaform.aws.ports import Control, Fleet, Machine
-from mesaform.common.errors import MesaformError
+from mesaform.common.errors import CredentialsExpired, MesaformError
 from mesaform.common.json_types import as_list
 from mesaform.common.set_aside import SetAside
 from mesaform.common.snapshots import SnapshotName
@@ -51,6 +51,9 @@ class Gatherer:
         snapshots: lists the snapshots of the state; None: they are not looked at.
         clock: epoch seconds.
 
+    Attributes:
+        expired: the error of the last call for which the credentials had expired.
+
     """
 
     spec: ClusterSpec
@@ -61,6 +64,7 @@ class Gatherer:
     set_aside: Callable[[], Sequence[SetAside]] = tuple
     snapshots: Callable[[], Sequence[SnapshotName]] | None = None
     clock: Callable[[], float] = time.time
+    expired: CredentialsExpired | None = None
     _silent: list[Unreachable] = field(default_factory=list)
 
     async def gather(self) -> Sources:
@@ -218,6 +222,9 @@ class Gatherer:
                 return await answer
         except TimeoutError:
             self._silent.append(Unreachable(source, f"no answer in {SOURCE_TIMEOUT_S:.0f} s"))
+        except CredentialsExpired as error:
+            self.expired = error
+            self._silent.append(Unreachable(source, error.what))
         except (MesaformError, OSError, aiohttp.ClientError, msgspec.DecodeError) as error:
             self._silent.append(Unreachable(source, str(error).partition("\n")[0]))
         return None

@@ -22,7 +22,14 @@ from mesaform.aws.resources.registry import (
     registered_kinds,
 )
 from mesaform.common.backoff import Backoff
-from mesaform.common.errors import CloudError, NotFound, NotOwned, Permanent, Retryable
+from mesaform.common.errors import (
+    CloudError,
+    NotAuthenticated,
+    NotFound,
+    NotOwned,
+    Permanent,
+    Retryable,
+)
 
 Sleep = Callable[[float], Awaitable[None]]
 Key = tuple[str, str]
@@ -221,6 +228,7 @@ class Sweep:
 
         Raises:
             NotOwned: one does not carry this cluster's tag; nothing was requested.
+            NotAuthenticated: the credentials are not valid (any more).
 
         """
         for resource in resources:
@@ -246,6 +254,8 @@ class Sweep:
                 await asyncio.to_thread(kind.remove_batch, batch)
             except Retryable as throttled:
                 error = throttled
+            except NotAuthenticated:
+                raise
             except CloudError as refused:
                 return await self._split(batch, refused, report)
             else:
@@ -300,6 +310,8 @@ class Sweep:
         for resource in resources:
             try:
                 await asyncio.to_thread(self.remove, resource)
+            except NotAuthenticated:
+                raise
             except CloudError as error:
                 refused[resource.key] = error
         return refused

@@ -10,6 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
+from mesaform_images.builder import unserved
 from mesaform_images.builder.host import Host, StepFailed
 from mesaform_images.builder.recipe import Checks, Python, Recipe
 from mesaform_images.builder.roles import Step
@@ -72,6 +73,7 @@ def steps(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> 
     ]
     if host.is_whole_machine:
         steps.append(("enable the node", lambda: _enable(host)))
+        steps.append(("end machines without a node", lambda: enable_end_of_unserved(host)))
     return [*steps, ("sign the image", lambda: _sign(host, digest, versions))]
 
 
@@ -166,6 +168,16 @@ def _enable(host: Host) -> None:
     Path("/etc/systemd/system/mesaform-node.service").write_text(UNIT)
     host.run("systemctl", "enable", "mesaform-node.service")
     host.run("apt-get", "clean")
+
+
+def enable_end_of_unserved(host: Host) -> None:
+    """Install the timer that powers a leased machine off whose node never started."""
+    program = host.home / "unserved.py"
+    shutil.copyfile(unserved.__file__, program)
+    units = host.root / "etc/systemd/system"
+    (units / "mesaform-unserved.timer").write_text(unserved.TIMER)
+    (units / "mesaform-unserved.service").write_text(unserved.SERVICE.format(program=program))
+    host.run("systemctl", "enable", "mesaform-unserved.timer")
 
 
 def _sign(host: Host, digest: str, versions: dict[str, str]) -> None:

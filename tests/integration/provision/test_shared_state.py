@@ -17,6 +17,7 @@ from mesaform.common.errors import Busy, NotOwned
 from mesaform.provision import deployment, shared_lock
 from mesaform.provision.shared_lock import SharedBusy, hold_shared, read_locks, release_locks
 from mesaform.provision.shared_state import SharedState, open_shared_state
+from mesaform.provision.state_folders import ERRORED, stack_dir
 from mesaform.provision.terraform_state import managed_resources, read_state
 from tests.support.terraform_state import write_state
 
@@ -194,3 +195,21 @@ def test_every_call_to_the_bucket_names_the_account_that_must_own_it(tmp_path):
     shared_state(place).forget()
     assert owners.count(None) == 1  # CreateBucket, which has no such parameter
     assert set(owners) == {None, "123456789012"}
+
+
+@pytest.mark.parametrize(("serial", "known"), [(9, ["vpc-2"]), (1, ["vpc-1"])])
+def test_a_state_that_terraform_could_not_store_is_stored_unless_a_later_one_is(
+    tmp_path, serial, known
+):
+    place = checkout(tmp_path / "a")
+    raise_cluster(place)
+    folder = stack_dir(place.cluster_dir, "network")
+    path = write_state(folder, "network", [("aws_vpc", {"id": "vpc-2"})])
+    document = json.loads(path.read_text())
+    (folder / ERRORED).write_text(json.dumps({**document, "serial": serial}))
+
+    with hold_shared(place, "mesaform up"):
+        pass
+
+    assert [item.id for item in managed_resources(place.cluster_dir)] == known
+    assert not (folder / ERRORED).exists()
