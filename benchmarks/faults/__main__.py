@@ -53,6 +53,7 @@ def run_all(site: Site, only: Sequence[str] | None) -> list[Row]:
     """Raise the cluster, run its faults, take it down, run the faults of the verbs."""
     rows: list[Row] = []
     site.road.start_local()
+    site.road.mesaform("bake", timeout_s=600)  # recovery times are without a bake
     on_cluster = _selected(ON_A_CLUSTER, only)
     if on_cluster:
         site.road.mesaform("up", "--yes", timeout_s=600)

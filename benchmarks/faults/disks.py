@@ -21,6 +21,10 @@ from mesaform.common import proc
 from tests.support.cluster_harness import until
 
 FULL_S = 20.0
+KILLED, LAUNCHED = "killed", "launched"
+"""Apps: one that is killed on the full disk, and one that is launched there."""
+NO_SPACE = "No space left"
+NOTE_CHARS = 150
 SPARE_KIB = 64
 
 
@@ -59,12 +63,26 @@ def full_operator(site: Site) -> Outcome:
 
 
 def full_agent(site: Site) -> Outcome:
-    """A launch on a full disk fails with its reason instead of staying in staging."""
+    """On a full disk a launch fails with its reason, and a task ends when it is killed.
+
+    The time is that of the kill.
+    """
     address = site.agents()[0]
-    work = _value(site.process(address, *AGENT), "MESOS_WORK_DIR")
-    with full_disk(Path(work)):
+    process = site.process(address, *AGENT)
+    host = _value(process, "MESOS_HOSTNAME")
+    site.post(KILLED, 1, 0.1, host)
+    until("the task to kill runs", lambda: site.running(KILLED), 60)
+    with full_disk(Path(_value(process, "MESOS_WORK_DIR"))):
+        site.post(LAUNCHED, 1, 0.1, host)
+        reason = until("the launch fails", lambda: site.failure(LAUNCHED), 60)
+        site.delete(KILLED)
+        kill_s = site.recovery("the task is killed", lambda: not site.running(KILLED))
         last_for(FULL_S)
-    return Outcome(site.recovery("the cluster serves", site.is_serving), lost=site.lost())
+    until("the app runs with space", lambda: site.running(LAUNCHED), 120)
+    site.delete(LAUNCHED)
+    site.recovery("the cluster serves", site.is_serving)
+    note = "" if NO_SPACE in reason else "! the launch failed for another reason: "
+    return Outcome(kill_s, lost=site.lost(), note=f"{note}{reason}"[:NOTE_CHARS])
 
 
 def full_zookeeper(site: Site) -> Outcome:

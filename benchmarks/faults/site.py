@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,13 @@ class Site:
             60,
         )
 
+    def machine_processes(self, address: str) -> list[int]:
+        """All processes of the machine at an address."""
+        node = self.process(address, "-m", "mesaform.node")
+        entries = proc.environment_of(node)
+        instance = next(item for item in entries if item.startswith(b"MESAFORM_INSTANCE_ID="))
+        return proc.pids_with_environment(instance.decode())
+
     def zookeeper(self, address: str) -> int:
         """ZooKeeper's process at an address."""
         node = self.process(address, "-m", "mesaform.node")
@@ -80,11 +87,11 @@ class Site:
 
     # leaders
 
-    def leader(self, port: int, path: str) -> str | None:
+    def leader(self, port: int, path: str, among: Sequence[str] | None = None) -> str | None:
         """The address of the one master that answers itself; None if none or several do."""
         answering = [
             address
-            for address in self.road.masters()
+            for address in (among or self.road.masters())
             if self.road.http(f"http://{address}:{port}{path}", timeout_s=2)[0] == 200
         ]
         return answering[0] if len(answering) == 1 else None
@@ -109,7 +116,8 @@ class Site:
         until("the steady tasks run", lambda: len(self.running(STEADY)) == STEADY_TASKS, 120)
         self.steady = self.running(STEADY)
 
-    def post(self, name: str, count: int, cpus: float) -> None:
+    def post(self, name: str, count: int, cpus: float, host: str = "") -> None:
+        """Post an app of sleeping tasks; with a host name, all of them on that agent."""
         self.road.services(
             "/v2/apps",
             method="POST",
@@ -119,8 +127,17 @@ class Site:
                 "cpus": cpus,
                 "mem": 32,
                 "instances": count,
+                "constraints": [["hostname", "CLUSTER", host]] if host else [],
             },
         )
+
+    def delete(self, name: str) -> None:
+        self.road.services(f"/v2/apps/{name}?force=true", method="DELETE")
+
+    def failure(self, name: str) -> str:
+        """The reason why the last task of an app failed; empty if none has."""
+        app = self.road.services(f"/v2/apps/{name}")["app"]
+        return str((app.get("lastTaskFailure") or {}).get("message", ""))
 
     def running(self, name: str) -> set[str]:
         return self.road.running_tasks(name)
