@@ -36,12 +36,11 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.table import Result, show
-from mesaform.autoscaler.model.cluster_view import Constraint
-from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.packing import Limits, Packing, Template, solve
 from mesaform.aws.pricing import price_book
+from mesaform.placement.constraints import Constraint, InstanceCounts
 from tests.unit.autoscaler.validator import faults
 
 MANY_MACHINES = 100_000
@@ -79,9 +78,9 @@ def measured(units: list[DemandItem], templates: list[Template]) -> tuple[Packin
     left = {index: unit.count for index, unit in enumerate(units)}
     limits = Limits({template.pool: MANY_MACHINES for template in templates})
     started = time.process_time()
-    packing = solve(units, left, templates, Usage(), limits)
+    packing = solve(units, left, templates, InstanceCounts(), limits)
     seconds = time.process_time() - started
-    wrong = faults(units, left, packing.nodes, Usage(), limits, complete=True)
+    wrong = faults(units, left, packing.nodes, InstanceCounts(), limits, complete=True)
     if wrong:
         raise SystemExit(f"an answer breaks a rule: {wrong[0]}")
     return packing, seconds

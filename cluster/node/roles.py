@@ -6,13 +6,14 @@ docs/architecture.md lists them with their environment variables. Depends on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from mesaform.common.architecture import ARCH, architecture_of
 from mesaform.node import identities, zookeeper
 from mesaform.node.data_volume import data_folder
 from mesaform.node.model import Desired, Hardware, Identity, Programs, Service
+from mesaform.topology.agent_attributes import AgentMachine, fault_domain, machine_attributes
 from mesaform.topology.capacity import agent_resources
 from mesaform.topology.ports import Port
 from mesaform.topology.user_data import LeaseTerms, NodeDocument
@@ -69,15 +70,14 @@ def check_recipe(document: NodeDocument, baked: str) -> None:
 
 def attributes(document: NodeDocument, identity: Identity) -> dict[str, str]:
     """The agent's Mesos attributes; the machine's facts override the pool's attributes."""
-    return {
-        **document.attributes,
-        ARCH: architecture_of(identity.instance_type),
-        "instance_id": identity.instance_id,
-        "instance_type": identity.instance_type,
-        "zone": identity.zone,
-        "pool": document.pool,
-        "lifecycle": identity.lifecycle,
-    }
+    machine = AgentMachine(identity.instance_type, identity.zone, document.pool, identity.lifecycle)
+    own = machine_attributes(document.attributes, machine)
+    return {**own, "instance_id": identity.instance_id}
+
+
+def _domain(document: NodeDocument, identity: Identity) -> dict[str, str]:
+    """The fault domain of a machine, for Mesos' flag `--domain`."""
+    return {"MESOS_DOMAIN": json.dumps(fault_domain(document.region, identity.zone))}
 
 
 def _http(document: NodeDocument, identity: Identity) -> dict[str, str]:
@@ -152,6 +152,7 @@ def _engine_master(
             "MESOS_HOSTNAME": address,
             "MESOS_WORK_DIR": str(work_dir),
             "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
+            **_domain(document, identity),
             **secrets.engine_environment(),
             **identities.verification_environment(document, identity),
         },
@@ -238,6 +239,7 @@ def _agent(
                 f"{name}:{value}" for name, value in attributes(document, identity).items()
             ),
             "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
+            **_domain(document, identity),
             **identities.task_environment(document),
             **proof,
         },

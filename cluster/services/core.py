@@ -265,7 +265,11 @@ class Core:
     def _demand(self, app_id: str) -> _Demand:
         app = self.state.apps[app_id]
         instances = self.state.instances_of(app_id) if app.constraints else []
-        placed = [instance.agent_fields for instance in instances if instance.is_counted]
+        placed = [
+            instance.agent_fields
+            for instance in instances
+            if instance.is_counted and instance.config_version == app.config_version
+        ]
         return _Demand(app, self._step(app).launches, placed)
 
     def _match(self, offer: OpenOffer, demands: dict[str, _Demand], now: float) -> list[_Launch]:

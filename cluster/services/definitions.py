@@ -16,8 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from mesaform.common.architecture import ARCH_LABEL, ARCHITECTURES
+from mesaform.placement.constraints import problem_with
 from mesaform.services import definition_limits
-from mesaform.services.constraints import problem_with
 from mesaform.services.definition_limits import Problem
 from mesaform.services.model import (
     MAX_INSTANCES,

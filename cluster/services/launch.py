@@ -28,6 +28,7 @@ from mesaform.mesos.messages import (
     ident,
 )
 from mesaform.mesos.messages import HealthCheck as MesosHealthCheck
+from mesaform.placement.constraints import CONFIG_LABEL
 from mesaform.services.matching import Fit
 from mesaform.services.model import App, HealthCheck, Instance
 
@@ -73,10 +74,10 @@ def _kill_policy(app: App) -> KillPolicy | None:
     return KillPolicy(grace_period=DurationInfo(nanoseconds=round(grace_s * 1e9)))
 
 
-def _labels(app: App) -> Labels | None:
-    if not app.labels:
-        return None
-    return Labels(labels=[Label(key=key, value=value) for key, value in app.labels.items()])
+def _labels(app: App) -> Labels:
+    """The app's labels, and its configuration: constraints count the instances of one."""
+    labels = {**app.labels, CONFIG_LABEL: app.config_version}
+    return Labels(labels=[Label(key=key, value=value) for key, value in labels.items()])
 
 
 def environment(app: App, instance: Instance) -> dict[str, str]:

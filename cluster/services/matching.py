@@ -1,17 +1,18 @@
 """Match an app's next instance against the rest of an offer. No I/O.
 
 A mismatch is one of the reasons in `REJECT_REASONS`, which Marathon 1.11 reports in `/v2/queue`.
-Depends on `mesaform.common.resources`, `mesaform.mesos.messages` and `constraints`.
+Depends on `mesaform.placement`, `mesaform.mesos.messages` and `constraints`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mesaform.common.architecture import implied_constraints
-from mesaform.common.resources import EMPTY, Range, Resources, subtract_ranges
+from mesaform.common.resources import EMPTY, Range, Resources
 from mesaform.mesos.messages import Offer, Resource, from_wire, to_wire
+from mesaform.placement.ports import choose_ports
 from mesaform.services.constraints import AgentFields, are_satisfied, fields_of
 from mesaform.services.model import ROLE, App
 
@@ -102,7 +103,8 @@ class OpenOffer:
         if isinstance(scalars, str):
             return scalars
         offered = [part for role in roles for part in self._remaining[role].ports]
-        ports = _choose_ports(app, offered, port_seed)
+        defined = [definition.port for definition in app.port_definitions]
+        ports = choose_ports(defined, offered, port_seed, is_required=app.require_ports)
         if ports is None:
             return "InsufficientPorts"
         return self._fit(scalars, ports)
@@ -145,44 +147,3 @@ class OpenOffer:
         ranges = self._remaining[role].ports
         contained = [port for port in ports if any(low <= port <= high for low, high in ranges)]
         return Resources.of(ports=[(port, port) for port in contained]).ports
-
-
-def _choose_ports(app: App, offered: list[Range], seed: int) -> tuple[int, ...] | None:
-    """A host port for each port definition, or None if the offer has not enough.
-
-    With `requirePorts` a definition's own port is the host port, and 0 asks for any port.
-    """
-    defined = [definition.port for definition in app.port_definitions]
-    fixed = _fixed_ports(app)
-    fixed_ranges = [(port, port) for port in fixed]
-    if subtract_ranges(fixed_ranges, offered):
-        return None
-    dynamic_count = sum(port not in fixed for port in defined)
-    dynamic = _pick_ports(subtract_ranges(offered, fixed_ranges), dynamic_count, seed)
-    if dynamic is None:
-        return None
-    remaining = iter(dynamic)
-    return tuple(port if port in fixed else next(remaining) for port in defined)
-
-
-def _fixed_ports(app: App) -> set[int]:
-    if not app.require_ports:
-        return set()
-    return {definition.port for definition in app.port_definitions if definition.port}
-
-
-def _pick_ports(free: Sequence[Range], count: int, seed: int) -> list[int] | None:
-    """`count` different ports of the ranges, from a position that the seed selects."""
-    free_count = sum(high - low + 1 for low, high in free)
-    if free_count < count:
-        return None
-    return [_nth(free, (seed + index) % free_count) for index in range(count)]
-
-
-def _nth(ranges: Sequence[Range], index: int) -> int:
-    """The port at this position in the ranges."""
-    for low, high in ranges:
-        if index <= high - low:
-            return low + index
-        index -= high - low + 1
-    raise IndexError(index)

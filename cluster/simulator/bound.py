@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import MANY, NAMES, Shape, contains, shape_of
 from mesaform.autoscaler.packing import Limits, Template, solve
@@ -30,6 +29,7 @@ from mesaform.autoscaler.packing.patterns import pattern_bound
 from mesaform.autoscaler.packing.problem import Problem, fits
 from mesaform.autoscaler.packing.search import best_load
 from mesaform.aws.ports import Offering
+from mesaform.placement.constraints import InstanceCounts
 from mesaform.simulator.trace import Task, Trace
 
 Ints = NDArray[np.int64]
@@ -226,7 +226,9 @@ def _with_exact(
             DemandItem("services", str(row), shape, left.get(row, 0))
             for row, shape in enumerate(shapes)
         ]
-        bound = solve(units, left, machines, Usage(), Limits({"": MANY})).bound_usd_per_hour
+        bound = solve(
+            units, left, machines, InstanceCounts(), Limits({"": MANY})
+        ).bound_usd_per_hour
         raised = np.where(
             (levels.counts >= counts[:, None]).all(axis=0), np.maximum(raised, bound), raised
         )

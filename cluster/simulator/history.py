@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.shape import Shape
 from mesaform.common.errors import BadInput
+from mesaform.placement.constraints import Constraint
 from mesaform.simulator.trace import Task, Trace, starting_at_zero
 
 Row = Mapping[str, Any]

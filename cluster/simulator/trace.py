@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.common.errors import BadInput
+from mesaform.placement.constraints import Constraint
 
 FIELDS = {
     "name": "the task's name",

@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from mesaform.autoscaler.model.cluster_view import Constraint
-from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
+from mesaform.common.resources import Range
+from mesaform.placement.constraints import Constraint, InstanceCounts, room
 from mesaform.simulator.market import Market
 from mesaform.simulator.results import Bill, Entry, Record
 from mesaform.simulator.trace import Task, Trace
+from mesaform.topology.agent_attributes import AgentMachine, registered_attributes
 from mesaform.topology.names import Tag
 
 EPOCH = 1_800_000_000.0
@@ -83,21 +84,12 @@ class Host:
     tasks: dict[int, float] = field(default_factory=dict)  # task number -> when it was placed here
     ours: bool = True
     version: int = 0  # grows with each change, so that views of it can be kept
-    own_attributes: Mapping[str, str] = field(default_factory=dict)  # what its pool says of itself
+    attributes: Mapping[str, str] = field(default_factory=dict)  # as its agent registers them
+    ports: tuple[Range, ...] = ()  # host ports that its agent offers
 
     @property
     def hostname(self) -> str:
         return self.name
-
-    @property
-    def attributes(self) -> Mapping[str, str]:
-        """What its agent says of itself in offers."""
-        own = {
-            "instance_type": self.offering.instance_type,
-            "zone": self.offering.zone,
-            "pool": self.pool,
-        }
-        return {**self.own_attributes, **own, "lifecycle": self.offering.capacity}
 
     @property
     def usd_per_hour(self) -> float:
@@ -143,7 +135,7 @@ class World:
         trace: the work.
         catalogue: what each pool may buy.
         market: how the cloud behaves.
-        attributes: what the agents of each pool say of themselves.
+        attributes: the attributes of each pool, as they are configured.
 
     """
 
@@ -169,7 +161,7 @@ class World:
             app: trace.constraints.get(app, ()) for app in self._shapes
         }
         self._spread: dict[
-            str, Usage
+            str, InstanceCounts
         ] = {}  # where instances of apps with constraints are; forgotten when one comes or goes
         self._events: list[tuple[float, int, str, int, str]] = []
         self._number = 0
@@ -386,7 +378,7 @@ class World:
         if not (constraints := self.apps[app]):
             return True
         if app not in self._spread:
-            usage = self._spread[app] = Usage()
+            usage = self._spread[app] = InstanceCounts()
             for agent in self._agents.values():
                 usage.add(
                     app,
@@ -495,13 +487,19 @@ class World:
             total,
             changed_at=self.now,
             ours=ours,
+            attributes=self._registered(pool, offering),
+            ports=offering.resources.ports,
         )
-        host.own_attributes = self._attributes.get(pool, {})
         self.hosts[host.name] = host
         self._total = plus(self._total, total)
         self._usd_per_hour += host.usd_per_hour
         self._note()
         return host
+
+    def _registered(self, pool: str, offering: Offering) -> dict[str, str]:
+        """Attributes of an agent; a zone's name is its region's with a letter."""
+        machine = AgentMachine(offering.instance_type, offering.zone, pool, offering.capacity)
+        return registered_attributes(self._attributes.get(pool, {}), machine, offering.zone[:-1])
 
     def _gone(self, host: Host) -> None:
         self._agents.pop(host.name, None)

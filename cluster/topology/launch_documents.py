@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mesaform.common.architecture import REQUIRES_PIN, X86_64, Architecture, pin_needed
+from mesaform.common.architecture import X86_64, Architecture
 from mesaform.topology.addresses import master_addresses
+from mesaform.topology.agent_attributes import pool_attributes
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     PROTECT,
@@ -101,10 +102,9 @@ def _with_pool(document: NodeDocument, spec: ClusterSpec, member: Membership) ->
     if own_pool is None:
         return document
     is_protected = own_pool.attributes.get(PROTECT) == "true"
-    pin = pin_needed(member.architecture, spec.tasks.architecture, own_pool.types)
     return msgspec.structs.replace(
         document,
         disk_gib=own_pool.disk_gib,
-        attributes={**own_pool.attributes, **({REQUIRES_PIN: pin} if pin else {})},
+        attributes=pool_attributes(own_pool, spec, member.architecture),
         lease=lease_terms(spec) if member.has_lease and not is_protected else None,
     )

@@ -12,8 +12,9 @@ from hashlib import blake2b
 
 from mesaform.autoscaler.accounting.resource_usage import Task
 from mesaform.autoscaler.accounting.usage_recorder import EVERY_S, STATED_EVERY_S
-from mesaform.autoscaler.model.cluster_view import Constraint, QueueEntry
+from mesaform.autoscaler.model.cluster_view import QueueEntry
 from mesaform.aws.ports.ledger import Row
+from mesaform.placement.constraints import Constraint
 
 MOST_WAITING = 100_000
 """Arrivals kept of each app."""

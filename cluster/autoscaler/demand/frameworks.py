@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from mesaform.autoscaler.demand import rates
 from mesaform.autoscaler.demand.quota import applies
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Framework
-from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
 from mesaform.autoscaler.model.planner_state import Finding, PlannerState, Probe
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
 from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.placement.constraints import InstanceCounts, room
 
 DRY_FOR_S = 5.0
 """Time that a framework lacks offers before it counts (s): the default duration of a refusal."""
@@ -41,7 +41,7 @@ SETTLE_S = 30.0
 LAG_MOST_S = 5.0
 """Lag of the allocator (s) above which every framework seems to lack offers."""
 
-_USAGE = Usage()
+_USAGE = InstanceCounts()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.placement.constraints import Constraint
 
 
 def units(snapshot: Snapshot) -> list[DemandItem]:

@@ -48,7 +48,12 @@ def _unit(entry: QueueEntry, now: float) -> DemandItem:
 
 
 def _incurable(entry: QueueEntry) -> tuple[Reason | None, BlockedKind]:
-    """The verdict if a new machine would be refused for the same reasons as every offer so far."""
+    """The verdict if a new machine would be refused, as far as is known.
+
+    A machine's resources are reserved for no role. Refused for one reason are all like it.
+    """
+    if not entry.accepts_unreserved:
+        return Reason.of(ReasonCode.MATCHES_NO_OFFER, causes=("role",), role=entry.role), "role"
     refused = {reason for reason, count in entry.rejections.items() if count}
     if refused and refused <= NOT_CURED_BY_MACHINES.keys():
         kinds = sorted(NOT_CURED_BY_MACHINES[reason] for reason in refused)

@@ -44,8 +44,6 @@ def in_use(snapshot: Snapshot, waiting: Iterable[DemandItem]) -> dict[str, Use]:
 def pool_of(unit: DemandItem) -> str:
     """The pool that an item is pinned to; empty for none."""
     pinned = (
-        c.value
-        for c in unit.constraints
-        if c.field == "pool" and c.operator.upper() in {"IS", "CLUSTER"}
+        c.value for c in unit.constraints if c.field == "pool" and c.operator in {"IS", "CLUSTER"}
     )
     return next(pinned, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mesaform.autoscaler.model.cluster_view import Agent, Constraint
+from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import is_terminating
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
@@ -13,6 +13,7 @@ from mesaform.autoscaler.model.shape import Shape
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Supply
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
+from mesaform.placement.constraints import Constraint
 
 
 def work_of(

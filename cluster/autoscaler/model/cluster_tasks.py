@@ -13,7 +13,7 @@ class Seen:
 
     `app` is the services app in its id. `role` is that of its resources, empty without one. `since`
     and `ended` are epoch seconds, 0 where the master does not say. `runs_for_s` is the value of its
-    label `mesaform/runs-for-s`.
+    label `mesaform/runs-for-s`, `config` that of `CONFIG_LABEL`.
     """
 
     task_id: str
@@ -26,6 +26,7 @@ class Seen:
     ended: float = 0.0
     protected: bool = False
     runs_for_s: float = 0.0
+    config: str = ""
 
 
 @dataclass(frozen=True, slots=True)

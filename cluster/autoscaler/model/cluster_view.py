@@ -11,18 +11,8 @@ from dataclasses import dataclass, field
 
 from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.shape import NOTHING, Shape, minus
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """A placement constraint of the services API.
-
-    `field` is `hostname` or an attribute; `operator` is one of Marathon's.
-    """
-
-    field: str
-    operator: str
-    value: str = ""
+from mesaform.common.resources import Range
+from mesaform.placement.constraints import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +20,8 @@ class QueueEntry:
     """An entry of the services' queue: `count` instances of `app` that are not launched yet.
 
     An entry that is not `overdue` backs off after failures. `since` is epoch seconds. `rejections`
-    counts refused offers by reason.
+    counts refused offers by reason. `accepts_unreserved`: the app takes resources of no role too.
+    `config` is the version of its configuration: constraints count the instances of it.
     """
 
     app: str
@@ -41,6 +32,8 @@ class QueueEntry:
     role: str = "*"
     since: float = 0.0
     rejections: Mapping[str, int] = field(default_factory=dict)
+    accepts_unreserved: bool = True
+    config: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +59,9 @@ class Agent:
 
     `apps` counts running instances by services app id, for constraints. `work` are the running
     tasks; empty unless consolidation needs them. Resources reserved and not in use are not in
-    `total` but in `reserved`, by role: no other role is offered them.
+    `total` but in `reserved`, by role: no other role is offered them. `ports` are the free host
+    ports. `app_configs` counts the running instances of `apps` by their configuration, for apps
+    with constraints; an instance of unknown configuration is in no entry.
     """
 
     agent_id: str
@@ -82,6 +77,8 @@ class Agent:
     registered_at: float = 0.0
     work: tuple[RunningTask, ...] = ()
     reserved: Mapping[str, Shape] = field(default_factory=dict)
+    ports: tuple[Range, ...] = ()
+    app_configs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def instance_id(self) -> str:

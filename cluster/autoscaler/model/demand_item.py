@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.shape import Shape, text
+from mesaform.placement.constraints import Constraint
 
 BlockedKind = Literal[
     "",

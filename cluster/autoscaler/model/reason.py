@@ -70,6 +70,7 @@ class ReasonCode(StrEnum):
     CATALOGUE_UNKNOWN = "catalogue_unknown"
     CONSTRAINT_VALUES_UNAVAILABLE = "constraint_values_unavailable", "constraint values"
     CONSTRAINT_ATTRIBUTE_MISSING = "constraint_attribute_missing", "constraint field"
+    HOST_PORT_NOT_OFFERED = "host_port_not_offered", "port offered"
     CONSTRAINT_HOSTNAME_UNKNOWN = "constraint_hostname_unknown", "constraint"
     CONSTRAINTS_CONFLICT = "constraints_conflict", "constraints"
     CONSTRAINT_AGENT_FULL = "constraint_agent_full", "constraint agent"

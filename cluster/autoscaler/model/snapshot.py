@@ -11,13 +11,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Constraint, QueueEntry
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, QueueEntry
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.weekly_profile import Profile
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import LaunchRequest, Machine, Offering, Template
 from mesaform.config.schema import ClusterSpec
+from mesaform.placement.constraints import Constraint
 
 MAX_EPOCH_S = 253_402_300_799.0
 """The last second that a timestamp can show: the end of the year 9999."""
@@ -48,6 +49,7 @@ class Snapshot:
     `freeze_reason` is the note of the freeze in force. `read_errors` name what could not be read.
     `overrides` include those that have run out. `profile` is None when past weeks were not read.
     `app_constraints` are the constraints of every app; while they are None, no task is moved.
+    `app_configs` are the versions of the apps' configurations, as far as they were read.
     `launches_lost_at` is when the record of a launch was last set aside: what it bought may not be
     listed yet.
     `usd_per_hour` are the prices of machines by instance id, with all their parts;
@@ -67,6 +69,7 @@ class Snapshot:
     overrides: tuple[Override, ...] = ()
     profile: Profile | None = None
     app_constraints: Mapping[str, tuple[Constraint, ...]] | None = None
+    app_configs: Mapping[str, str] = field(default_factory=dict)
     launches_lost_at: float | None = None
     usd_per_hour: Mapping[str, float] = field(default_factory=dict)
     standing_usd_per_hour: float = 0.0

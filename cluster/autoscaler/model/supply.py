@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Literal
 
 from mesaform.autoscaler.model import lifecycle
 from mesaform.autoscaler.model.cluster_view import Agent
-from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import Shape
 from mesaform.aws.ports import Machine, Offering
 from mesaform.aws.pricing import price_book
-from mesaform.common.architecture import ARCH, REQUIRES_PIN, architecture_of, pin_needed
+from mesaform.common.architecture import architecture_of
+from mesaform.common.resources import Range
 from mesaform.config.schema import ClusterSpec, Pool
+from mesaform.placement.constraints import InstanceCounts
+from mesaform.topology.agent_attributes import (
+    AgentMachine,
+    pool_attributes,
+    registered_attributes,
+)
 from mesaform.topology.names import Tag
 from mesaform.topology.user_data import PROTECT
 
@@ -44,8 +50,8 @@ class Node:
     """A place for tasks: a registered agent, or (`coming`) a machine that boots or is ordered.
 
     `leaving` nodes are deactivated and can be reactivated at no cost. `name` is the instance id,
-    the agent id where EC2 lists no machine, or the launch token with a number. `hostname` and
-    `attributes` are what constraints see.
+    the agent id where EC2 lists no machine, or the launch token with a number. `hostname`,
+    `attributes` and the free host `ports` are what constraints see.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Node:
     attributes: Mapping[str, str]
     free: Shape
     pool: str
+    ports: tuple[Range, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ class Supply:
 
     agent_nodes: tuple[AgentNode, ...]
     nodes: tuple[Node, ...]
-    usage: Usage
+    usage: InstanceCounts
     usd_per_hour: float
     ordered_by_pool: Mapping[str, int]
     history: dict[str, tuple[str, ...]]
@@ -147,21 +154,15 @@ def pool_of(spec: ClusterSpec, name: str) -> Pool | None:
 def attributes_of(
     spec: ClusterSpec, pool: str, instance_type: str, zone: str, capacity: str
 ) -> dict[str, str]:
-    """Attributes that an agent of a pool will register, as far as they are known in advance."""
+    """Attributes and fault domain that an agent of a pool will register, as constraints see them.
+
+    They are known in advance but for the id of the instance.
+    """
     pool_spec = pool_of(spec, pool)
-    own = dict(pool_spec.attributes) if pool_spec else {}
     architecture = architecture_of(instance_type)
-    pool_types = pool_spec.types if pool_spec else ()
-    pin = pin_needed(architecture, spec.tasks.architecture, pool_types)
-    return {
-        **own,
-        **({REQUIRES_PIN: pin} if pin else {}),
-        ARCH: architecture,
-        "instance_type": instance_type,
-        "zone": zone,
-        "pool": pool,
-        "lifecycle": capacity,
-    }
+    own = pool_attributes(pool_spec, spec, architecture) if pool_spec else {}
+    machine = AgentMachine(instance_type, zone, pool, capacity)
+    return registered_attributes(own, machine, spec.region)
 
 
 def is_protected(node: AgentNode) -> bool:

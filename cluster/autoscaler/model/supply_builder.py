@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mesaform.autoscaler.model import lifecycle
-from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Constraint, QueueEntry
-from mesaform.autoscaler.model.constraints import Usage
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView
 from mesaform.autoscaler.model.planner_state import PlannerState, is_terminating
 from mesaform.autoscaler.model.removal import Removal
-from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
+from mesaform.autoscaler.model.shape import shape_of
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.model.supply import (
     LISTING_LAG_S,
@@ -24,7 +23,9 @@ from mesaform.autoscaler.model.supply import (
     usd_per_hour_of,
 )
 from mesaform.aws.ports import Machine, Offering
+from mesaform.common.resources import EMPTY, Resources
 from mesaform.config.schema import ClusterSpec
+from mesaform.placement.constraints import Constraint, InstanceCounts
 from mesaform.topology.names import Tag
 
 PLACEMENT_ORDER: Mapping[NodeKind, int] = {"settled": 0, "idle": 1, "coming": 2, "leaving": 3}
@@ -46,7 +47,7 @@ def build_supply(snapshot: Snapshot, now: float) -> Supply:
     return Supply(
         agent_nodes=tuple(agent_nodes),
         nodes=tuple(sorted(nodes, key=_placement_key)),
-        usage=_usage(view.agents, snapshot.queue or (), snapshot.app_constraints or {}),
+        usage=_usage(view.agents, snapshot),
         usd_per_hour=round(_usd_per_hour(snapshot, unlisted, offerings), 6),
         ordered_by_pool=_by_order(unlisted),
         history=histories.states,
@@ -224,7 +225,13 @@ def _in_service_kind(agent_node: AgentNode, agent: Agent) -> NodeKind | None:
 
 def _registered_node(agent_node: AgentNode, agent: Agent, kind: NodeKind) -> Node:
     return Node(
-        agent_node.name, kind, agent.hostname, agent.attributes, agent.free, agent_node.pool
+        agent_node.name,
+        kind,
+        agent.hostname,
+        agent.attributes,
+        agent.free,
+        agent_node.pool,
+        agent.ports,
     )
 
 
@@ -241,16 +248,24 @@ def _booting_node(
         snapshot.spec, agent_node.pool, machine.instance_type, machine.zone, machine.capacity
     )
     hostname = machine.private_address or machine.instance_id
-    shape = _expected_shape(machine, offerings)
-    return Node(machine.instance_id, "coming", hostname, attributes, shape, agent_node.pool)
+    expected = _expected_resources(machine, offerings)
+    return Node(
+        machine.instance_id,
+        "coming",
+        hostname,
+        attributes,
+        shape_of(expected),
+        agent_node.pool,
+        expected.ports,
+    )
 
 
-def _expected_shape(machine: Machine, offerings: Mapping[str, Offering]) -> Shape:
+def _expected_resources(machine: Machine, offerings: Mapping[str, Offering]) -> Resources:
     """Resources of a machine by its offering, else by another offering of its type."""
     exact = offerings.get(f"{machine.instance_type}/{machine.zone}/{machine.capacity}")
     same_type = (o for o in offerings.values() if o.instance_type == machine.instance_type)
     offering = exact or next(same_type, None)
-    return shape_of(offering.resources) if offering else NOTHING
+    return offering.resources if offering else EMPTY
 
 
 def _unknown_agents(view: ClusterView, machines: Iterable[Machine]) -> list[Agent]:
@@ -269,7 +284,7 @@ def _unknown_agents(view: ClusterView, machines: Iterable[Machine]) -> list[Agen
 def _agent_without_machine(agent: Agent) -> Node:
     name = agent.instance_id or agent.agent_id
     pool = agent.attributes.get("pool", "")
-    return Node(name, "settled", agent.hostname, agent.attributes, agent.free, pool)
+    return Node(name, "settled", agent.hostname, agent.attributes, agent.free, pool, agent.ports)
 
 
 def _unlisted(snapshot: Snapshot, now: float) -> list[tuple[Intent, int]]:
@@ -299,22 +314,37 @@ def _ordered(intent: Intent, count: int, spec: ClusterSpec) -> list[Node]:
     attributes = attributes_of(
         spec, request.pool, smallest.instance_type, smallest.zone, smallest.capacity
     )
-    shape = shape_of(smallest.resources)
+    shape, ports = shape_of(smallest.resources), smallest.resources.ports
     names = [f"{request.token}/{number}" for number in range(count)]
-    return [Node(name, "coming", name, attributes, shape, request.pool) for name in names]
+    return [Node(name, "coming", name, attributes, shape, request.pool, ports) for name in names]
 
 
-def _usage(
-    agents: Iterable[Agent],
-    queue: Sequence[QueueEntry],
-    app_constraints: Mapping[str, tuple[Constraint, ...]],
-) -> Usage:
-    """Where the instances of apps with constraints run."""
-    usage = Usage()
-    constrained = {app: own for app, own in app_constraints.items() if own}
-    constrained.update({entry.app: entry.constraints for entry in queue if entry.constraints})
+def _usage(agents: Iterable[Agent], snapshot: Snapshot) -> InstanceCounts:
+    """Where the instances of apps with constraints run, those of the present configurations."""
+    usage = InstanceCounts()
+    constrained = _constrained_apps(snapshot)
+    configs = dict(snapshot.app_configs)
+    configs.update({entry.app: entry.config for entry in snapshot.queue or ()})
     for agent in agents:
         for app, count in agent.apps.items():
             if app in constrained:
-                usage.add(app, constrained[app], agent, count)
+                current = count - _outdated(agent, app, configs.get(app, ""))
+                usage.add(app, constrained[app], agent, current)
     return usage
+
+
+def _constrained_apps(snapshot: Snapshot) -> dict[str, tuple[Constraint, ...]]:
+    """The apps that have constraints, with them; those of the queue are newer."""
+    apps = {app: own for app, own in (snapshot.app_constraints or {}).items() if own}
+    apps.update(
+        {entry.app: entry.constraints for entry in snapshot.queue or () if entry.constraints}
+    )
+    return apps
+
+
+def _outdated(agent: Agent, app: str, config: str) -> int:
+    """An app's instances on an agent that have another configuration than the present one."""
+    if not config:
+        return 0
+    by_config = agent.app_configs.get(app, {})
+    return sum(count for version, count in by_config.items() if version != config)

@@ -18,11 +18,22 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, minus, plus, shape_o
 from mesaform.autoscaler.observation.mesos_framework_parser import reserved_for
 from mesaform.common.faults import Fault, contained
 from mesaform.common.json_types import as_object
-from mesaform.mesos.messages import Resource, from_wire
+from mesaform.common.resources import Range, subtract_ranges
+from mesaform.mesos.attributes import attribute_texts
+from mesaform.mesos.messages import Attribute, DomainInfo, Resource, from_wire
 
 Json = Mapping[str, Any]
 _NONE = msgspec.Raw(b"[]")
+_NULL = msgspec.Raw(b"null")
 _RESOURCES = msgspec.json.Decoder(list[Resource])
+_ATTRIBUTES = msgspec.json.Decoder(list[Attribute])
+_DOMAIN = msgspec.json.Decoder(DomainInfo | None)
+
+_Vector = tuple[Shape, tuple[Range, ...]]
+"""Resources as a shape, and their host ports."""
+
+_Fields = tuple[bytes, bytes]
+"""The JSON of an agent's attributes and of its fault domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,7 @@ class _Info(msgspec.Struct, frozen=True, gc=False):
     hostname: str = ""
     attributes: msgspec.Raw = _NONE
     resources: msgspec.Raw = _NONE
+    domain: msgspec.Raw = _NULL
 
 
 class _Drain(msgspec.Struct, frozen=True, gc=False):
@@ -96,8 +108,8 @@ class AgentReader:
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
-        self._shapes: dict[bytes, Shape] = {}
-        self._attributes: dict[bytes, dict[str, str]] = {}
+        self._vectors: dict[bytes, _Vector] = {}
+        self._attributes: dict[_Fields, dict[str, str]] = {}
         self._reserved: dict[bytes, dict[str, Shape]] = {}
         self._reserved_before: dict[bytes, dict[str, Shape]] = {}
         self._decoder = msgspec.json.Decoder(_Answer)
@@ -113,14 +125,14 @@ class AgentReader:
         """
         self.faults = []
         items, recovered, unreadable = self._items(body)
-        shapes, attributes = self._shapes, self._attributes
-        self._shapes, self._attributes = {}, {}
+        vectors, attributes = self._vectors, self._attributes
+        self._vectors, self._attributes = {}, {}
         self._reserved_before, self._reserved = self._reserved, {}
         agents, allocated = [], []
         for item in items:
             agent: Agent | None = None
             with contained("agent", item.agent_info.id.value, self.faults):
-                agent = self._agent(item, shapes, attributes)
+                agent = self._agent(item, vectors, attributes)
                 allocated.append(bytes(item.allocated_resources))
             if agent is None:
                 agent = _without_resources(item)
@@ -150,7 +162,10 @@ class AgentReader:
         return items, len(answer.recovered_agents), len(answer.agents) - len(items)
 
     def _agent(
-        self, item: _Item, shapes: Mapping[bytes, Shape], attributes: Mapping[bytes, dict[str, str]]
+        self,
+        item: _Item,
+        vectors: Mapping[bytes, _Vector],
+        attributes: Mapping[_Fields, dict[str, str]],
     ) -> Agent:
         info, total = (
             item.agent_info,
@@ -159,17 +174,20 @@ class AgentReader:
             ),
         )
         reserved = self._unused(total, bytes(item.allocated_resources))
+        shape, ports = self._vector(total, vectors)
+        allocated, taken_ports = self._vector(bytes(item.allocated_resources), vectors)
         return Agent(
             agent_id=info.id.value,
             hostname=info.hostname,
-            attributes=self._named(bytes(info.attributes), attributes),
-            total=reduce(minus, reserved.values(), self._shape(total, shapes)),
-            allocated=self._shape(bytes(item.allocated_resources), shapes),
+            attributes=self._named((bytes(info.attributes), bytes(info.domain)), attributes),
+            total=reduce(minus, reserved.values(), shape),
+            allocated=allocated,
             active=item.active,
             deactivated=item.deactivated,
             drain_state=item.drain_info.state,
             registered_at=item.registered_time.nanoseconds / 1e9,
             reserved=reserved,
+            ports=subtract_ranges(ports, taken_ports) if taken_ports else ports,
         )
 
     def _unused(self, total: bytes, allocated: bytes) -> dict[str, Shape]:
@@ -193,21 +211,26 @@ class AgentReader:
             )
         return self._reserved[raw]
 
-    def _shape(self, raw: bytes, before: Mapping[bytes, Shape]) -> Shape:
-        if raw not in self._shapes:
-            self._shapes[raw] = (
-                before[raw] if raw in before else shape_of(from_wire(_RESOURCES.decode(raw)))
-            )
-        return self._shapes[raw]
+    def _vector(self, raw: bytes, before: Mapping[bytes, _Vector]) -> _Vector:
+        if raw not in self._vectors:
+            self._vectors[raw] = before[raw] if raw in before else _vector_of(raw)
+        return self._vectors[raw]
 
-    def _named(self, raw: bytes, before: Mapping[bytes, dict[str, str]]) -> dict[str, str]:
-        if raw not in self._attributes:
-            self._attributes[raw] = (
-                before[raw]
-                if raw in before
-                else {item["name"]: _value(item) for item in msgspec.json.decode(raw)}
-            )
-        return self._attributes[raw]
+    def _named(self, fields: _Fields, before: Mapping[_Fields, dict[str, str]]) -> dict[str, str]:
+        if fields not in self._attributes:
+            self._attributes[fields] = before[fields] if fields in before else _texts_of(fields)
+        return self._attributes[fields]
+
+
+def _vector_of(raw: bytes) -> _Vector:
+    resources = from_wire(_RESOURCES.decode(raw))
+    return shape_of(resources), resources.ports
+
+
+def _texts_of(fields: _Fields) -> dict[str, str]:
+    """Attributes and fault domain as constraints compare them."""
+    attributes, domain = fields
+    return attribute_texts(_ATTRIBUTES.decode(attributes), _DOMAIN.decode(domain))
 
 
 def _lenient(raw: msgspec.Raw) -> _Item:
@@ -234,8 +257,7 @@ def _without_resources(item: _Item) -> Agent:
     """An agent whose resources cannot be read: nothing is placed there, and its tasks count."""
     attributes: dict[str, str] = {}
     with contained("agent", item.agent_info.id.value, []):
-        named = msgspec.json.decode(item.agent_info.attributes)
-        attributes = {entry["name"]: _value(entry) for entry in named}
+        attributes = _texts_of((bytes(item.agent_info.attributes), bytes(_NULL)))
     return Agent(
         agent_id=item.agent_info.id.value,
         hostname=item.agent_info.hostname,
@@ -258,13 +280,6 @@ def reserved_shapes(resources: list[Json]) -> dict[str, Shape]:
                 shape_of(from_wire(msgspec.convert([resource], list[Resource]))),
             )
     return by_role
-
-
-def _value(attribute: Json) -> str:
-    for kind in ("text", "scalar"):
-        if kind in attribute:
-            return str(attribute[kind].get("value", ""))
-    return ""
 
 
 def from_json(answer: Any) -> Agents:

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mesaform.autoscaler.model.cluster_view import Constraint, Framework, Quota
+from mesaform.autoscaler.model.cluster_view import Framework, Quota
 from mesaform.autoscaler.model.shape import NOTHING, Shape, make, plus
 from mesaform.common.architecture import ARCH, ARCH_LABEL
+from mesaform.placement.constraints import Constraint
 
 Json = Mapping[str, Any]
 PROBE = "mesaform-probe"

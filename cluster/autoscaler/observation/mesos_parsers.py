@@ -8,7 +8,7 @@ package.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,6 @@ from mesaform.autoscaler.model.cluster_tasks import Seen
 from mesaform.autoscaler.model.cluster_view import (
     Agent,
     ClusterView,
-    Constraint,
     Framework,
     QueueEntry,
     Quota,
@@ -37,6 +36,8 @@ from mesaform.common.architecture import ARCH, ARCH_LABEL
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.common.faults import Fault, contained
 from mesaform.common.json_types import as_list, as_object
+from mesaform.placement.constraints import Constraint, host_port
+from mesaform.placement.ports import fixed_ports
 
 Json = Mapping[str, Any]
 
@@ -173,46 +174,69 @@ def _least(before: QueueEntry, after: QueueEntry) -> QueueEntry:
     )
 
 
-def app_constraints(answer: Json) -> dict[str, tuple[Constraint, ...]]:
-    """`GET /v2/apps`: the constraints of every app.
+@dataclass(frozen=True, slots=True)
+class AppPlacements:
+    """What decides where apps may run: their constraints, and the versions of their configurations.
+
+    Both by app id. The constraints are None when they were not read.
+    """
+
+    constraints: dict[str, tuple[Constraint, ...]] | None = None
+    configs: dict[str, str] = field(default_factory=dict)
+
+
+def app_placements(answer: Json) -> AppPlacements:
+    """`GET /v2/apps`: the constraints and the configuration of every app.
 
     Raises:
         ClusterUnreachable: those of an app cannot be read, so that no task may be moved.
 
     """
     faults: list[Fault] = []
-    constraints = {}
+    constraints, configs = {}, {}
     for app in _objects(answer, "apps"):
         with contained("app", str(app.get("id", ""))[:200], faults):
             constraints[str(app["id"])] = _constraints(app)
+            configs[str(app["id"])] = config_of(app)
     if faults:
         raise ClusterUnreachable(
             f"the constraints of {faults[0].subject} cannot be read: {faults[0].text}",
             where="/v2/apps",
         )
-    return constraints
+    return AppPlacements(constraints, configs)
 
 
 def _constraints(app: Json) -> tuple[Constraint, ...]:
-    """The app's constraints, with the one that its label on the architecture states."""
+    """The app's constraints, with those of its label on the architecture and of its host ports."""
     stated = app.get("constraints") or []
-    own = [Constraint(*(str(part) for part in parts[:3])) for parts in stated]
+    own = [Constraint.of([str(part) for part in parts[:3]]) for parts in stated]
     if wanted := str((app.get("labels") or {}).get(ARCH_LABEL, "")):
         own.append(Constraint(ARCH, "IS", wanted))
+    own += map(host_port, _fixed_ports(app))
     return tuple(own)
+
+
+def _fixed_ports(app: Json) -> tuple[int, ...]:
+    definitions = _objects(app, "portDefinitions")
+    defined = [int(item.get("port") or 0) for item in definitions]
+    return fixed_ports(defined, is_required=app.get("requirePorts") is True)
 
 
 def _with_tasks(agent: Agent, tasks: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
     apps: dict[str, int] = {}
+    configs: dict[str, dict[str, int]] = {}
     for task in tasks:
         if task.app is not None:
             apps[task.app] = apps.get(task.app, 0) + 1
+            if task.config:
+                by_config = configs.setdefault(task.app, {})
+                by_config[task.config] = by_config.get(task.config, 0) + 1
     work = (
         ()
         if frameworks is None
         else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in tasks)
     )
-    return replace(agent, tasks=len(tasks), apps=apps, work=work)
+    return replace(agent, tasks=len(tasks), apps=apps, app_configs=configs, work=work)
 
 
 def _work(task: Seen, framework: str) -> RunningTask:
@@ -247,7 +271,20 @@ def _entry(item: Json) -> QueueEntry:
         role=item.get("role") or app.get("role") or "*",
         since=_time(item.get("since")),
         rejections=_rejections(item.get("processedOffersSummary", {})),
+        accepts_unreserved=_accepts_unreserved(app),
+        config=config_of(app),
     )
+
+
+def _accepts_unreserved(app: Json) -> bool:
+    """Whether the app takes resources that are reserved for no role; Marathon's default is yes."""
+    roles = app.get("acceptedResourceRoles")
+    return not roles or "*" in roles
+
+
+def config_of(app: Json) -> str:
+    """The version of the app's last change of configuration; empty if it is not stated."""
+    return str(as_object(app.get("versionInfo")).get("lastConfigChangeAt") or "")
 
 
 def _app_shape(app: Json) -> Shape:

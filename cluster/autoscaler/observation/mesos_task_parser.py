@@ -18,6 +18,7 @@ from mesaform.autoscaler.model.cluster_tasks import Seen, Tasks
 from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
 from mesaform.common.faults import Fault, contained
 from mesaform.mesos.messages import TERMINAL_STATES, Resource, from_wire
+from mesaform.placement.constraints import CONFIG_LABEL
 from mesaform.topology.user_data import PROTECT
 
 INSTANCE_MARK = ".instance-"
@@ -181,6 +182,7 @@ class Reading:
             ended=max(timestamps_s, default=0.0) if over else 0.0,
             protected=labels.get(PROTECT) == "true",
             runs_for_s=seconds(labels.get(RUNS_FOR, "")),
+            config=self._shared(labels.get(CONFIG_LABEL, "")),
         )
 
     def _shared(self, text: str) -> str:

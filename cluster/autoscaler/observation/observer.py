@@ -18,12 +18,13 @@ import msgspec
 from yarl import URL
 
 from mesaform.autoscaler.model.cluster_tasks import Tasks
-from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, QueueEntry
+from mesaform.autoscaler.model.cluster_view import ClusterView, QueueEntry
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.complete_prices import Costs, complete, costs_of
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
+from mesaform.autoscaler.observation.mesos_parsers import AppPlacements
 from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import Fleet, Offering, Template
@@ -61,14 +62,14 @@ class ServicesClient:
         """
         return mesos_parsers.queue_entries(await self._get("/v2/queue"), self.faults)
 
-    async def app_constraints(self) -> dict[str, tuple[Constraint, ...]]:
-        """Return the constraints of every app.
+    async def app_placements(self) -> AppPlacements:
+        """Return the constraints and the configuration of every app.
 
         Raises:
             ClusterUnreachable: no replica answers.
 
         """
-        return mesos_parsers.app_constraints(await self._get("/v2/apps"))
+        return mesos_parsers.app_placements(await self._get("/v2/apps"))
 
     async def framework_id(self) -> str:
         """Return the services' own framework id; empty while it is not known."""
@@ -187,7 +188,8 @@ class Observer:
             freeze_reason=freeze_reason,
             read_errors=tuple(dict.fromkeys(trouble)),
             overrides=tuple(orders),
-            app_constraints=apps,
+            app_constraints=apps.constraints,
+            app_configs=apps.configs,
             templates=templates,
             usd_per_hour=costs.machines,
             standing_usd_per_hour=costs.standing,
@@ -211,17 +213,15 @@ class Observer:
             trouble.append(str(error))
             return None
 
-    async def _apps(
-        self, trouble: list[str], *, detailed: bool
-    ) -> dict[str, tuple[Constraint, ...]] | None:
+    async def _apps(self, trouble: list[str], *, detailed: bool) -> AppPlacements:
         if not detailed:
-            return None
+            return AppPlacements()
         try:
-            return await self.services.app_constraints()
+            return await self.services.app_placements()
         except ClusterUnreachable as error:
             self.failed("services")
             trouble.append(str(error))
-            return None
+            return AppPlacements()
 
     async def _view(self, trouble: list[str], *, detailed: bool = False) -> ClusterView | None:
         try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import NAMES, Shape, how_often, minus, times
 from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing.model import Placement
+from mesaform.placement.constraints import InstanceCounts, is_grouped, room
 
 
 def decreasing_order(units: Sequence[DemandItem]) -> list[int]:
@@ -22,7 +22,7 @@ def decreasing_order(units: Sequence[DemandItem]) -> list[int]:
     return sorted(range(len(units)), key=weight)
 
 
-def place(units: Sequence[DemandItem], nodes: Iterable[Node], usage: Usage) -> Placement:
+def place(units: Sequence[DemandItem], nodes: Iterable[Node], usage: InstanceCounts) -> Placement:
     """Put demand onto existing nodes, in the nodes' order. `usage` is updated."""
     result = Placement(
         left={index: unit.count for index, unit in enumerate(units) if not unit.blocked}
@@ -35,18 +35,25 @@ def place(units: Sequence[DemandItem], nodes: Iterable[Node], usage: Usage) -> P
 
 
 def _place_item(
-    index: int, unit: DemandItem, free: list[tuple[Node, Shape]], usage: Usage, result: Placement
+    index: int,
+    unit: DemandItem,
+    free: list[tuple[Node, Shape]],
+    usage: InstanceCounts,
+    result: Placement,
 ) -> None:
     """Place one item in rounds: with GROUP_BY a node that was refused may be allowed later."""
-    is_grouped = any(constraint.operator.upper() == "GROUP_BY" for constraint in unit.constraints)
     while result.left[index]:
         placed = _round(index, unit, free, usage, result)
-        if not placed or not is_grouped:
+        if not placed or not is_grouped(unit.constraints):
             break
 
 
 def _round(
-    index: int, unit: DemandItem, free: list[tuple[Node, Shape]], usage: Usage, result: Placement
+    index: int,
+    unit: DemandItem,
+    free: list[tuple[Node, Shape]],
+    usage: InstanceCounts,
+    result: Placement,
 ) -> int:
     """One pass over the nodes; how many pieces were placed."""
     before = result.left[index]

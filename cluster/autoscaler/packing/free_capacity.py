@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from mesaform.autoscaler.model.constraints import Usage, is_grouped, room
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, how_often, minus, plus, times
 from mesaform.autoscaler.model.supply import Supply
 from mesaform.autoscaler.packing import Placement, decreasing_order
+from mesaform.placement.constraints import InstanceCounts, is_grouped, room
 
 
 class FreeCapacity:
@@ -132,6 +132,6 @@ class _Trial:
     Nothing is placed on nodes whose names are in `closed`.
     """
 
-    usage: Usage
+    usage: InstanceCounts
     closed: Collection[str]
     free: dict[int, Shape] = field(default_factory=dict)

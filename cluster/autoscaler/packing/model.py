@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mesaform.autoscaler.model.shape import Shape
+from mesaform.common.resources import Range
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -17,7 +18,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A machine that could be bought. `hostname` is one that no existing agent has."""
+    """A machine that could be bought, with the host `ports` that its agent will offer.
+
+    `hostname` is one that no existing agent has.
+    """
 
     pool: str
     instance_type: str
@@ -27,6 +31,7 @@ class Template:
     shape: Shape
     attributes: Mapping[str, str]
     hostname: str = "a new machine"
+    ports: tuple[Range, ...] = ()
 
 
 @dataclass(slots=True)

@@ -12,18 +12,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mesaform.autoscaler.model.cluster_view import Constraint
-from mesaform.autoscaler.model.constraints import (
-    HOSTNAME,
-    Usage,
-    most_per_value,
-    number,
-    room,
-    value_of,
-)
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, times
 from mesaform.autoscaler.packing.model import Template
+from mesaform.placement.constraints import (
+    HOST_PORT,
+    HOSTNAME,
+    Constraint,
+    InstanceCounts,
+    most_per_value,
+    room,
+    value_at,
+    whole_number,
+)
 
 Known = dict[tuple[frozenset[int], str], dict[str, frozenset[int]]]
 """Templates by value of a field, for each set of templates and field."""
@@ -55,7 +56,7 @@ def partition(
     units: Sequence[DemandItem],
     left: Mapping[int, int],
     templates: Sequence[Template],
-    usage: Usage,
+    usage: InstanceCounts,
 ) -> list[Part]:
     """The parts of all that is left. Pieces that no template may hold are left out."""
     usage = usage.copy()
@@ -82,14 +83,20 @@ def _parts_of(
     part: Part,
     constraints: Sequence[Constraint],
     templates: Sequence[Template],
-    usage: Usage,
+    usage: InstanceCounts,
     known: Known,
 ) -> list[Part]:
     """The parts of one item after its constraints: fixed ones, attributes, then hostnames."""
     fixed, on_attributes, on_hostnames = _by_treatment(constraints)
     parts = [_restricted(part, fixed, templates, usage)]
+    before, seen = usage, set[str]()
+    if len({constraint.field for constraint in on_attributes}) < len(on_attributes):
+        before = usage.copy()
     for constraint in on_attributes:
-        parts = _spread_all(parts, constraint, templates, usage, known)
+        # A second constraint on a field counts what ran before, not what the first one placed.
+        counts = before.copy() if constraint.field in seen else usage
+        seen.add(constraint.field)
+        parts = _spread_all(parts, constraint, templates, counts, known)
     for constraint in on_hostnames:
         parts = [_by_machine(each, constraint, usage) for each in parts]
     return parts
@@ -103,17 +110,21 @@ def _by_treatment(
     on_attributes: list[Constraint] = []
     on_hostnames: list[Constraint] = []
     for constraint in constraints:
-        if not _spreads(constraint):
+        if constraint.field == HOST_PORT:
+            fixed.append(constraint)
+            on_hostnames.append(constraint)
+        elif not _spreads(constraint):
             fixed.append(constraint)
         elif constraint.field in HOSTNAME:
             on_hostnames.append(constraint)
         else:
             on_attributes.append(constraint)
+    on_hostnames.sort(key=lambda constraint: constraint.field == HOST_PORT)
     return fixed, on_attributes, on_hostnames
 
 
 def _restricted(
-    part: Part, fixed: Sequence[Constraint], templates: Sequence[Template], usage: Usage
+    part: Part, fixed: Sequence[Constraint], templates: Sequence[Template], usage: InstanceCounts
 ) -> Part:
     """The part with the templates that its fixed constraints permit."""
     if not fixed:
@@ -126,7 +137,7 @@ def _spread_all(
     parts: Sequence[Part],
     constraint: Constraint,
     templates: Sequence[Template],
-    usage: Usage,
+    usage: InstanceCounts,
     known: Known,
 ) -> list[Part]:
     """Every part spread by one constraint."""
@@ -137,20 +148,25 @@ def _spread_all(
 
 
 def _spreads(constraint: Constraint) -> bool:
-    operator = constraint.operator.upper()
+    operator = constraint.operator
     return operator in SPREADING and not (operator == "CLUSTER" and constraint.value)
 
 
-def _by_machine(part: Part, constraint: Constraint, usage: Usage) -> Part:
-    """A constraint on the machine itself: every new machine is a value that nobody has."""
-    operator, taken = constraint.operator.upper(), usage.counts(part.name, constraint.field)
+def _by_machine(part: Part, constraint: Constraint, usage: InstanceCounts) -> Part:
+    """A constraint on the machine itself: every new machine is a value that nobody has.
+
+    Apps that take the same host port share its limit of one instance per machine.
+    """
+    if constraint.field == HOST_PORT:
+        return replace(part, name=str(constraint), per_machine=1)
+    operator, taken = constraint.operator, usage.counts(part.name, constraint)
     if operator == "CLUSTER":
         if taken:
             return replace(part, count=0)
-        usage.add_value(part.name, constraint.field, "a new machine", part.count)
+        usage.add_value(part.name, constraint, "a new machine", part.count)
         return replace(part, shape=times(part.shape, part.count), count=1, each=part.count)
     if operator == "GROUP_BY":
-        groups = number(constraint.value)
+        groups = whole_number(constraint.value)
         most = max(taken.values()) if taken else -(-part.count // groups) if groups > 1 else MANY
     else:
         most = most_per_value(constraint)
@@ -160,7 +176,11 @@ def _by_machine(part: Part, constraint: Constraint, usage: Usage) -> Part:
 
 
 def _spread(
-    part: Part, constraint: Constraint, templates: Sequence[Template], usage: Usage, known: Known
+    part: Part,
+    constraint: Constraint,
+    templates: Sequence[Template],
+    usage: InstanceCounts,
+    known: Known,
 ) -> list[Part]:
     """One part for each value of an attribute, by the constraint's operator."""
     values = known.setdefault((part.templates, constraint.field), {})
@@ -168,16 +188,16 @@ def _spread(
         values.update(_templates_by_value(part.templates, constraint.field, templates))
     if not values:
         return []
-    taken = usage.counts(part.name, constraint.field)
-    operator = constraint.operator.upper()
+    taken = usage.counts(part.name, constraint)
+    operator = constraint.operator
     if operator == "CLUSTER":
         share = _together(part, values, templates, taken)
     elif operator == "GROUP_BY":
-        share = _levelled(part.count, sorted(values), taken, number(constraint.value))
+        share = _levelled(part.count, sorted(values), taken, whole_number(constraint.value))
     else:
         share = _filled(part.count, sorted(values), taken, most_per_value(constraint))
     for value, count in share.items():
-        usage.add_value(part.name, constraint.field, value, count)
+        usage.add_value(part.name, constraint, value, count)
     return [
         replace(part, count=count, templates=values[value])
         for value, count in share.items()
@@ -191,7 +211,7 @@ def _templates_by_value(
     """Templates by their value of a field; those without a value are left out."""
     by_value: dict[str, set[int]] = {}
     for t in members:
-        if (value := value_of(templates[t], field)) is not None:
+        if (value := value_at(templates[t], field)) is not None:
             by_value.setdefault(value, set()).add(t)
     return {value: frozenset(same) for value, same in by_value.items()}
 

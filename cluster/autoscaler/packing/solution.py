@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.packing.bounds import with_bound_dimensions
 from mesaform.autoscaler.packing.columns import Columns, Outcome, generate_columns, initial_columns
@@ -46,6 +45,7 @@ from mesaform.autoscaler.packing.model import (
 from mesaform.autoscaler.packing.partition import Part, partition
 from mesaform.autoscaler.packing.patterns import is_small
 from mesaform.autoscaler.packing.problem import Problem, build, demand_share
+from mesaform.placement.constraints import InstanceCounts
 
 EVERY_ROW = 1_000_000
 INPUTS_AT_MOST = 16
@@ -56,7 +56,7 @@ def solve(
     units: Sequence[DemandItem],
     left: Mapping[int, int],
     templates: Sequence[Template],
-    usage: Usage,
+    usage: InstanceCounts,
     limits: Limits,
     effort: Effort = USUAL,
 ) -> Packing:

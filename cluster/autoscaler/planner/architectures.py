@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint
+from mesaform.autoscaler.model.cluster_view import ClusterView
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.common.architecture import implied_constraints
 from mesaform.config.schema import ClusterSpec
+from mesaform.placement.constraints import Constraint
 
 
 def requires_pins(spec: ClusterSpec) -> bool:

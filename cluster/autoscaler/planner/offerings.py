@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesaform.autoscaler.interruption import risk
-from mesaform.autoscaler.model.constraints import HOSTNAME
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -19,6 +18,7 @@ from mesaform.autoscaler.planner import launch_backoff, launch_failures
 from mesaform.aws.ports import Capacity, Offering
 from mesaform.common.architecture import ARCH, REQUIRES_PIN, architecture_of
 from mesaform.config.schema import Pool
+from mesaform.placement.constraints import HOSTNAME
 
 ANY_ZONE = HOSTNAME | {"pool", ARCH, REQUIRES_PIN}
 """Constraint fields whose value does not depend on a machine's zone."""
@@ -114,6 +114,7 @@ def template_of(snapshot: Snapshot, pool: Pool, offering: Offering) -> Template:
         offering.usd_per_hour,
         shape_of(offering.resources),
         attributes,
+        ports=offering.resources.ports,
     )
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mesaform.autoscaler.model.constraints import Usage, is_grouped
 from mesaform.autoscaler.model.demand_item import DemandItem, Source
 from mesaform.autoscaler.model.shape import contains, minus, plus, times
 from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing import Limits, NewNode, Packing, Template, place, solve
+from mesaform.placement.constraints import InstanceCounts, is_grouped
 
 RANKS: Mapping[Source, int] = {
     "services": 0,
@@ -35,7 +35,7 @@ def pack_by_rank(
     items: Sequence[DemandItem],
     left: Mapping[int, int],
     templates: Sequence[Template],
-    usage: Usage,
+    usage: InstanceCounts,
     limits: Limits,
 ) -> Packing:
     """New machines for the pieces in `left` (by index of `items`).
@@ -83,7 +83,7 @@ def _spread_evenly(
     items: Sequence[DemandItem],
     left: Mapping[int, int],
     templates: Sequence[Template],
-    usage: Usage,
+    usage: InstanceCounts,
     limits: Limits,
     packing: Packing,
 ) -> Packing:
@@ -128,7 +128,7 @@ class _RankedPacking:
 
     items: Sequence[DemandItem]
     templates: Sequence[Template]
-    usage: Usage
+    usage: InstanceCounts
     limits: Limits
     nodes: list[NewNode] = field(default_factory=list)
 
@@ -167,4 +167,12 @@ def _as_node(number: int, node: NewNode, *, used: bool) -> Node:
     """A machine to buy as a place for pieces, with its free capacity (all of it unless `used`)."""
     template = node.template
     free = minus(template.shape, node.used) if used else template.shape
-    return Node(str(number), "coming", f"new-{number}", template.attributes, free, template.pool)
+    return Node(
+        str(number),
+        "coming",
+        f"new-{number}",
+        template.attributes,
+        free,
+        template.pool,
+        template.ports,
+    )

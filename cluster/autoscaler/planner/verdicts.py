@@ -11,9 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.command import Purchase
-from mesaform.autoscaler.model.constraints import HOSTNAME, Usage, room, value_of
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, contains, named, times
@@ -23,7 +21,16 @@ from mesaform.autoscaler.packing import Limits, Placement, Template
 from mesaform.autoscaler.planner import launch_backoff, launch_failures, offerings
 from mesaform.aws.ports import Offering
 from mesaform.common.architecture import ARCH, REQUIRES_PIN
+from mesaform.common.resources import merge_ranges
 from mesaform.config.schema import Pool
+from mesaform.placement.constraints import (
+    HOST_PORT,
+    HOSTNAME,
+    Constraint,
+    InstanceCounts,
+    room,
+    value_at,
+)
 
 RefusalKind = (
     Literal["impossible", "pool_max", "cost_cap", "no_capacity", "no_offering", "paused"]
@@ -164,7 +171,7 @@ class OfferingIndex:
         """Why an item that is not blocked gets no machine."""
         if not self._candidates:
             return _refusal("no_offering", Reason.of(ReasonCode.CATALOGUE_UNKNOWN))
-        allowed = _satisfying(unit, self._candidates, Usage())
+        allowed = _satisfying(unit, self._candidates, InstanceCounts())
         if not allowed:
             return Refusal("constraint", self._unsatisfied(unit))
         together = _same_agent(unit, self._supply.usage)
@@ -213,7 +220,8 @@ class OfferingIndex:
             constraint
             for constraint in unit.constraints
             if not any(
-                room(unit.name, (constraint,), c.template, Usage()) for c in self._candidates
+                room(unit.name, (constraint,), c.template, InstanceCounts())
+                for c in self._candidates
             )
         ]
         if not alone:
@@ -226,10 +234,12 @@ class OfferingIndex:
     def _unavailable(self, constraint: Constraint) -> Reason:
         """A constraint that no pool satisfies, with the values that pools have."""
         text, field = _text(constraint), constraint.field
+        if field == HOST_PORT:
+            return self._port_unavailable(int(constraint.value))
         if field in HOSTNAME:
             return Reason.of(ReasonCode.CONSTRAINT_HOSTNAME_UNKNOWN, constraint=text)
         values = {
-            value for c in self._candidates if (value := value_of(c.template, field)) is not None
+            value for c in self._candidates if (value := value_at(c.template, field)) is not None
         }
         if not values:
             return Reason.of(ReasonCode.CONSTRAINT_ATTRIBUTE_MISSING, constraint=text, field=field)
@@ -237,6 +247,15 @@ class OfferingIndex:
             ReasonCode.CONSTRAINT_VALUES_UNAVAILABLE,
             constraint=text,
             values=tuple(sorted(values)),
+        )
+
+    def _port_unavailable(self, port: int) -> Reason:
+        """That no pool's agents offer a host port, with the ranges that they offer."""
+        offered = merge_ranges(ports for c in self._candidates for ports in c.template.ports)
+        return Reason.of(
+            ReasonCode.HOST_PORT_NOT_OFFERED,
+            port=port,
+            offered=tuple(f"{low}-{high}" for low, high in offered),
         )
 
     def _passing(self, unit: DemandItem, fitting: Sequence[Candidate]) -> Refusal:
@@ -327,7 +346,9 @@ def _refusal(kind: RefusalKind, reason: Reason) -> Refusal:
     return Refusal(kind, (reason,))
 
 
-def _satisfying(unit: DemandItem, candidates: Sequence[Candidate], usage: Usage) -> list[Candidate]:
+def _satisfying(
+    unit: DemandItem, candidates: Sequence[Candidate], usage: InstanceCounts
+) -> list[Candidate]:
     """The candidates that an item's constraints allow beside what runs."""
     return [c for c in candidates if room(unit.name, unit.constraints, c.template, usage)]
 
@@ -362,12 +383,12 @@ def _pools_full(candidates: Sequence[Candidate]) -> Reason:
     )
 
 
-def _same_agent(unit: DemandItem, usage: Usage) -> _SameAgent | None:
+def _same_agent(unit: DemandItem, usage: InstanceCounts) -> _SameAgent | None:
     """The constraint that keeps all instances of an item on one agent; None without one."""
     for constraint in unit.constraints:
-        is_cluster = constraint.operator.upper() == "CLUSTER" and not constraint.value
+        is_cluster = constraint.operator == "CLUSTER" and not constraint.value
         if constraint.field in HOSTNAME and is_cluster:
-            agent = next(iter(usage.counts(unit.name, constraint.field)), "")
+            agent = next(iter(usage.counts(unit.name, constraint)), "")
             return _SameAgent(agent, _text(constraint))
     return None
 
@@ -381,7 +402,7 @@ def _text(constraint: Constraint) -> str:
     """A constraint as Marathon's users write it: `zone IS us-east-1a`."""
     if constraint.field == REQUIRES_PIN:
         return f"no constraint on {ARCH}"
-    return f"{constraint.field} {constraint.operator} {constraint.value}".strip()
+    return str(constraint)
 
 
 def _texts(constraints: Sequence[Constraint]) -> tuple[str, ...]:

@@ -243,6 +243,10 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
     ReasonCode.CONSTRAINT_ATTRIBUTE_MISSING: (
         "no pool satisfies {constraint} (no pool has the attribute {field})"
     ),
+    ReasonCode.HOST_PORT_NOT_OFFERED: lambda p: (
+        f"no pool's agents offer host port {p['port']} "
+        f"(they offer {_joined(p['offered']) or 'none'}): use a port of these, or 0 for any"
+    ),
     ReasonCode.CONSTRAINT_HOSTNAME_UNKNOWN: (
         "no pool satisfies {constraint} (the name of a new machine is not known before it exists)"
     ),

@@ -12,14 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from mesaform.common.durations import parse_mesos_duration_s
 from mesaform.common.errors import BadInput
 from mesaform.common.resources import Range, Resources
 from mesaform.engine.agent.identity import UserPolicy
 from mesaform.engine.agent.output import OutputLimits
 from mesaform.http import HttpSettings, http_settings
-from mesaform.mesos.messages import AgentInfo, Attribute, PortRange, Ranges, Text, to_wire
+from mesaform.mesos.messages import (
+    AgentInfo,
+    Attribute,
+    DomainInfo,
+    PortRange,
+    Ranges,
+    Text,
+    to_wire,
+)
 from mesaform.mesos.values import SignedScalar
+from mesaform.placement.attributes import number_of, ranges_of
 from mesaform.topology.instance_identity import PROOF_VARIABLE
 
 DEFAULT_PORT = 5051
@@ -71,6 +82,7 @@ class Config:
     http: HttpSettings
     users: UserPolicy = field(default_factory=UserPolicy)
     proof_file: str = ""
+    domain: DomainInfo | None = None
 
     @property
     def info(self) -> AgentInfo:
@@ -80,6 +92,7 @@ class Config:
             port=self.port,
             resources=to_wire(self.resources, role="*"),
             attributes=list(self.attributes),
+            domain=self.domain,
         )
 
     @classmethod
@@ -102,6 +115,7 @@ class Config:
             work_dir=work_dir,
             resources=parse_resources(resources) if resources else machine_resources(work_dir),
             attributes=parse_attributes(environment.get("MESOS_ATTRIBUTES", "")),
+            domain=parse_domain(environment.get("MESOS_DOMAIN", "")),
             link_port=_port(environment, "MESAFORM_LINK_PORT", DEFAULT_LINK_PORT),
             disk_watch_s=_disk_watch_s(environment),
             gc_delay_s=parse_mesos_duration_s(
@@ -176,7 +190,7 @@ def parse_resources(text: str) -> Resources:
 def _resource_value(name: str, text: str) -> tuple[Range, ...] | float | None:
     """Ranges of `ports`, otherwise an amount; None for another form."""
     if name == "ports":
-        return _ranges(text)
+        return ranges_of(text)
     return _amount(text) if name else None
 
 
@@ -186,7 +200,7 @@ def _parts(text: str, separator: str) -> list[str]:
 
 
 def _amount(text: str) -> float | None:
-    number = _number(text)
+    number = number_of(text)
     return number if number is not None and number >= 0 else None
 
 
@@ -212,8 +226,27 @@ def parse_attributes(text: str) -> tuple[Attribute, ...]:
     return tuple(attributes)
 
 
+def parse_domain(text: str) -> DomainInfo | None:
+    """The fault domain of Mesos' flag `--domain`, a DomainInfo in JSON; None for an empty text.
+
+    Raises:
+        BadInput: it is not JSON of this form.
+
+    """
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(text, type=DomainInfo)
+    except msgspec.DecodeError as error:
+        raise BadInput(
+            f"{text!r} is not a domain: {error}",
+            where="MESOS_DOMAIN",
+            fix='write {"fault_domain":{"region":{"name":"…"},"zone":{"name":"…"}}}',
+        ) from None
+
+
 def _attribute(name: str, value: str) -> Attribute:
-    ranges, number = _ranges(value), _number(value)
+    ranges, number = ranges_of(value), number_of(value)
     if ranges is not None:
         wire = Ranges(range=[PortRange(begin=low, end=high) for low, high in ranges])
         return Attribute(name=name, type="RANGES", ranges=wire)
@@ -258,29 +291,6 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
             fix="write a number from 0 (any free one) to 65535",
         )
     return int(text)
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if abs(number) < float("inf") else None
-
-
-def _ranges(text: str) -> tuple[Range, ...] | None:
-    """The ranges of `[1-5,7-9]`; None for another form."""
-    if not (text.startswith("[") and text.endswith("]")):
-        return None
-    ranges = [_range(part) for part in _parts(text[1:-1], ",")]
-    return None if None in ranges else tuple(part for part in ranges if part is not None)
-
-
-def _range(text: str) -> Range | None:
-    low, dash, high = (piece.strip() for piece in text.partition("-"))
-    if not (dash and low.isdigit() and high.isdigit()):
-        return None
-    return (int(low), int(high)) if int(low) <= int(high) else None
 
 
 def _own_address() -> str:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesaform.autoscaler.model.cluster_view import (
-    Agent,
-    ClusterView,
-    Constraint,
-    Framework,
-    QueueEntry,
-)
+from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Framework, QueueEntry
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, make, shape_of
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec
+from mesaform.placement.constraints import Constraint
 from mesaform.testing.fake_cloud import SIZES, FakeFleet
 from mesaform.topology.capacity import TASK_PORTS
 from mesaform.topology.names import Tag

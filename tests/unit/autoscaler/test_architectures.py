@@ -5,15 +5,16 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.model.cluster_view import Constraint, QueueEntry
+from mesaform.autoscaler.model.cluster_view import QueueEntry
 from mesaform.autoscaler.model.command import Launch
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.observation.mesos_framework_parser import framework
-from mesaform.autoscaler.observation.mesos_parsers import app_constraints
+from mesaform.autoscaler.observation.mesos_parsers import app_placements
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.aws.ports import LaunchRequest
 from mesaform.common.architecture import architecture_of
 from mesaform.config.schema import ClusterSpec
+from mesaform.placement.constraints import Constraint
 from tests.unit.autoscaler.builders import (
     NOW,
     a_machine,
@@ -94,7 +95,7 @@ def test_free_capacity_of_the_other_architecture_serves_no_task_without_a_pin() 
 def test_the_label_of_an_app_or_a_framework_is_read_as_a_constraint() -> None:
     pin = (Constraint("arch", "IS", "arm64"),)
     apps = {"apps": [{"id": "/web", "labels": {"mesaform/arch": "arm64"}}, {"id": "/plain"}]}
-    assert app_constraints(apps) == {"/web": pin, "/plain": ()}
+    assert app_placements(apps).constraints == {"/web": pin, "/plain": ()}
     labels = {"labels": [{"key": "mesaform/arch", "value": "arm64"}]}
     info = {"id": {"value": "F"}, "name": "run", "labels": labels}
     assert framework({"framework_info": info}, (), {}, {}).constraints == pin

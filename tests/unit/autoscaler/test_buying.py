@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.model.cluster_view import Constraint
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.model.shape import make
@@ -20,6 +19,7 @@ from mesaform.autoscaler.planner import priorities
 from mesaform.autoscaler.planner.offerings import limits_of, templates
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.planner.purchases import PurchasePlan, plan_purchases
+from mesaform.placement.constraints import Constraint
 from tests.support.profiles import examples
 from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
 from tests.unit.autoscaler.validator import faults

@@ -9,7 +9,7 @@ import pytest
 
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.demand import frameworks, rates
-from mesaform.autoscaler.model.cluster_view import ClusterView, Constraint, Framework, Quota
+from mesaform.autoscaler.model.cluster_view import ClusterView, Framework, Quota
 from mesaform.autoscaler.model.decision import DemandCount
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import Finding, Mark, PlannerState, Probe
@@ -21,6 +21,7 @@ from mesaform.autoscaler.observation.mesos_framework_parser import PROBE, offer_
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.cli.plan import remembered
+from mesaform.placement.constraints import Constraint
 from mesaform.services.model import UpgradeStrategy
 from mesaform.services.scaling import plan as next_step
 from tests.unit.autoscaler.builders import (

@@ -93,7 +93,7 @@ def test_only_what_the_last_pass_used_is_remembered():
     reader = AgentReader()
     for number in range(50):
         reader.read(body(an_agent(number, cpus=number / 10)))
-    assert len(reader._shapes) <= 2
+    assert len(reader._vectors) <= 2
     assert len(reader._attributes) == 1
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import Shape, contains, make, plus, times
 from mesaform.autoscaler.model.supply import Node
 from mesaform.autoscaler.packing import Limits, Template, place, solve
+from mesaform.placement.constraints import InstanceCounts
 from tests.support.profiles import examples
 
 PACKINGS = examples(40)
@@ -47,7 +47,7 @@ def buy(
 ):
     left = {index: unit.count for index, unit in enumerate(units)}
     limits = Limits({"default": slots}, usd)
-    return list(solve(units, left, templates, Usage(), limits).nodes)
+    return list(solve(units, left, templates, InstanceCounts(), limits).nodes)
 
 
 def cost(nodes) -> float:
@@ -59,7 +59,9 @@ def test_the_largest_pieces_are_placed_first_so_that_small_ones_fill_the_gaps():
         Node("a", "settled", "a", {}, make(4, 8000), "default"),
         Node("b", "settled", "b", {}, make(3, 8000), "default"),
     ]
-    placement = place([a_unit("/small", 3, cpus=1), a_unit("/large", 1, cpus=4)], nodes, Usage())
+    placement = place(
+        [a_unit("/small", 3, cpus=1), a_unit("/large", 1, cpus=4)], nodes, InstanceCounts()
+    )
     assert placement.placed == {1: {"a": 1}, 0: {"b": 3}}
 
 

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesaform.autoscaler.model.cluster_view import Constraint
-from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.supply import Node
@@ -30,6 +28,7 @@ from mesaform.autoscaler.packing.bounds import with_bound_dimensions
 from mesaform.autoscaler.packing.columns import generate_columns, initial_columns
 from mesaform.autoscaler.packing.partition import partition
 from mesaform.autoscaler.packing.problem import build
+from mesaform.placement.constraints import Constraint, InstanceCounts
 from tests.support.profiles import examples
 from tests.unit.autoscaler.validator import faults
 
@@ -82,12 +81,12 @@ def packed(
     slots: int = 1000,
     usd: float | None = None,
     effort: Effort = USUAL,
-    usage: Usage | None = None,
+    usage: InstanceCounts | None = None,
 ) -> Packing:
     """The answer, after the independent check of every rule."""
     left = {index: unit.count for index, unit in enumerate(units)}
     limits = Limits({template.pool: slots for template in templates}, usd)
-    usage = usage or Usage()
+    usage = usage or InstanceCounts()
     packing = solve(units, left, templates, usage, limits, effort)
     assert faults(units, left, packing.nodes, usage, limits) == []
     assert packing.bound_usd_per_hour <= packing.usd_per_hour + 1e-9
@@ -205,7 +204,7 @@ def test_no_bound_is_above_the_optimum_however_rows_are_merged_and_sizes_rounded
     ]
     best = cheapest(units, TYPES)
     parts = partition(
-        units, {index: unit.count for index, unit in enumerate(units)}, TYPES, Usage()
+        units, {index: unit.count for index, unit in enumerate(units)}, TYPES, InstanceCounts()
     )
     problem = with_bound_dimensions(build(parts, TYPES, rows_at_most=rows), parts)
     assert problem.bound <= best + 1e-9
@@ -301,9 +300,9 @@ def test_zones_are_level_after_buying_for_a_spread_app_and_one_for_a_clustered_o
 
 
 def test_a_spread_app_that_leans_to_one_zone_gets_its_machine_in_another():
-    usage = Usage()
-    usage.add_value("/spread", "zone", "a", 2)
-    usage.add_value("/spread", "zone", "b", 2)
+    usage = InstanceCounts()
+    usage.add_value("/spread", SPREAD, "a", 2)
+    usage.add_value("/spread", SPREAD, "b", 2)
     bought = packed(
         [a_unit("/spread", 2, 1, 100, SPREAD)], in_zones(("small", 2, 4000, 0.10)), usage=usage
     )
@@ -331,14 +330,14 @@ def test_two_pools_share_what_neither_may_hold_alone():
     templates = [a_template("cheap", 2, 4000, 0.10), a_template("dear", 2, 4000, 0.15, pool="q")]
     units = [a_unit("/web", 8, 1, 100)]
     left, limits = {0: 8}, Limits({"p": 3, "q": 3})
-    packing = solve(units, left, templates, Usage(), limits)
-    assert faults(units, left, packing.nodes, Usage(), limits, complete=True) == []
+    packing = solve(units, left, templates, InstanceCounts(), limits)
+    assert faults(units, left, packing.nodes, InstanceCounts(), limits, complete=True) == []
     assert packing.usd_per_hour == pytest.approx(0.45)
 
 
 def test_gaps_in_all_zones_take_a_spread_app_level_by_level():
     nodes = [Node(zone, "settled", zone, {"zone": zone}, make(4, 4000), "p") for zone in ("a", "b")]
-    placement = place([a_unit("/spread", 6, 1, 100, SPREAD)], nodes, Usage())
+    placement = place([a_unit("/spread", 6, 1, 100, SPREAD)], nodes, InstanceCounts())
     assert placement.placed == {0: {"a": 3, "b": 3}} or sum(placement.placed[0].values()) == 6
 
 

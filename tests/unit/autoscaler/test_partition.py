@@ -6,14 +6,13 @@ import msgspec
 import pytest
 
 from mesaform.autoscaler.model import lifecycle
-from mesaform.autoscaler.model.cluster_view import Constraint
-from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.decision import Decision, DemandCount, from_record
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import MANY, how_often, make, named, text
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
 from mesaform.autoscaler.observation.mesos_task_parser import from_json
+from mesaform.placement.constraints import Constraint, InstanceCounts, room
 from tests.unit.autoscaler.builders import an_agent
 
 
@@ -79,14 +78,14 @@ def test_every_edge_of_the_table_leads_to_a_state_of_the_table_and_says_how():
 def test_constraints_bound_what_a_node_takes(operator, value, used, expected):
     node = an_agent()
     constraint = Constraint("zone", operator, value)
-    usage = Usage()
+    usage = InstanceCounts()
     usage.add("/web", [constraint], node, used)
     assert room("/web", [constraint], node, usage) == expected
 
 
 def test_a_cluster_without_a_value_stays_where_it_began():
     here, there = an_agent(attributes={"rack": "1"}), an_agent(attributes={"rack": "2"})
-    usage, constraint = Usage(), Constraint("rack", "CLUSTER")
+    usage, constraint = InstanceCounts(), Constraint("rack", "CLUSTER")
     assert room("/web", [constraint], there, usage) == MANY
     usage.add("/web", [constraint], here, 1)
     assert room("/web", [constraint], there, usage) == 0

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesaform.autoscaler.disruption.rescheduling import reserve, work_of
-from mesaform.autoscaler.model.cluster_view import Constraint, RunningTask
+from mesaform.autoscaler.model.cluster_view import RunningTask
 from mesaform.autoscaler.model.command import Deactivate, Reactivate
-from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Removal
@@ -22,6 +21,7 @@ from mesaform.autoscaler.model.supply_builder import build_supply
 from mesaform.autoscaler.packing import Placement, place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan
+from mesaform.placement.constraints import Constraint, InstanceCounts
 from tests.unit.autoscaler.builders import NOW, a_machine, a_reason, a_snapshot, a_spec, an_agent
 
 SLOT = make(1, 512)
@@ -184,7 +184,7 @@ def test_machines_on_their_way_count_only_when_asked_for_and_those_on_their_way_
         Node("new", "coming", "h1", {}, SLOT, "default"),
         Node("old", "leaving", "h2", {}, SLOT, "default"),
     ]
-    room = FreeCapacity(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement())
+    room = FreeCapacity(Supply((), tuple(nodes), InstanceCounts(), 0.0, {}, {}), [], Placement())
     assert room.fit([DemandItem("displaced", "/web", SLOT, 1, ())], set()) is None
     assert (
         room.fit([DemandItem("displaced", "/web", SLOT, 2, ())], set(), use_arriving=True) is None
@@ -241,8 +241,8 @@ def test_places_are_those_that_demand_would_get_one_after_another(sizes, asked):
         for n, size in enumerate(sizes)
     ]
     room, usage = (
-        FreeCapacity(Supply((), tuple(nodes), Usage(), 0.0, {}, {}), [], Placement()),
-        Usage(),
+        FreeCapacity(Supply((), tuple(nodes), InstanceCounts(), 0.0, {}, {}), [], Placement()),
+        InstanceCounts(),
     )
     for work in asked:
         trial = usage.copy()

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from mesaform.autoscaler.model.constraints import Usage
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.packing import Limits, Packing, Template
 from mesaform.autoscaler.planner import priorities, size_tiebreak
+from mesaform.placement.constraints import InstanceCounts
 
 
 def a_template(name: str, cpus: float, usd: float) -> Template:
@@ -41,7 +41,7 @@ def packed(
     limits = Limits({"default": slots}, usd)
     seen = size_tiebreak.weigh(templates, units, left, limits, {"default": most})
     return size_tiebreak.restore_prices(
-        priorities.pack_by_rank(units, left, seen, Usage(), limits), seen, templates
+        priorities.pack_by_rank(units, left, seen, InstanceCounts(), limits), seen, templates
     )
 
 

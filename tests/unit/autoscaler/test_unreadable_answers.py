@@ -164,7 +164,7 @@ def test_an_app_that_cannot_be_read_is_left_out_of_the_queue_and_stops_moves():
     assert [entry.app for entry in entries] == ["/good"]
     assert [fault.subject for fault in faults] == ["/bad"]
     with pytest.raises(ClusterUnreachable, match="/bad"):
-        mesos_parsers.app_constraints({"apps": [{"id": "/bad", "constraints": 7}]})
+        mesos_parsers.app_placements({"apps": [{"id": "/bad", "constraints": 7}]})
 
 
 JSON = st.recursive(

@@ -31,6 +31,14 @@ from tests.unit.autoscaler.builders import (
     queued,
 )
 
+HOST_PORT_31500 = ("@port", "FREE", "31500")
+
+
+def requests_of(snapshot: Snapshot) -> list[LaunchRequest]:
+    """What a pass launches."""
+    actions = (action for command in plan(snapshot, NOW).commands for action in command.actions)
+    return [action.request for action in actions if isinstance(action, Launch)]
+
 
 def judged(*queue, spec=None, **fields) -> Verdict:
     (verdict,) = plan(a_snapshot(spec, queue=list(queue), **fields), NOW).verdicts
@@ -142,6 +150,55 @@ def test_instances_that_must_share_a_machine_too_small_for_all_can_never_fit():
     assert refusal.kind == "impossible"
     assert render_refusal(refusal).startswith("needs 9 cpus; the nearest allowed type, m5.2xlarge")
     assert "its 9 instances have to be on one agent (hostname CLUSTER)" in render_refusal(refusal)
+
+
+def test_a_numeric_attribute_is_compared_as_the_agents_register_it():
+    spec = a_spec(pools=[{"attributes": {"rack": "1234567", "version": "1.10"}}])
+    fitting = (("rack", "IS", "1234567.0"), ("version", "IS", "1.1"))
+    assert judged(queued(constraints=fitting), spec=spec).buying == 1
+    other = judged(queued(constraints=(("version", "LIKE", "1.10"),)), spec=spec)
+    assert "the pools have 1.1" in render_refusal(other.refusal)
+
+
+def test_a_fixed_host_port_is_taken_once_on_an_agent_and_a_machine_is_bought_for_the_next():
+    machine = a_machine("i-1")
+    agent = an_agent(machine, ports=((31000, 32000),))
+    verdict = judged(
+        queued(count=2, constraints=(HOST_PORT_31500,)), machines=[machine], agents=[agent]
+    )
+    assert (verdict.fits_now, verdict.buying) == (1, 1)
+    taken = replace(agent, ports=((31000, 31499), (31501, 32000)))
+    verdict = judged(queued(constraints=(HOST_PORT_31500,)), machines=[machine], agents=[taken])
+    assert (verdict.fits_now, verdict.buying) == (0, 1)
+
+
+def test_apps_with_the_same_host_port_get_machines_of_their_own():
+    queue = [queued(f"/{name}", constraints=(HOST_PORT_31500,)) for name in "abc"]
+    snapshot = a_snapshot(queue=queue)
+    assert sum(request.count for request in requests_of(snapshot)) == 3
+
+
+def test_a_host_port_that_no_agent_offers_is_never_bought_for():
+    verdict = judged(queued(constraints=(("@port", "FREE", "8080"),)))
+    assert (verdict.buying, verdict.unmet) == (0, 1)
+    assert render_refusal(verdict.refusal) == (
+        "no pool's agents offer host port 8080 (they offer 31000-32000): "
+        "use a port of these, or 0 for any"
+    )
+
+
+def test_the_zone_of_a_fault_domain_chooses_the_machine_that_is_bought():
+    constraints = (("@zone", "IS", ZONES[2]), ("@region", "IS", "us-east-1"))
+    (request,) = requests_of(a_snapshot(queue=[queued(constraints=constraints)]))
+    assert {offering.zone for offering in request.offerings} == {ZONES[2]}
+    elsewhere = judged(queued(constraints=(("@region", "IS", "eu-west-1"),)))
+    assert "the pools have us-east-1" in render_refusal(elsewhere.refusal)
+
+
+def test_work_that_takes_reserved_resources_only_is_no_reason_to_buy():
+    verdict = judged(replace(queued(), accepts_unreserved=False))
+    assert (verdict.buying, verdict.unmet) == (0, 1)
+    assert "its role" in render_refusal(verdict.refusal)
 
 
 def test_a_full_agent_of_a_cluster_constraint_is_named():

@@ -6,22 +6,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.packing import Limits, NewNode
+from mesaform.common.resources import Range
+from mesaform.placement.constraints import InstanceCounts, room
 
 
 @dataclass(frozen=True)
 class Host:
     hostname: str
     attributes: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[Range, ...] = ()
 
 
 def faults(
     units: Sequence[DemandItem],
     left: Mapping[int, int],
     nodes: Sequence[NewNode],
-    usage: Usage,
+    usage: InstanceCounts,
     limits: Limits,
     *,
     complete: bool = False,
@@ -91,9 +93,14 @@ def _counts(
     return wrong
 
 
-def _constraints(units: Sequence[DemandItem], nodes: Sequence[NewNode], usage: Usage) -> list[str]:
+def _constraints(
+    units: Sequence[DemandItem], nodes: Sequence[NewNode], usage: InstanceCounts
+) -> list[str]:
     """Whether some order of placement allows every piece of an app with constraints."""
-    hosts = [Host(f"new-{number}", node.template.attributes) for number, node in enumerate(nodes)]
+    hosts = [
+        Host(f"new-{number}", node.template.attributes, node.template.ports)
+        for number, node in enumerate(nodes)
+    ]
     waiting: dict[str, list[list[int]]] = {}
     for number, node in enumerate(nodes):
         for index, count in node.load.items():
@@ -112,7 +119,7 @@ def _one_by_one(
     name: str,
     pieces: list[list[int]],
     hosts: Sequence[Host],
-    seen: Usage,
+    seen: InstanceCounts,
 ) -> str:
     while pieces:
         moved = False

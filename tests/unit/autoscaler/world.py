@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, QueueEntry, RunningTask
-from mesaform.autoscaler.model.constraints import Usage, room
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus
@@ -22,6 +21,7 @@ from mesaform.aws.overrides import Override
 from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine
 from mesaform.common.errors import CloudError, MesaformError, Permanent, Retryable
 from mesaform.config.schema import ClusterSpec
+from mesaform.placement.constraints import InstanceCounts, room
 from mesaform.testing.fake_cloud import FakeFleet
 from mesaform.topology.names import Tag
 from mesaform.zookeeper.session import ZooKeeperUnavailable
@@ -402,7 +402,7 @@ class World:
     def _schedule(self) -> None:
         if not self.leader:
             return
-        usage = Usage()
+        usage = InstanceCounts()
         for running in self.agents.values():
             for task in running.tasks:
                 usage.add(task.app, self.apps[task.app].constraints, running.agent, 1)
@@ -428,7 +428,7 @@ class World:
                     usage.add(entry.app, entry.constraints, running.agent, 1)
 
     @staticmethod
-    def _takes(running: Running, entry: QueueEntry, usage: Usage) -> bool:
+    def _takes(running: Running, entry: QueueEntry, usage: InstanceCounts) -> bool:
         view = running.view
         if not view.active or view.deactivated:
             return False

@@ -23,6 +23,7 @@ from mesaform.topology.user_data import (
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
 ENSEMBLE = "127.42.0.10:2181,127.42.32.10:2181,127.42.64.10:2181"
 NO_ROOT_TASKS = '{"run_tasks":[{"principals":{"type":"NONE"},"users":{"values":["root"]}}]}'
+DOMAIN = '{"fault_domain": {"region": {"name": "eu-west-1"}, "zone": {"name": "us-east-1b"}}}'
 DIR = PurePosixPath("/var/lib/mesaform")
 PROGRAMS = Programs(
     python="/opt/mesaform/venv/bin/python",
@@ -89,6 +90,7 @@ def test_the_engine_master_gets_its_address_the_ensemble_and_a_quorum_of_two() -
         "MESOS_HOSTNAME": MASTERS[1],
         "MESOS_WORK_DIR": "/var/lib/mesaform/engine-master",
         "MESAFORM_LINK_PORT": "5052",
+        "MESOS_DOMAIN": DOMAIN,
         "MESOS_ACLS": NO_ROOT_TASKS,
     }
 
@@ -160,8 +162,8 @@ def test_facts_of_the_machine_override_pool_attributes() -> None:
     doc = document("agent", pool="fast", attributes={"rack": "7", "zone": "moon"})
     attributes = services(doc, AGENT)["engine-agent"].env["MESOS_ATTRIBUTES"]
     assert attributes == (
-        "rack:7;zone:us-east-1a;arch:x86_64;instance_id:i-2;instance_type:m5.large;pool:fast"
-        ";lifecycle:spot"
+        "rack:7;zone:us-east-1a;arch:x86_64;instance_type:m5.large;pool:fast;lifecycle:spot"
+        ";instance_id:i-2"
     )
 
 

@@ -13,7 +13,8 @@ from mesaform.mesos.messages import (
     ident,
 )
 from mesaform.mesos.values import SignedScalar
-from mesaform.services.constraints import are_satisfied, fields_of, problem_with
+from mesaform.placement.constraints import problem_with
+from mesaform.services.constraints import are_satisfied, fields_of
 
 AGENT = {"@hostname": "h1", "rack": "r1", "@zone": "a"}
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from mesaform.autoscaler.accounting.resource_usage import Task
 from mesaform.autoscaler.accounting.task_history import MOST_GROUPS, Past
-from mesaform.autoscaler.model.cluster_view import Constraint, QueueEntry
+from mesaform.autoscaler.model.cluster_view import QueueEntry
 from mesaform.autoscaler.model.shape import make
 from mesaform.aws import ledger_rows
 from mesaform.common.errors import BadInput
+from mesaform.placement.constraints import Constraint
 from mesaform.simulator.comparison import catalogue_of, simulate
 from mesaform.simulator.history import tasks, trace
 from mesaform.simulator.market import Market, Settings
