@@ -236,7 +236,7 @@ def predicted(services: Services, machines: list[Machine]) -> tuple[list[str], d
     return [node.name for node in supply.nodes], placement.placed.get(0, {})
 
 
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(150), deadline=None)
 @given(machines(), definitions(), st.none() | definitions())
 def test_the_scheduler_places_what_the_planner_predicts(
     machines: list[Machine], first: dict[str, Any], changed: dict[str, Any] | None
