@@ -353,11 +353,11 @@ def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_
     (machine,) = cluster.bought(*ALIVE)
     assert cluster.bought()[machine]["InstanceLifecycle"] == "spot"
     first = cluster.running_tasks("brief.")
-    cluster.fault("interrupt", machine, "--after", "25")
+    cluster.fault("interrupt", machine, "--after", "40")
     until(
         "another machine is bought before this one ends",
         lambda: set(cluster.bought(*ALIVE)) > {machine},
-        25,
+        40,
     )
     until(
         "it runs again",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 """An answer that takes longer counts as none. The server's own limits are below this."""
 INCOMPLETE_S = 0.25
 """How long an answer to an incomplete request is awaited: the server may wait for the rest."""

@@ -55,7 +55,7 @@ class LiveScheduler:
 
         """
         self.close()
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         body = json.dumps({"type": "SUBSCRIBE", "subscribe": {"framework_info": INFO}})
         connection.request("POST", "/api/v1/scheduler", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -79,7 +79,7 @@ class LiveScheduler:
     def call(self, type_: str, **fields: Any) -> int:
         """Make a call; the status of the answer."""
         document = {"type": type_, "framework_id": {"value": self.framework_id}, **fields}
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         headers = {"Content-Type": "application/json", "Mesos-Stream-Id": self.stream_id}
         try:
             connection.request("POST", "/api/v1/scheduler", json.dumps(document), headers)
@@ -87,7 +87,7 @@ class LiveScheduler:
         finally:
             connection.close()
 
-    def run_task(self, task_id: str, timeout_s: float = 30.0) -> None:
+    def run_task(self, task_id: str, timeout_s: float = 60.0) -> None:
         """Launch a task on the first offer that has room for it, and wait until it has finished.
 
         Raises:
@@ -113,7 +113,7 @@ class LiveScheduler:
         """Offers of the real agent: fuzzed registrations are agents, too."""
         return [item for item in self.offers.values() if item["hostname"] == self.agent_host]
 
-    def until(self, holds: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    def until(self, holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
         """Wait until a condition on the events holds."""
         end = time.monotonic() + timeout_s
         with self._changed:

@@ -50,7 +50,7 @@ def perform(subject: Subject, stored: Stored) -> Answer:
 
 def _write_nodes(hosts: str, data: bytes) -> list[str]:
     client = KazooClient(hosts)
-    client.start(timeout=15)
+    client.start(timeout=60)
     try:
         paths = [path for root in ROOTS for path in _records(client, root)]
         for path in paths:

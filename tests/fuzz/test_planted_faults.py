@@ -37,7 +37,7 @@ class FaultyServer:
         self.port = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     async def _answer(self, request: web.Request) -> web.Response:
         try:
@@ -66,7 +66,7 @@ class FaultyServer:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ class LittleCluster:
             process.send_signal(signal.SIGTERM)
         for process in self.processes.values():
             try:
-                process.wait(8)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -113,7 +113,7 @@ class LittleCluster:
     def answers(self, url: str) -> int:
         """The status of a GET, without following redirects to leaders; 0 when nobody answers."""
         try:
-            with urllib.request.build_opener(NoRedirect).open(url, timeout=5) as response:
+            with urllib.request.build_opener(NoRedirect).open(url, timeout=20) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             return error.code

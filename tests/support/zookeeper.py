@@ -14,6 +14,8 @@ from tests.support.ports import free_port
 
 JARS = Path("/usr/share/java")
 HEAP_MIB = 64
+SESSION_AT_MOST_S = 600
+"""The longest session that a client gets. It outlasts every test."""
 
 
 def available() -> bool:
@@ -52,13 +54,13 @@ class ZooKeeperServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, timeout_s: float = 30.0) -> None:
+    def start(self, timeout_s: float = 120.0) -> None:
         """Start the server, or start it again on the same data; returns when it answers `ruok`."""
         config = self._folder / "zoo.cfg"
         config.write_text(
             f"dataDir={self._folder / 'data'}\nclientPort={self._port}\n"
             f"clientPortAddress={self._address}\ntickTime={self._tick_ms}\n"
-            f"minSessionTimeout={2 * self._tick_ms}\nmaxSessionTimeout=60000\n"
+            f"minSessionTimeout={2 * self._tick_ms}\nmaxSessionTimeout={SESSION_AT_MOST_S * 1000}\n"
             "maxClientCnxns=0\nadmin.enableServer=false\n"
             "4lw.commands.whitelist=*\n" + "".join(f"{line}\n" for line in self._settings)
         )

@@ -333,7 +333,7 @@ async def test_a_killed_leader_is_followed_by_another_that_buys_nothing_again(
     cluster.want(2)
     machines = await until(lambda: alive(fleet))
     await first.kill()
-    await until(lambda: leads(second), 30)
+    await until(lambda: leads(second))
     passed = (await second.get("/health"))["last_pass_at"]
     await until(lambda: _later_pass(second, passed))
     assert [machine.instance_id for machine in alive(fleet)] == [
@@ -375,7 +375,7 @@ async def test_the_next_leader_records_what_a_dead_leader_did_and_the_machine_th
         )
         fleet.terminate("toy", [machine.instance_id])
         second = await daemons()
-        rows = await until(lambda: (rows := ledger.read(kinds=("machine_stopped",))) and rows, 30)
+        rows = await until(lambda: (rows := ledger.read(kinds=("machine_stopped",))) and rows)
         assert (rows[0]["reason"], rows[0]["at"]) == ("lease", word.at)
         shown = {row["decision"]: row for row in ledger.read(kinds=("decision",))}
         assert shown["self_terminated"]["machines"] == [machine.instance_id]
@@ -411,7 +411,7 @@ async def test_a_fenced_autoscaler_lives_and_renews_the_lease(
 
     try:
         before = await renewals()
-        assert await until(lambda: _more(renewals, before), 20)
+        assert await until(lambda: _more(renewals, before))
     finally:
         await zk.stop()
 

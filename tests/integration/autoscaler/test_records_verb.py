@@ -101,7 +101,7 @@ async def test_records_of_a_cluster_are_listed_shown_removed_and_the_autoscaler_
     # The pause that stands for the overrides ends; then demand is served.
     await asyncio.to_thread(end_pause, bucket)
     cluster.want(1)
-    await until(lambda: alive(AwsFleet(REGION)), 30)
+    await until(lambda: alive(AwsFleet(REGION)))
 
 
 def end_pause(bucket: str) -> None:

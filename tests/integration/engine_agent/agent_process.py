@@ -61,7 +61,7 @@ class AgentProcess:
 
     async def ended(self) -> int:
         assert self.process is not None
-        return await asyncio.to_thread(self.process.wait, 15)
+        return await asyncio.to_thread(self.process.wait, 60)
 
     async def kill(self) -> None:
         self.signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Real master processes: time from a leader's kill -9 to the next offers, and what survives."""
+"""Real master processes: a leader is killed or ends, another leads, and tasks survive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -16,11 +17,11 @@ import pytest
 from mesaform.engine import link
 from tests.integration.engine_master.process import HttpScheduler, Running, agent_on
 from tests.integration.engine_master.test_http import first_info
+from tests.support.zookeeper import SESSION_AT_MOST_S
 from tests.unit.engine_master.world import FrameworkIdentity, known
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 
-NEXT_OFFERS_S = 10.0
 IDLE_MIB = 120
 
 
@@ -57,7 +58,7 @@ class Program(Running):
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         self.child.send_signal(number)
-        return self.child.wait(10)
+        return self.child.wait(60)
 
     def rss_mib(self) -> float:
         status = Path(f"/proc/{self.child.pid}/status").read_text()
@@ -65,7 +66,7 @@ class Program(Running):
 
 
 async def until_leading(
-    session: aiohttp.ClientSession, masters: list[Program], timeout_s: float = 30.0
+    session: aiohttp.ClientSession, masters: list[Program], timeout_s: float = 60.0
 ) -> Program:
     async with asyncio.timeout(timeout_s):
         while True:
@@ -81,16 +82,30 @@ async def until_leading(
 
 @pytest.fixture
 async def masters(zookeeper_url, tmp_path):
-    started = [Program(zookeeper_url, tmp_path / f"master{number}.log") for number in range(2)]
+    async with programs(zookeeper_url, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+async def long_sessions(zookeeper_url, tmp_path):
+    """Masters whose sessions last longer than a test: nothing here waits for the end of one."""
+    async with programs(
+        zookeeper_url, tmp_path, MESOS_ZK_SESSION_TIMEOUT=f"{SESSION_AT_MOST_S}secs"
+    ) as started:
+        yield started
+
+
+@asynccontextmanager
+async def programs(url: str, folder: Path, **settings: str) -> AsyncIterator[list[Program]]:
+    started = [Program(url, folder / f"master{number}.log", **settings) for number in range(2)]
     yield started
     for process in started:
         if process.child.poll() is None:
             process.kill()
 
 
-async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_tasks_still_there(
-    masters,
-):
+async def test_a_killed_leader_is_replaced_and_offers_come_with_the_tasks_still_there(masters):
+    """benchmarks.road measures how soon."""
     async with aiohttp.ClientSession() as session:
         leader = await until_leading(session, masters)
         async with agent_on(leader) as agent:
@@ -100,7 +115,6 @@ async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_
             )
             await agent.receive(link.Launch)
             rss_mib = leader.rss_mib()
-            killed_at = time.monotonic()
             leader.kill()
         other = next(master for master in masters if master is not leader)
         await until_leading(session, [other])
@@ -110,47 +124,29 @@ async def test_a_killed_leader_is_replaced_and_offers_come_within_10_s_with_the_
                 session, other.base, framework_id=scheduler.id, failover_timeout=600.0
             )
             await again.events.next("OFFERS")
-            took_s = time.monotonic() - killed_at
             await again.call("RECONCILE", reconcile={"tasks": []})
             status = (await again.events.next("UPDATE"))["update"]["status"]
             assert (status["task_id"]["value"], status["state"]) == ("t", "TASK_RUNNING")
-        sys.stdout.write(
-            f"next offers after {took_s:.1f} s; a leading master used {rss_mib:.0f} MiB\n"
-        )
-        assert took_s <= NEXT_OFFERS_S
         assert rss_mib <= IDLE_MIB
 
 
 async def test_a_killed_leader_that_is_started_again_is_replaced_before_its_session_ends(
-    zookeeper_url, tmp_path
+    long_sessions,
 ):
-    """The session lasts longer than the test: the new process ends its predecessor's candidacy."""
-    started = [
-        Program(zookeeper_url, tmp_path / f"m{number}.log", MESOS_ZK_SESSION_TIMEOUT="60secs")
-        for number in range(2)
-    ]
-    try:
-        async with aiohttp.ClientSession() as session:
-            leader = await until_leading(session, started)
-            other = next(master for master in started if master is not leader)
-            leader.kill()
-            leader.restart()
-            assert await until_leading(session, started, timeout_s=20.0) is other
-    finally:
-        for master in started:
-            if master.child.poll() is None:
-                master.kill()
-
-
-async def test_sigterm_ends_a_leader_cleanly_and_the_next_one_leads_at_once(masters):
+    """The new process ends its predecessor's candidacy."""
     async with aiohttp.ClientSession() as session:
-        leader = await until_leading(session, masters)
-        asked_at = time.monotonic()
+        leader = await until_leading(session, long_sessions)
+        other = next(master for master in long_sessions if master is not leader)
+        leader.kill()
+        leader.restart()
+        assert await until_leading(session, long_sessions) is other
+
+
+async def test_sigterm_ends_a_leader_cleanly_and_the_next_one_leads_at_once(long_sessions):
+    async with aiohttp.ClientSession() as session:
+        leader = await until_leading(session, long_sessions)
         assert leader.kill(signal.SIGTERM) == 0
-        assert time.monotonic() - asked_at < 5.0
-        await until_leading(
-            session, [master for master in masters if master is not leader], timeout_s=4.0
-        )
+        await until_leading(session, [master for master in long_sessions if master is not leader])
 
 
 def test_a_missing_setting_is_named_with_the_next_step():

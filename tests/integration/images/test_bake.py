@@ -26,7 +26,7 @@ from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.operator_credentials import CREDENTIALS, OperatorCredentials
 from mesaform.topology.names import Tag
 from mesaform_images import bundle
-from mesaform_images.bake import BakeOptions, bake
+from mesaform_images.bake import BUILD_TIMEOUT_S, BakeOptions, bake
 from mesaform_images.build_network import WantedNetwork
 from mesaform_images.lookup import find_image
 from tests.support.ports import free_port
@@ -159,7 +159,7 @@ def test_a_builder_that_ends_without_a_report_fails_soon_with_its_console() -> N
         r".*out of memory.*cloud-init: finished",
     ):
         bake(REGION, Recorded(), sources=sources(DIES, "dies"))
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < BUILD_TIMEOUT_S / 2
 
 
 def test_a_builder_is_out_of_everybodys_reach_and_needs_no_rights() -> None:
@@ -206,7 +206,7 @@ def test_ctrl_c_a_polite_kill_and_a_closed_terminal_in_the_middle_leave_nothing(
         assert child.stdout is not None
         next(line for line in child.stdout if line.strip() == "thinking")
         child.send_signal(number)
-        child.communicate(timeout=60)
+        child.communicate(timeout=120)
         assert child.returncode != 0
         assert builders(boto3.client("ec2", region_name=REGION)) == []
 
@@ -260,7 +260,7 @@ def test_the_verb_prints_the_image_for_programs(tmp_path: Path, cloud: dict[str,
         str(tmp_path / "cluster.yaml"),
     ]
     result = subprocess.run(
-        command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=100
+        command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=240
     )
     assert result.returncode == 0, result.stderr
     (baked,) = json.loads(result.stdout)

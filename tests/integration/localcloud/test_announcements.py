@@ -20,6 +20,8 @@ from tests.integration.localcloud.conftest import Cloud, eventually
 
 RULE = "arn:aws:events:us-east-1:123456789012:rule/mesaform-toy-interruption"
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:mesaform-toy-notices"
+LONGEST_WAIT_S = 20
+"""SQS waits no longer for a message."""
 
 
 def test_a_queue_takes_what_its_policy_admits_and_nothing_else():
@@ -91,7 +93,7 @@ class Queue:
             policy = json.dumps(eventbridge.queue_policy(arn, rules))
             self.sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"Policy": policy})
 
-    def receive(self, name: str, wait_s: int = 5) -> list[dict[str, Any]]:
+    def receive(self, name: str, wait_s: int = LONGEST_WAIT_S) -> list[dict[str, Any]]:
         """What comes about a machine, each message once."""
         messages = self.sqs.receive_message(
             QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_s
@@ -158,21 +160,20 @@ def test_a_waiting_receive_does_not_block_other_calls(cloud: Cloud):
 
     queue, name = Queue(cloud), a_spot_machine(cloud)
     got: list[dict[str, Any]] = []
-    waiting = threading.Thread(target=lambda: got.extend(queue.receive(name, 15)))
+    waiting = threading.Thread(target=lambda: got.extend(queue.receive(name, LONGEST_WAIT_S)))
     waiting.start()
-    began = time.monotonic()
     for _ in range(5):
         cloud.ec2.describe_instances()
-    assert time.monotonic() - began < 5
+    assert waiting.is_alive(), "the calls were answered after the wait"
     cloud.fault(kind="rebalance", instance_id=name)
-    waiting.join(15)
+    waiting.join(60)
     assert len(got) == 1
-    assert time.monotonic() - began < 12
 
 
 @pytest.mark.slow
 def test_a_scheduled_event_is_announced_by_health_listed_by_ec2_and_executed(cloud: Cloud):
     queue, name = Queue(cloud), a_spot_machine(cloud)
+    began = time.time()
     cloud.fault(kind="scheduled_event", instance_id=name, after_s=3)
     (event,) = queue.receive(name)
     assert (event["source"], event["detail-type"], event["detail"]["service"]) == (
@@ -189,7 +190,7 @@ def test_a_scheduled_event_is_announced_by_health_listed_by_ec2_and_executed(clo
     ]
     (listed,) = status["Events"]
     assert listed["Code"] == "instance-retirement"
-    assert abs(listed["NotBefore"].timestamp() - time.time()) < 10
+    assert began + 2 <= listed["NotBefore"].timestamp() <= time.time() + 3
 
     def state() -> str:
         return cloud.ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"][0][
@@ -205,7 +206,7 @@ def test_a_scheduled_event_is_announced_by_health_listed_by_ec2_and_executed(clo
 def test_a_fault_may_announce_in_one_way_only(cloud: Cloud, via: str, comes: bool):
     queue, name = Queue(cloud), a_spot_machine(cloud)
     cloud.fault(kind="spot_interruption", instance_id=name, after_s=60, via=via)
-    assert bool(queue.receive(name, 1)) == comes
+    assert bool(queue.receive(name, LONGEST_WAIT_S if comes else 1)) == comes
     world = msgspec.convert(daemon.ask(cloud.root, "machines"), World)
     (machine,) = [machine for machine in world.machines if machine.instance_id == name]
     assert (machine.notice is None) == comes

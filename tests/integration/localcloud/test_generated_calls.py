@@ -100,7 +100,7 @@ def send(cloud: Cloud, service: str, request: AWSRequest) -> tuple[int, bytes]:
     key = Credentials(credentials.access_key_id, credentials.secret_access_key)
     (S3SigV4Auth if service == "s3" else SigV4Auth)(key, service, REGION).add_auth(request)
     parts = urlsplit(cloud.url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     try:
         target = request.url.removeprefix(cloud.url)
         connection.request(request.method, target, request.data, dict(request.headers.items()))

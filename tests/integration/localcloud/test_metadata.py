@@ -33,7 +33,7 @@ class Machine:
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         request = urllib.request.Request(self.base + path, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

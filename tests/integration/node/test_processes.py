@@ -119,7 +119,7 @@ def test_a_service_waits_for_the_port_of_the_one_before_it(node: Node) -> None:
     until("the first runs", lambda: node.notes() == [("start", "a")])
     assert node.status()["b"]["state"] == "waiting"
     with socket.create_server((host, port)):
-        until("the second follows", lambda: ("start", "b") in node.notes(), timeout_s=60.0)
+        until("the second follows", lambda: ("start", "b") in node.notes())
 
 
 def test_sigusr1_powers_the_machine_off_once_every_service_is_stopped(

@@ -48,7 +48,7 @@ def run_node(
             },
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
 

@@ -84,7 +84,7 @@ def aws() -> Iterator[Aws]:
         time.sleep(0.05)  # a process's start can only be polled
     yield Aws(f"http://{ADDRESS}:{port}")
     server.terminate()
-    server.wait(timeout=20)
+    server.wait(timeout=60)
 
 
 @pytest.fixture

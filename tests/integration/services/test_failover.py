@@ -22,7 +22,7 @@ async def led_by(servers: list[Server]) -> tuple[Server, list[Server]]:
         ]
         return (leading[0], others) if len(leading) == 1 and redirecting == others else None
 
-    return await servers[0].until(agreed, 15)
+    return await servers[0].until(agreed)
 
 
 async def test_standbys_redirect_and_one_takes_over_without_touching_a_task(
@@ -88,7 +88,7 @@ async def test_an_app_deleted_without_a_leading_master_is_killed_when_a_master_l
     assert (await server.request("DELETE", "/v2/apps/web"))[0] == 200
     assert len(engine.live()) == 2
     engine.redirect = None
-    await engine.until(lambda: not engine.live(), 15)
+    await engine.until(lambda: not engine.live())
 
 
 async def test_a_removed_framework_starts_with_a_new_id(

@@ -28,7 +28,7 @@ def cluster(tmp_path) -> Iterator[LittleCluster]:
 
 
 def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=5) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return json.load(response)
 
 

@@ -96,7 +96,7 @@ async def test_an_app_whose_record_was_removed_is_deleted_with_its_tasks(
     async with Server("127.61.1.2", zookeeper_url, http) as server:
         await server.wait_until_leading()
         await SetAsideNodes(zk, root).remove("apps", "%2Fweb")
-        await engine.until(lambda: not set(tasks) & set(engine.live()), 10)
+        await engine.until(lambda: not set(tasks) & set(engine.live()))
         await works(server, 2)
 
 

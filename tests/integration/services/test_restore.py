@@ -101,7 +101,7 @@ class Place:
         async with self.server(None) as server:
             await raise_apps(server)
         async with self.server() as server:
-            return await server.until(written, 30.0)
+            return await server.until(written)
 
 
 @pytest.fixture

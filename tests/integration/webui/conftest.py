@@ -47,7 +47,7 @@ class WebCluster(LittleCluster):
         request = urllib.request.Request(
             f"http://{self.leader(8080)}:8080{path}", data, method=method
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def kill(self, master: str) -> None:

@@ -33,7 +33,7 @@ class Framework:
         self._waiting: list[bytes] = []
 
     def __enter__(self) -> Self:
-        self._connection = http.client.HTTPConnection(self._master, 5050, timeout=20)
+        self._connection = http.client.HTTPConnection(self._master, 5050, timeout=60)
         self._answer = self._post(
             self._connection, {"type": "SUBSCRIBE", "subscribe": {"framework_info": self._info}}, {}
         )
@@ -82,7 +82,7 @@ class Framework:
         )
 
     def call(self, body: dict[str, Any]) -> None:
-        connection = http.client.HTTPConnection(self._master, 5050, timeout=20)
+        connection = http.client.HTTPConnection(self._master, 5050, timeout=60)
         answer = self._post(connection, {"framework_id": {"value": self.id}, **body}, self._stream)
         assert answer.status == 202, answer.read()
         connection.close()

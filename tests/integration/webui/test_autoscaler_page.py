@@ -38,7 +38,7 @@ class Server:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(host, port), daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     def _serve(self, host: str, port: int) -> None:
         asyncio.set_event_loop(self._loop)
@@ -58,7 +58,7 @@ class Server:
         """Something in the server's own thread."""
         done = threading.Event()
         self._loop.call_soon_threadsafe(lambda: (what(self.telemetry), done.set()))
-        assert done.wait(10)
+        assert done.wait(60)
 
     def leads(self) -> None:
         self.leader = self.address
@@ -71,7 +71,7 @@ class Server:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.fixture

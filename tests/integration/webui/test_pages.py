@@ -70,9 +70,9 @@ def test_a_deactivated_agent_shows_as_such(
         request = urllib.request.Request(
             f"{engine_url}api/v1", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
-    with urllib.request.urlopen(f"{engine_url}slaves", timeout=10) as answer:
+    with urllib.request.urlopen(f"{engine_url}slaves", timeout=60) as answer:
         agent = next(
             agent["id"]
             for agent in json.load(answer)["slaves"]

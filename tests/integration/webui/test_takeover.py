@@ -89,7 +89,7 @@ def test_pages_go_to_the_new_leader_when_theirs_is_gone_for_good_or_comes_back_a
 
 def leads_to(master: str) -> str | None:
     """Where the page on a master redirects to; None when it does not, or nobody answers."""
-    connection = http.client.HTTPConnection(master, 5050, timeout=5)
+    connection = http.client.HTTPConnection(master, 5050, timeout=60)
     try:
         connection.request("GET", "/")
         return connection.getresponse().headers["Location"]
@@ -109,4 +109,4 @@ def arrived(browser: Browser, url: str) -> None:
             and not browser.text("#notice")
         )
 
-    browser.until(there, 40)
+    browser.until(there)

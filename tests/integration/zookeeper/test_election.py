@@ -103,7 +103,7 @@ async def test_a_leader_cut_off_from_the_ensemble_steps_down_before_its_session_
     server = ZooKeeperServer(tmp_path)
     server.start()
     try:
-        async with sessions(server.hosts, 1) as (item,):
+        async with sessions(server.hosts, 1, timeout_s=30.0) as (item,):
             first = Contender(item, "/e", "first")
             await soon(first.elected)
             server.kill()

@@ -172,17 +172,17 @@ def test_reading_a_price_never_waits_for_one_that_is_being_asked_for() -> None:
     class Slow(FakePriceList):
         def usd_per_hour(self, types: Sequence[str]) -> dict[str, float]:
             asked.set()
-            assert answer.wait(10)
+            assert answer.wait(60)
             return super().usd_per_hour(types)
 
     market = Market(REGION, Slow({M5: 0.1}), None, MemoryPriceCache(), time.time)
     refreshing = threading.Thread(target=market.refresh, args=([M5],))
     refreshing.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     assert market.on_demand(M5) == 0.096
     market.refresh([M5])  # returns at once: somebody else is asking
     answer.set()
-    refreshing.join(10)
+    refreshing.join(60)
     assert market.on_demand(M5) == 0.1
 
 

@@ -261,7 +261,7 @@ class Leased:
             data=body,
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return [
                 agent["agent_info"]["hostname"]
                 for agent in json.load(answer)["get_agents"].get("agents", ())
@@ -277,7 +277,7 @@ class Leased:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(15)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -324,14 +324,14 @@ def services(cluster: LittleCluster, path: str, method: str, body: object = None
 
     def accepted() -> bool:  # 503 while the services have no framework id yet
         try:
-            urllib.request.urlopen(request, timeout=10).close()
+            urllib.request.urlopen(request, timeout=60).close()
         except urllib.error.HTTPError as error:
             if error.code != 503:
                 raise
             return False
         return True
 
-    until(f"{method} {path} is accepted", accepted, 30)
+    until(f"{method} {path} is accepted", accepted, 60)
 
 
 @pytest.mark.slow
@@ -342,9 +342,9 @@ def test_a_machine_without_autoscaler_runs_its_task_and_then_powers_off(
     cluster: LittleCluster, leased: Leased
 ):
     zk = KazooClient(cluster.zookeeper.hosts)
-    zk.start(timeout=10)
+    zk.start(timeout=60)
     autoscaler = Autoscaler(zk)
-    until("it is registered", lambda: autoscaler.renews() and leased.is_registered(), 40)
+    until("it is registered", lambda: autoscaler.renews() and leased.is_registered(), 60)
     services(
         cluster,
         "/v2/apps",
@@ -355,12 +355,12 @@ def test_a_machine_without_autoscaler_runs_its_task_and_then_powers_off(
     until(
         "it was renewed for two leases",
         lambda: autoscaler.renews() and time.monotonic() - since > 8,
-        20,
+        60,
     )
     assert "the machine powers off once" not in leased.log(), "renewed, and yet out"
-    until("the lease ran out", lambda: "the machine powers off once" in leased.log(), 40)
+    until("the lease ran out", lambda: "the machine powers off once" in leased.log(), 60)
     since = time.monotonic()
-    until("it was silent for two leases more", lambda: time.monotonic() - since > 8, 20)
+    until("it was silent for two leases more", lambda: time.monotonic() - since > 8, 60)
     assert leased.process.poll() is None, "ended with a task"
     assert "stopping the engine's agent" not in leased.log()
     services(cluster, "/v2/apps/job", "DELETE")
