@@ -12,27 +12,29 @@ from mesaform.provision.state_folders import CONFIGURATION_FILE
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The place of a state in S3; both are empty for a local file."""
+    """The place of a state: an object in S3, or a local file."""
 
     bucket: str = ""
     key: str = ""
+    path: str = ""
 
 
 def declared_backend(folder: Path) -> Backend:
     """The backend that the stack in a folder declares."""
     declared = as_object(_read_json(folder / CONFIGURATION_FILE).get("terraform"))
-    return _place(as_object(declared.get("backend")).get("s3"))
+    backend = as_object(declared.get("backend"))
+    return _place(backend.get("s3") or backend.get("local"))
 
 
 def initialized_backend(folder: Path) -> Backend:
     """The backend for which Terraform last ran `init` in a folder."""
     backend = as_object(_read_json(folder / ".terraform" / "terraform.tfstate").get("backend"))
-    return _place(backend.get("config") if backend.get("type") == "s3" else None)
+    return _place(backend.get("config") if backend.get("type") in {"s3", "local"} else None)
 
 
 def _place(config: object) -> Backend:
     values = as_object(config)
-    return Backend(str(values.get("bucket") or ""), str(values.get("key") or ""))
+    return Backend(*(str(values.get(name) or "") for name in ("bucket", "key", "path")))
 
 
 def _read_json(path: Path) -> JsonObject:

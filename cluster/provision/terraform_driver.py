@@ -25,7 +25,12 @@ from mesaform.provision.lock import HeldLock
 from mesaform.provision.stack_order import Order, creation_order, destruction_order
 from mesaform.provision.state_copies import run_protected
 from mesaform.provision.state_folders import stack_dir
-from mesaform.provision.terraform_run import INITIALIZE, TerraformRunner, open_runner
+from mesaform.provision.terraform_run import (
+    INITIALIZE,
+    TerraformRunner,
+    is_initialized,
+    open_runner,
+)
 
 Verb = Literal["apply", "destroy"]
 TITLES: dict[Verb, str] = {"apply": "Deploy", "destroy": "Destroy"}
@@ -77,7 +82,7 @@ class StacksRun:
         folder = stack_dir(self.place.cluster_dir, stack)
         with stage(self.report, f"{TITLES[verb]} {stack}") as under_way:
             stack_report = StackReport(under_way)
-            for arguments in terraform_commands(verb):
+            for arguments in terraform_commands(verb, is_initialized=is_initialized(folder)):
                 child = await runner.start_logged(folder, arguments, log)
                 await _read_until_exit(child, stack_report)
                 if child.exit_code:
@@ -85,12 +90,10 @@ class StacksRun:
             under_way.outcome = stack_report.summary
 
 
-def terraform_commands(verb: Verb) -> tuple[tuple[str, ...], ...]:
-    """The calls of Terraform for one stack. `init` is quick where the provider is installed."""
-    return (
-        INITIALIZE,
-        (verb, "-auto-approve", "-input=false", "-json"),
-    )
+def terraform_commands(verb: Verb, *, is_initialized: bool) -> tuple[tuple[str, ...], ...]:
+    """The calls of Terraform for one stack. `init` reads all of the provider, 700 MB."""
+    run = (verb, "-auto-approve", "-input=false", "-json")
+    return (run,) if is_initialized else (INITIALIZE, run)
 
 
 async def run_in_order(order: Order, work: Callable[[str], Awaitable[None]]) -> None:

@@ -24,7 +24,7 @@ from mesaform.provision.disk_space import run_with_reserve
 from mesaform.provision.holders import STOP_TIMEOUT_S
 from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
-from mesaform.provision.provider_mirror import PROVIDER_VERSION
+from mesaform.provision.provider_mirror import PROVIDER, PROVIDER_VERSION
 from mesaform.provision.shared_state import open_shared_state
 from mesaform.provision.state_copies import run_protected
 
@@ -250,12 +250,13 @@ def is_initialized(folder: Path) -> bool:
     """Whether `terraform init` has ended well in a folder, with the provider of this program.
 
     Terraform makes `.terraform` first and writes its lock file last. The stack must not have got
-    another backend since then.
+    another backend since then. The provider may be a link to a mirror that is gone.
     """
     try:
         locked = (folder / ".terraform.lock.hcl").read_text(encoding="utf-8")
     except OSError:
         return False
-    if not (folder / ".terraform").exists() or f'"{PROVIDER_VERSION}"' not in locked:
+    installed = (folder / ".terraform" / "providers" / PROVIDER / PROVIDER_VERSION).glob("*")
+    if f'"{PROVIDER_VERSION}"' not in locked or not any(map(Path.is_dir, installed)):
         return False
     return initialized_backend(folder) == declared_backend(folder)

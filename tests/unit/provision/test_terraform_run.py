@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from mesaform.provision.provider_mirror import PROVIDER_VERSION
+from mesaform.provision.provider_mirror import PROVIDER, PROVIDER_VERSION
+from mesaform.provision.state_folders import CONFIGURATION_FILE
+from mesaform.provision.terraform_driver import terraform_commands
 from mesaform.provision.terraform_run import is_initialized
 
 LOCKED = 'provider "registry.terraform.io/hashicorp/aws" {{\n  version = "{}"\n}}\n'
@@ -26,7 +29,41 @@ def test_only_a_completed_init_with_this_provider_counts(
     tmp_path: Path, has_folder: bool, lock_file: str | None, expected: bool
 ) -> None:
     if has_folder:
-        (tmp_path / ".terraform").mkdir()
+        install(tmp_path).mkdir(parents=True)
     if lock_file is not None:
         (tmp_path / ".terraform.lock.hcl").write_text(lock_file)
     assert is_initialized(tmp_path) is expected
+
+
+def install(folder: Path) -> Path:
+    """Where `init` puts the provider, or a link to it."""
+    return folder / ".terraform" / "providers" / PROVIDER / PROVIDER_VERSION / "linux_amd64"
+
+
+def test_a_provider_whose_mirror_is_gone_is_installed_again(tmp_path: Path) -> None:
+    install(tmp_path).parent.mkdir(parents=True)
+    install(tmp_path).symlink_to(tmp_path / "mirror")
+    (tmp_path / ".terraform.lock.hcl").write_text(LOCKED.format(PROVIDER_VERSION))
+    assert not is_initialized(tmp_path)
+    (tmp_path / "mirror").mkdir()
+    assert is_initialized(tmp_path)
+
+
+def test_a_folder_whose_state_moved_is_initialized_again(tmp_path: Path) -> None:
+    install(tmp_path).mkdir(parents=True)
+    (tmp_path / ".terraform.lock.hcl").write_text(LOCKED.format(PROVIDER_VERSION))
+    (tmp_path / ".terraform" / "terraform.tfstate").write_text(
+        json.dumps({"backend": {"type": "local", "config": {"path": "/a/network.tfstate"}}})
+    )
+    for path, expected in (("/a/network.tfstate", True), ("/b/network.tfstate", False)):
+        declared = {"terraform": {"backend": {"local": {"path": path}}}}
+        (tmp_path / CONFIGURATION_FILE).write_text(json.dumps(declared))
+        assert is_initialized(tmp_path) is expected
+
+
+def test_only_a_folder_that_is_not_initialized_gets_an_init() -> None:
+    assert [call[0] for call in terraform_commands("apply", is_initialized=False)] == [
+        "init",
+        "apply",
+    ]
+    assert [call[0] for call in terraform_commands("destroy", is_initialized=True)] == ["destroy"]
