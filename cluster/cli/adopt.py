@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +24,7 @@ from mesaform.common.progress import Report
 
 if TYPE_CHECKING:
     from mesaform.provision.adoption import Findings, Remainder
+    from mesaform.provision.cluster_context import ClusterContext
     from mesaform.provision.lock import HeldLock
 
 HELP = """Rebuild a lost or damaged Terraform state from what the account holds.
@@ -59,7 +60,7 @@ def register(app: typer.Typer) -> None:
 
 
 def adopt(options: AdoptOptions) -> None:
-    """Search, show, ask, import, compare. Nothing is asked with `--yes`."""
+    """Search, show, ask, import, compare, ask, settle. Nothing is asked with `--yes`."""
     from mesaform.cli import interrupt
     from mesaform.cli.progress import reporter
     from mesaform.cli.turn import TurnOptions, cluster_turn
@@ -69,6 +70,9 @@ def adopt(options: AdoptOptions) -> None:
     def open_reporter() -> AbstractContextManager[Report]:
         return reporter(as_json=options.as_json)
 
+    if options.dry_run:
+        _print_result(_rehearse(context, options), (), options)
+        return
     turn = TurnOptions(ends_other=options.end_other, waits=options.wait)
     try:
         with cluster_turn(context, "mesaform adopt", open_reporter, turn) as held:
@@ -79,6 +83,39 @@ def adopt(options: AdoptOptions) -> None:
     _print_result(findings, remaining, options)
 
 
+def _rehearse(context: Context, options: AdoptOptions) -> Findings:
+    """Search as an adoption does, in a copy of the cluster's folder, which is removed.
+
+    Nothing is written beside the cluster file or in the account, and no lock is taken.
+    """
+    from mesaform.provision.lock import hold_terraform
+    from mesaform.provision.rehearsal import rehearsal
+    from mesaform.provision.shared_state import open_shared_state
+
+    context.enter_cloud()
+    with rehearsal(context) as copy, hold_terraform(copy.cluster_dir, "mesaform adopt") as held:
+        if shared := open_shared_state(copy):
+            shared.pull()
+        return _find(copy, options, held)
+
+
+def _find(place: ClusterContext, options: AdoptOptions, held: HeldLock) -> Findings:
+    """Search the account, and show what was found."""
+    from mesaform import provision
+    from mesaform.cli import interrupt
+    from mesaform.cli.progress import reporter
+
+    with reporter(as_json=options.as_json) as report:
+        if options.deployment:
+            provision.restore_deployment(place, options.deployment)
+        findings = interrupt.run(
+            lambda: provision.plan_adoption(place, report, held), stopping=STOPPING
+        )
+    if not options.as_json:
+        _show(findings)
+    return findings
+
+
 def _adopt(
     context: Context, options: AdoptOptions, held: HeldLock
 ) -> tuple[Findings, tuple[Remainder, ...]]:
@@ -86,22 +123,33 @@ def _adopt(
     from mesaform.cli import interrupt
     from mesaform.cli.progress import reporter
 
-    with reporter(as_json=options.as_json) as report:
-        if options.deployment:
-            provision.restore_deployment(context, options.deployment)
-        findings = interrupt.run(
-            lambda: provision.plan_adoption(context, report, held), stopping=STOPPING
-        )
-    if not options.as_json:
-        _show(findings)
-    if options.dry_run:
-        return findings, ()
+    findings = _find(context, options, held)
     if findings.imports:
         _confirm(context, findings, options)
-    with reporter(as_json=options.as_json) as report:
-        return findings, interrupt.run(
-            lambda: provision.adopt(context, findings, report, held), stopping=STOPPING
-        )
+
+    def run(to_do: Findings, *, may_update: bool) -> tuple[Remainder, ...]:
+        with reporter(as_json=options.as_json) as report:
+            return interrupt.run(
+                lambda: provision.adopt(context, to_do, report, held, may_update=may_update),
+                stopping=STOPPING,
+            )
+
+    remaining = run(findings, may_update=options.yes)
+    if remaining and not options.yes and _may_settle(remaining):
+        remaining = run(replace(findings, imports=()), may_update=True)
+    return findings, remaining
+
+
+def _may_settle(remaining: tuple[Remainder, ...]) -> bool:
+    """Ask whether settings that exist only in the configuration are applied; no without a person.
+
+    No machine and no launch template changes in any case.
+    """
+    if not sys.stdin.isatty():
+        return False
+    for item in remaining:
+        typer.echo(f"  {item.stack}: {', '.join(item.changes)}", err=True)
+    return typer.confirm("Apply updates of stacks that differ in nothing else?", err=True)
 
 
 def _show(findings: Findings) -> None:

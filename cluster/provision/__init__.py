@@ -159,6 +159,7 @@ def restore_deployment(place: ClusterContext, deployment_id: str) -> None:
     """
     from mesaform.common.errors import NotOwned
     from mesaform.provision import deployment, ownership
+    from mesaform.provision.living_secret import read_living_secret
     from mesaform.provision.zones import zones_of_deployment
 
     existing = deployment.read_deployment(place.cluster_dir)
@@ -179,16 +180,27 @@ def restore_deployment(place: ClusterContext, deployment_id: str) -> None:
     region = place.spec.region
     caller, zones = deployment.identify_caller(region), zones_of_deployment(region, deployment_id)
     deployment.establish_deployment(
-        place.cluster_dir, caller, region, deployment_id=deployment_id, zones=zones
+        place.cluster_dir,
+        caller,
+        region,
+        deployment_id=deployment_id,
+        zones=zones,
+        secret=read_living_secret(view, deployment_id, region),
     )
 
 
 async def adopt(
-    place: ClusterContext, findings: Findings, report: Report, held: HeldLock
+    place: ClusterContext,
+    findings: Findings,
+    report: Report,
+    held: HeldLock,
+    *,
+    may_update: bool,
 ) -> tuple[Remainder, ...]:
     """Import what `plan_adoption` found, and compare. Returns what `mesaform up` would change.
 
-    Idempotent; may be interrupted and repeated.
+    Idempotent; may be interrupted and repeated. With `may_update` settings that exist in the
+    configuration only are applied, where a stack differs in nothing else.
 
     Raises:
         CloudError: Terraform cannot import something.
@@ -199,11 +211,29 @@ async def adopt(
     from mesaform.provision import adoption, image
     from mesaform.provision.terraform_run import open_runner
 
+    await asyncio.to_thread(_share_restored, place)
     boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec)
     runner = await open_runner(place, boot_image, held)
     if findings.imports:
         await adoption.adopt(place, findings.imports, runner, report)
-    return await adoption.settle(place, runner, report)
+    may_update = may_update and boot_image is not image.NOTHING_TO_BOOT
+    return await adoption.settle(place, runner, report, may_update=may_update)
+
+
+def _share_restored(place: ClusterContext) -> None:
+    """Store a restored record, and remove stored states that could not be read (versions stay)."""
+    from mesaform.provision.shared_state import open_shared_state, state_name
+    from mesaform.provision.state_folders import STACKS
+    from mesaform.provision.terraform_state import read_state
+
+    shared = open_shared_state(place)
+    if shared is None:
+        return
+    shared.share()
+    for stack in STACKS:
+        is_absent = read_state(place.cluster_dir, stack).condition == "absent"
+        if is_absent and shared.objects.read(state_name(stack)) is not None:
+            shared.remove_state(stack)
 
 
 async def replace_masters(

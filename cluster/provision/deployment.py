@@ -92,7 +92,13 @@ def require_deployment(folder: Path) -> Deployment:
 
 
 def establish_deployment(
-    folder: Path, caller: Caller, region: str, *, deployment_id: str = "", zones: Sequence[str] = ()
+    folder: Path,
+    caller: Caller,
+    region: str,
+    *,
+    deployment_id: str = "",
+    zones: Sequence[str] = (),
+    secret: str = "",
 ) -> Deployment:
     """The folder's deployment; a new one, written durably, if there is none. Idempotent.
 
@@ -104,6 +110,7 @@ def establish_deployment(
         region: the region of the cluster.
         deployment_id: the id of a deployment whose record was lost; a new one if it is empty.
         zones: the zones that are deployed now; none leaves those of the record.
+        secret: the secret of the living cluster if the record is lost; a new one if it is empty.
 
     Raises:
         BadInput: the record cannot be read.
@@ -114,7 +121,7 @@ def establish_deployment(
     known = existing or Deployment(identity, caller.account_id, region)
     established = msgspec.structs.replace(
         known,
-        secret=known.secret or secrets.token_hex(SECRET_BYTES),
+        secret=known.secret or secret or secrets.token_hex(SECRET_BYTES),
         zones=tuple(zones) or known.zones,
     )
     if established == existing:

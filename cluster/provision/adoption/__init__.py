@@ -7,7 +7,7 @@ declare is searched by its tags and imported. Nothing in the account is created,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mesaform.provision.adoption.importing import (
 )
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.state_folders import STACKS, stack_dir
-from mesaform.provision.terraform_run import Outline, TerraformRunner, forget_plan
+from mesaform.provision.terraform_run import Outline, OutlineChange, TerraformRunner, forget_plan
 from mesaform.provision.terraform_state import known_addresses
 
 
@@ -98,17 +98,20 @@ async def adopt(
 
 
 async def settle(
-    place: ClusterContext, runner: TerraformRunner, report: Report
+    place: ClusterContext, runner: TerraformRunner, report: Report, *, may_update: bool
 ) -> tuple[Remainder, ...]:
     """Settle what Terraform cannot read from the account, and say what differs otherwise.
 
     Some settings exist in the configuration only, such as `user_data_replace_on_change`. They are
-    applied if that is all that differs in a stack. Returns the stacks in which more differs;
-    `mesaform up` would change that.
+    applied with `may_update` if that is all that differs in a stack; what launch templates launch
+    is left alone. Returns the stacks in which something differs; `mesaform up` would change that.
     """
     with stage(report, "Compare the state with the stacks") as under_way:
         settled = await asyncio.gather(
-            *(_settle_stack(stack_dir(place.cluster_dir, name), name, runner) for name in STACKS)
+            *(
+                _settle_stack(stack_dir(place.cluster_dir, name), name, runner, may_update)
+                for name in STACKS
+            )
         )
         remainders = tuple(remainder for remainder in settled if remainder.changes)
         under_way.outcome = (
@@ -117,13 +120,14 @@ async def settle(
     return remainders
 
 
-async def _settle_stack(folder: Path, name: str, runner: TerraformRunner) -> Remainder:
+async def _settle_stack(
+    folder: Path, name: str, runner: TerraformRunner, may_update: bool
+) -> Remainder:
     try:
         outline = await runner.outline(folder)
         if outline.changes is None:
             return Remainder(name, (f"it cannot be planned: {outline.error}",))
-        is_update = all(change.action == "update" for change in outline.changes)
-        if not outline.changes or not is_update:
+        if not may_update or not outline.changes or not _is_settling(outline.changes):
             return Remainder(name, _phrases(outline))
         if not await is_harmless(folder, outline.changes, runner):
             return Remainder(name, _phrases(outline))
@@ -133,6 +137,11 @@ async def _settle_stack(folder: Path, name: str, runner: TerraformRunner) -> Rem
         return Remainder(name, _phrases(await runner.outline(folder)))
     finally:
         forget_plan(folder)
+
+
+def _is_settling(changes: Iterable[OutlineChange]) -> bool:
+    """Whether a plan only updates."""
+    return all(change.action == "update" for change in changes)
 
 
 def _phrases(outline: Outline) -> tuple[str, ...]:

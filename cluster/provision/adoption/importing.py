@@ -1,9 +1,9 @@
 """Import of found resources into Terraform's state, without any replacement of resources.
 
 Terraform runs in a folder of its own for each stack: a copy of the stack's configuration, and an
-`import` block for each resource that was found. If its plan would replace or remove something,
-the copy lets every resource ignore all differences, so that the plan has imports only. A copy is
-used because a killed run must leave nothing in the folders from which cdktf deploys. The state and
+`import` block for each resource that was found. In the copy every resource ignores all differences,
+so that the plan has imports only and changes nothing in the account. A copy is used because a
+killed run must leave nothing in the folders from which cdktf deploys. The state and
 its lock are those of the stack.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mesaform.common.errors import CloudError
 from mesaform.common.files import write_atomically
-from mesaform.common.json_types import JsonObject, as_object
+from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.provision.adoption.declared import Declared
 from mesaform.provision.preview import read_changes
 from mesaform.provision.state_folders import CONFIGURATION_FILE, adoption_dir, stack_dir
@@ -25,6 +25,8 @@ from mesaform.provision.terraform_run import OutlineChange, TerraformRunner, for
 
 IMPORTS_FILE = "imports.tf"
 PROVIDER_FILES = (".terraform", ".terraform.lock.hcl")
+EXAMINED = frozenset({"aws_instance", "aws_launch_template"})
+LAUNCHED = ("image_id", "user_data")
 NOT_CREATED = frozenset({"aws_instance", "aws_vpc", "aws_subnet", "aws_ebs_volume"})
 """Kinds that an adoption never creates, not even below a resource that it imports."""
 
@@ -54,44 +56,38 @@ async def import_resources(
     """
     await runner.initialize(stack_dir(folder, stack))
     targets = [f"-target={entry.declared.address}" for entry in imports]
-    for ignores_differences in (False, True):
-        place = prepare_folder(folder, stack, imports, ignores_differences=ignores_differences)
-        try:
-            if await _plan_import(place, stack, runner, targets, is_last=ignores_differences):
-                ended = await runner.apply(place)
-                if ended.code:
-                    raise _failed(stack, ended.first_error)
-                return
-        finally:
-            forget_plan(place)
-
-
-async def _plan_import(
-    place: Path, stack: str, runner: TerraformRunner, targets: Sequence[str], *, is_last: bool
-) -> bool:
-    """Plan the import; whether the plan may be applied.
-
-    Raises:
-        CloudError: there is no plan, or the last one would do more than to import.
-
-    """
-    outline = await runner.outline(place, *targets)
-    if outline.changes is None:
-        raise _failed(stack, outline.error)
-    excess = tuple(find_excess(outline.changes))
-    if excess and is_last:
-        raise _failed(stack, f"it would also {', '.join(excess)}")
-    return not excess and await is_harmless(place, outline.changes, runner)
+    place = prepare_folder(folder, stack, imports)
+    try:
+        outline = await runner.outline(place, *targets)
+        if outline.changes is None:
+            raise _failed(stack, outline.error)
+        if excess := tuple(find_excess(outline.changes)):
+            raise _failed(stack, f"it would also {', '.join(excess)}")
+        ended = await runner.apply(place)
+        if ended.code:
+            raise _failed(stack, ended.first_error)
+    finally:
+        forget_plan(place)
 
 
 async def is_harmless(
     place: Path, changes: Sequence[OutlineChange], runner: TerraformRunner
 ) -> bool:
-    """Whether a plan without creations and removals takes no machine out of service."""
-    if not any(change.kind == "aws_instance" and change.action == "update" for change in changes):
+    """Whether updates take no machine out of service and leave what templates launch as it is."""
+    if not any(change.kind in EXAMINED for change in changes):
         return True
-    shown = await runner.show(place)
-    return shown.document is not None and not list(read_changes([shown.document]))
+    document = (await runner.show(place)).document
+    return document is not None and not [*read_changes([document]), *_changed_templates(document)]
+
+
+def _changed_templates(plan: JsonObject) -> Iterator[str]:
+    """Addresses of launch templates whose image or user data a plan changes."""
+    for resource in map(as_object, as_list(plan.get("resource_changes"))):
+        change = as_object(resource.get("change"))
+        before, after = as_object(change.get("before")), as_object(change.get("after"))
+        is_template = resource.get("type") == "aws_launch_template"
+        if is_template and any(before.get(key) != after.get(key) for key in LAUNCHED):
+            yield str(resource.get("address"))
 
 
 def _failed(stack: str, error: str) -> CloudError:
@@ -102,9 +98,7 @@ def _failed(stack: str, error: str) -> CloudError:
     )
 
 
-def prepare_folder(
-    folder: Path, stack: str, imports: Sequence[Import], *, ignores_differences: bool
-) -> Path:
+def prepare_folder(folder: Path, stack: str, imports: Sequence[Import]) -> Path:
     """Write the folder in which Terraform imports the resources of a stack; returns it."""
     place = adoption_dir(folder) / stack
     shutil.rmtree(place, ignore_errors=True)
@@ -117,7 +111,7 @@ def prepare_folder(
         if (origin / name).exists():
             (place / name).symlink_to((origin / name).resolve())
     document = as_object(json.loads((origin / CONFIGURATION_FILE).read_text(encoding="utf-8")))
-    text = json.dumps(ignore_differences(document) if ignores_differences else document)
+    text = json.dumps(ignore_differences(document))
     write_atomically(place / CONFIGURATION_FILE, text.encode(), mode=0o600)
     write_atomically(place / IMPORTS_FILE, import_blocks(imports).encode(), mode=0o600)
     return place
@@ -144,10 +138,10 @@ def import_blocks(imports: Sequence[Import]) -> str:
 
 
 def find_excess(changes: Iterable[OutlineChange]) -> Iterator[str]:
-    """What a plan would do besides importing, settling and creating what holds no data."""
+    """What a plan would do besides importing and creating what holds no data."""
     for change in changes:
         is_creation = change.action == "create" and change.kind not in NOT_CREATED
-        if change.action not in {"import", "update"} and not is_creation:
+        if change.action != "import" and not is_creation:
             yield f"{change.action} {change.address}"
 
 

@@ -8,13 +8,16 @@ import sys
 import time
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from mesaform import provision
 from mesaform.cli.context import Context, open_context
 from mesaform.common.errors import Busy, Exit, NotOwned
 from mesaform.common.progress import Recorded, Silent
+from mesaform.provision.deployment import read_deployment
 from mesaform.provision.lock import hold_terraform
+from mesaform.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, Role
 from tests.support.terraform_state import write_state
 
 from .conftest import Aws
@@ -54,7 +57,9 @@ class Cloud:
         )["Subnet"]["SubnetId"]
         return vpc, subnet
 
-    def machine(self, deployment: str, subnet: str, *, role: str = "master") -> str:
+    def machine(
+        self, deployment: str, subnet: str, *, role: str = "master", user_data: str = ""
+    ) -> str:
         tags = {"mesaform:role": role, "mesaform:managed-by": "terraform"}
         answer = self.aws.client("ec2").run_instances(
             ImageId=self.aws.bake(),
@@ -62,6 +67,7 @@ class Cloud:
             MaxCount=1,
             InstanceType="t3.medium",
             SubnetId=subnet,
+            UserData=user_data,
             TagSpecifications=self.tags("instance", deployment, **tags),
         )
         return answer["Instances"][0]["InstanceId"]
@@ -234,3 +240,22 @@ async def test_a_folder_raised_before_ids_existed_goes_on_working(cloud, place):
     write_state(place.cluster_dir, "masters", [("aws_instance", {"id": i}) for i in masters])
     caller = provision.require_ownership(place)
     assert caller.account_id == ACCOUNT
+
+
+def test_a_record_that_is_written_again_has_the_secret_of_the_living_masters(cloud, place):
+    """Another secret would replace every master at the next `mesaform up`."""
+
+    def document(role: Role, secret: str) -> str:
+        content = NodeDocument(
+            NODE_DOCUMENT_VERSION, place.spec.name, role, "us-east-1", "embedded", (), "r"
+        )
+        return msgspec.json.encode(msgspec.structs.replace(content, secret=secret)).decode()
+
+    _, subnet = cloud.vpc(OWNER)
+    cloud.machine(OWNER, subnet, user_data="garbage")
+    cloud.machine(OWNER, subnet, role="agent", user_data=document("agent", "0" * 64))
+    cloud.machine(OWNER, subnet, user_data=document("master", "ab" * 32))
+    provision.restore_deployment(place, OWNER)
+    restored = read_deployment(place.cluster_dir)
+    assert restored is not None
+    assert (restored.deployment_id, restored.secret) == (OWNER, "ab" * 32)

@@ -150,7 +150,7 @@ async def test_a_lost_state_stops_up_and_is_rebuilt_from_the_account(aws, shared
         found = await provision.plan_adoption(shared, Recorded(), held)
         assert {entry.import_id for entry in found.imports} >= living
         assert found.absent == ()
-        remaining = await provision.adopt(shared, found, Recorded(), held)
+        remaining = await provision.adopt(shared, found, Recorded(), held, may_update=True)
         assert remaining == ()
         again = await provision.plan_adoption(shared, Recorded(), held)
         assert again.imports == ()

@@ -15,7 +15,9 @@ from mesaform.provision.adoption.importing import (
     find_excess,
     ignore_differences,
     import_blocks,
+    prepare_folder,
 )
+from mesaform.provision.state_folders import CONFIGURATION_FILE, adoption_dir, stack_dir
 from mesaform.provision.terraform_run import OutlineChange
 
 STACKS_FOLDER = Path(__file__).parents[3] / "stacks"
@@ -57,7 +59,7 @@ def test_a_reference_becomes_the_id_that_was_found(value, expected):
     ("kind", "action", "is_excess"),
     [
         ("aws_instance", "import", False),
-        ("aws_instance", "update", False),
+        ("aws_instance", "update", True),
         ("aws_iam_role_policy", "create", False),
         ("aws_instance", "create", True),
         ("aws_vpc", "create", True),
@@ -91,3 +93,17 @@ def test_an_import_block_names_address_and_id():
     assert import_blocks([Import(declared, "vpc-1")]) == (
         'import {\n  to = aws_vpc.vpc\n  id = "vpc-1"\n}'
     )
+
+
+def test_plans_of_an_adoption_are_closed_to_other_users(tmp_path):
+    origin = stack_dir(tmp_path, "masters")
+    origin.mkdir(parents=True)
+    (origin / CONFIGURATION_FILE).write_text('{"resource": {"aws_instance": {"m": {"ami": "a"}}}}')
+    adoption_dir(tmp_path).mkdir(parents=True, mode=0o755)
+    entry = Import(Declared("masters", "aws_instance", "m", {}), "i-1")
+    place = prepare_folder(tmp_path, "masters", [entry])
+    assert adoption_dir(tmp_path).stat().st_mode & 0o777 == 0o700
+    modes = {path.name: path.stat().st_mode & 0o777 for path in place.iterdir()}
+    assert modes == {CONFIGURATION_FILE: 0o600, "imports.tf": 0o600}
+    again = prepare_folder(tmp_path, "masters", [])
+    assert (again / "imports.tf").read_text() == ""
