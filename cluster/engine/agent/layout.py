@@ -157,8 +157,9 @@ class Layout:
         """
         loaded: list[SavedTask] = []
         unreadable: dict[str, str] = {}
+        _remove_replaced(self._tasks)
         for path in sorted(self._tasks.iterdir()):
-            if path.suffix not in {SUFFIX, V0_SUFFIX} or _is_replaced(path):
+            if path.suffix not in {SUFFIX, V0_SUFFIX}:
                 continue
             value = self._read(path, TASK, TASK_KIND)
             if isinstance(value, SavedTask):
@@ -193,6 +194,7 @@ class Layout:
         An unreadable record is set aside, and the agent registers as a new one: the master reports
         the tasks of the old one as gone.
         """
+        _remove_replaced(self._meta)
         for suffix in (SUFFIX, V0_SUFFIX):
             value = self._read(self._meta / f"agent{suffix}", META, META_KIND)
             if isinstance(value, AgentMeta):
@@ -249,6 +251,11 @@ def _mark_of(data: bytes) -> tuple[int, int, str] | None:
     return int(fields[0]), int(fields[1]), fields[2]
 
 
-def _is_replaced(path: Path) -> bool:
-    """Whether a file of the old format is left from before its record was written anew."""
-    return path.suffix == V0_SUFFIX and path.with_suffix(SUFFIX).exists()
+def _remove_replaced(folder: Path) -> None:
+    """Remove files of the old format whose records were written anew before a crash.
+
+    Such a file must not be read in place of its record when that one cannot be read.
+    """
+    for path in list(folder.glob(f"*{V0_SUFFIX}")):
+        if path.with_suffix(SUFFIX).exists():
+            path.unlink(missing_ok=True)

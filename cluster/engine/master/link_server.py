@@ -45,6 +45,7 @@ FORGET_REJECTIONS_S = 60.0
 MAX_WAITING_STREAMS = 8
 """Rejected streams of one peer that may wait for their end at the same time."""
 MAX_REASON_LENGTH = 500
+NOT_LEADING = "this master does not lead"
 """Characters of a stream's status: HTTP/2 sends it in a header."""
 
 
@@ -134,7 +135,7 @@ class LinkServer:
     async def _connect(self, requests: AsyncIterator[bytes], context: ServicerContext) -> None:
         term = self._term()
         if term is None or term.is_over:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "this master does not lead")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_LEADING)
             return
         try:
             await self._serve(term, requests, context)
@@ -148,6 +149,8 @@ class LinkServer:
             UNHANDLED.add(PORT)
             log.error("unhandled_error", id=error_id, port=PORT, exc_info=error)  # noqa: TRY400
             await context.abort(grpc.StatusCode.INTERNAL, f"{INTERNAL_ERROR} under {error_id}")
+        if term.is_over:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_LEADING)
 
     async def _serve(
         self, term: Term, requests: AsyncIterator[bytes], context: ServicerContext

@@ -26,6 +26,9 @@ class FakeMaster:
         self.host = host
         self.port = 0
         self.refuse = ""
+        #: Why the proof of an agent is not accepted.
+        self.deny = ""
+        self.denials = 0
         self.acknowledges = True
         self.registrations: list[link.Register] = []
         self.updates: list[link.Update] = []
@@ -73,6 +76,9 @@ class FakeMaster:
         await self._until(lambda: len(self.registrations) >= times)
         return self.registrations[-1]
 
+    async def denied(self, times: int) -> None:
+        await self._until(lambda: self.denials >= times)
+
     async def status(self, task_id: str, state: str, **more: object) -> TaskStatus:
         """The first status of that task in that state (and with those attributes)."""
 
@@ -116,6 +122,9 @@ class FakeMaster:
     ) -> None:
         first = await anext(aiter(requests))
         assert isinstance(first, link.Register)
+        if self.deny:
+            await self._change(self._count_denial)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, self.deny)
         self._to_agent = asyncio.Queue()
         await context.write(
             link.Refused(self.refuse)
@@ -130,6 +139,9 @@ class FakeMaster:
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+    def _count_denial(self) -> None:
+        self.denials += 1
 
     async def _read(self, requests: AsyncIterator[link.FromAgent]) -> None:
         try:

@@ -144,6 +144,24 @@ async def test_an_agent_whose_own_record_cannot_be_read_registers_as_a_new_one(m
     assert (agent.work_dir / "meta" / "agent.json.set-aside").read_bytes() == b"\0"
 
 
+async def test_an_agent_shows_why_its_proof_is_refused_until_it_is_accepted(
+    tmp_path: Path, master: FakeMaster
+):
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    master.deny = "the document is of instance i-2"
+    async for agent in running_agent(work_dir, master):
+        await master.denied(2)  # the first one has been logged and is shown by now
+        shown = as_object(as_object((await agent.get("/state"))[1])["mesaform"])
+        assert shown["rejected_by_master"] == f"PERMISSION_DENIED: {master.deny}"
+        master.deny = ""
+        await master.registered()
+        master.launch(task("t", "sleep 1000"), OWNER)
+        await master.status("t", "TASK_RUNNING")
+        shown = as_object(as_object((await agent.get("/state"))[1])["mesaform"])
+        assert shown["rejected_by_master"] == ""
+
+
 async def test_records_from_before_schemas_are_read(master, agent):
     await master.registered()
     master.launch(task("old", "sleep 1000"), OWNER)
@@ -155,6 +173,30 @@ async def test_records_from_before_schemas_are_read(master, agent):
     assert register.agent_id == AGENT_ID
     assert [known.task.task_id.value for known in register.tasks] == ["old"]
     assert is_running(running.container_status.executor_pid)
+
+
+async def test_an_old_record_beside_its_new_one_is_never_read_again(master, agent):
+    """A crash between the two writes leaves it; the new one may become unreadable later."""
+    await master.registered()
+    for name in ("kept", "damaged"):
+        master.launch(task(name, "sleep 1000"), OWNER)
+        await master.status(name, "TASK_RUNNING")
+    await agent.kill()
+    record = {name: record_of(agent, name) for name in ("kept", "damaged")}
+    new = {path: path.read_bytes() for path in record.values()}
+    rewrite_as_v0(agent)
+    for path, data in new.items():
+        path.write_bytes(data)
+    record["damaged"].write_bytes(b"garbage")
+    agent.start()
+    register = await master.registered(2)
+    assert [known.task.task_id.value for known in register.tasks] == ["kept"]
+    await master.status("damaged", "TASK_FAILED")
+    await agent.kill()
+    assert list(agent.work_dir.glob("meta/tasks/*.msgpack")) == []
+    agent.start()
+    register = await master.registered(3)
+    assert [known.task.task_id.value for known in register.tasks] == ["kept"]
 
 
 async def test_no_variable_of_a_task_is_in_the_log_and_no_other_user_reads_its_files(master, agent):

@@ -211,6 +211,16 @@ class LinkedAgent:
                 if isinstance(message, kind):
                     return message
 
+    async def end(self, timeout_s: float = 60.0) -> tuple[grpc.StatusCode, str]:
+        """The status and the reason with which the master ends the link."""
+        async with asyncio.timeout(timeout_s):
+            try:
+                while await self._call.read() is not grpc.aio.EOF:
+                    pass  # the status comes after the last message
+            except grpc.aio.AioRpcError as error:
+                return error.code(), str(error.details())
+        return grpc.StatusCode.OK, ""
+
     async def update(self, framework_id: str, task_id: str, state: str) -> bytes:
         uuid = UUID(int=next(self._numbers), version=4).bytes
         status = TaskStatus(

@@ -99,6 +99,13 @@ async def test_an_agent_that_leaves_is_out_of_the_registry_and_its_tasks_are_gon
     assert metrics["registrar/state_store_ms"] <= metrics["registrar/state_store_ms/max"]
 
 
+async def test_at_the_end_of_a_term_agents_learn_that_the_master_leads_no_more(master):
+    async with agent_on(master) as agent:
+        master.process.term._close()
+        assert await agent.end() == (grpc.StatusCode.UNAVAILABLE, "this master does not lead")
+    assert master.process._links.rejected == 0
+
+
 async def test_a_peer_that_opens_a_stream_and_says_nothing_is_let_go(master):
     server = link_server.LinkServer(lambda: master.process.term, first_message_timeout_s=0.1)
     target = f"{master.address}:{free_port(master.address)}"
