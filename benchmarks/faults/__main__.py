@@ -21,6 +21,7 @@ ON_A_CLUSTER = (
     *disks.SCENARIOS,
     *network.SCENARIOS,
     *clock.SCENARIOS,
+    *verbs.SCENARIOS,
 )
 GROUPS = sorted({scenario.group for scenario in (*ON_A_CLUSTER, *verbs.ON_AN_EMPTY_ACCOUNT)})
 

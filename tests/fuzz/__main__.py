@@ -73,10 +73,12 @@ def on_cluster(subject: Subject, seconds: float, seed: int, only: set[str]) -> l
         campaign.run(seconds * (1 - STORED_SHARE), seed)
     after = subject.memory_mib()
     wrong = subject.check()
-    campaign.targets = [*targets, on_records(subject)]
-    if not wrong and (not only or "stored" in only):
-        records = Campaign([on_records(subject)], FOUND, subject.ended)
+    stored = [target for target in on_records(subject) if not only or target.name in only]
+    campaign.targets = [*targets, *stored]
+    if not wrong and stored:
+        records = Campaign(stored, FOUND, subject.ended)
         records.counts, records.findings = campaign.counts, campaign.findings
+        records.slowest, records.seconds = campaign.slowest, campaign.seconds
         records.run(seconds * STORED_SHARE if targets else seconds, seed)
         wrong = subject.check()
     print("\n".join(campaign.summary()))

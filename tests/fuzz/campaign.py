@@ -29,6 +29,8 @@ BATCH = 10
 """Inputs of one target before the next target's turn; their variants are not counted."""
 FIRST = 2
 """Inputs of each target in its first turn, so that every target soon has one."""
+FIRST_ROUND_S = 300.0
+"""Hang guard of the first turns: on a loaded machine the strategies alone take a minute."""
 SHRINK_S = 2.0
 """How long a new kind of failure is made smaller."""
 
@@ -128,12 +130,19 @@ class Campaign:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def run(self, seconds: float, seed: int, is_enough: Callable[[], bool] = lambda: False) -> None:
-        """Fuzz for this time. Stops early when a process has ended, or when it is enough."""
+        """Fuzz for this time, and until each target had a turn.
+
+        Stops early when a process has ended, or when it is enough.
+        """
         until = time.monotonic() + seconds
         chance = random.Random(seed)
         turns = chance.sample(self.targets, len(self.targets))  # each once before any again
         number = 0
-        while time.monotonic() < until and not is_enough():
+        first_until = max(until, time.monotonic() + FIRST_ROUND_S)
+        while not is_enough():
+            limit = until if number >= len(self.targets) else first_until
+            if time.monotonic() > limit:
+                return
             if number >= len(turns):
                 weights = [target.weight for target in self.targets]
                 turns += chance.choices(self.targets, weights, k=len(self.targets))
@@ -162,6 +171,7 @@ class Campaign:
         return lines
 
     def _batch(self, target: Target, seed: int, until: float, examples: int) -> None:
+        """Perform inputs of a target until the time is over, but the first one in any case."""
         shrink_until, shrunk = [until], ""
 
         @hypothesis.seed(seed)
@@ -177,7 +187,7 @@ class Campaign:
         @hypothesis.given(target.inputs)
         def attempt(value: Input) -> None:
             nonlocal shrunk
-            if time.monotonic() > min(until, shrink_until[0]):
+            if self.recent and time.monotonic() > min(until, shrink_until[0]):
                 return
             is_known = set(self.findings)
             kind = self._attempt(target, value)

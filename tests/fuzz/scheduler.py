@@ -5,8 +5,10 @@ It uses only the standard library: it must work whatever the product's own clien
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import threading
 import time
 from collections import deque
@@ -73,6 +75,8 @@ class LiveScheduler:
     def close(self) -> None:
         """End the connection; the framework has no failover time and ends with it."""
         if self._connection is not None and self._connection.sock is not None:
+            with contextlib.suppress(OSError):  # the reader's file keeps a closed socket open
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
             self._connection.sock.close()
         self._connection = None
 

@@ -20,13 +20,17 @@ from mesaform.common import proc
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import METADATA_PORT
 from mesaform.topology.names import bucket_name, spec_parameter_name
+from tests.fuzz.local_files_target import LocalFiles
 from tests.fuzz.scheduler import LiveScheduler
 from tests.integration.localcloud.conftest import Cloud, operator_key
 from tests.support.little_cluster import LittleCluster
 from tests.unit.autoscaler.builders import a_spec
 
 REGION = "us-east-1"
+CLUSTER = "toy"
 ACCOUNT = "123456789012"
+SOLVER = "scipy/optimize"
+"""Part of the path of the solver's modules."""
 GROWTH_MIB = 50
 """How much more memory a process may have after fuzzing than before."""
 UNHANDLED = re.compile(rb"unhandled_error|Traceback \(most recent call last\)")
@@ -60,6 +64,8 @@ class Subject:
         self.agent_id = self.instance_id = self.bucket = ""
         self._net = net
         self._cleanup = contextlib.ExitStack()
+        self.files = LocalFiles(folder / "files")
+        self._cleanup.callback(self.files.close)
         self._log_sizes: dict[Path, int] = {}
         self._baseline: dict[str, int] = {}
         self._pids: dict[str, int] = {}
@@ -83,6 +89,7 @@ class Subject:
         self._start_autoscaler()
         self.scheduler.subscribe()
         self.scheduler.run_task("first")
+        self._load_solver()
         self.agent_id = self.agent_ids()[0]
         self._pids = self.pids()
 
@@ -105,7 +112,7 @@ class Subject:
         self.cloud.client("s3").create_bucket(Bucket=bucket_name(ACCOUNT, REGION))
         spec = a_spec(pools=[{"count": 0, "max": 1}], usd=0.001, interval_s=1)
         self.cloud.client("ssm").put_parameter(
-            Name=spec_parameter_name("toy"), Value=spec.model_dump_json(), Type="String"
+            Name=spec_parameter_name(CLUSTER), Value=spec.model_dump_json(), Type="String"
         )
         self._run_autoscaler()
         self.cluster.until(self._autoscaler_leads)
@@ -113,7 +120,7 @@ class Subject:
     def _run_autoscaler(self) -> None:
         host, port = self.addresses["9550"]
         environment = {
-            "MESAFORM_CLUSTER": "toy",
+            "MESAFORM_CLUSTER": CLUSTER,
             "MESAFORM_ZK": self.cluster.zk("/mesaform/autoscaler"),
             "MESAFORM_MASTERS": f"zk://{self.master}:2181/mesos",
             "MESAFORM_BIND": f"{host}:{port}",
@@ -132,6 +139,19 @@ class Subject:
         except (OSError, ValueError):
             return False
         return bool(health["leading"] and health["last_pass_at"])
+
+    def _load_solver(self) -> None:
+        """Have the autoscaler plan a purchase. Its solver, 48 MiB, is loaded by the first one.
+
+        Raises:
+            TimeoutError: it does not load it.
+
+        """
+        base = f"http://{self.master}:8080/v2/apps"
+        self._post(base, {"id": "/demand", "cmd": "true", "cpus": 2, "mem": 64, "instances": 9})
+        maps = Path(f"/proc/{self.cluster.processes['autoscaler'].pid}/maps")
+        self.cluster.until(lambda: SOLVER in maps.read_text())
+        self._delete_apps()
 
     def restart_all(self) -> None:
         """Kill master, services, agent and autoscaler, and start them again on what they stored.
@@ -247,10 +267,13 @@ class Subject:
     def run_app(self) -> None:
         """Have the services run an app, so that both have records of it.
 
+        The live framework ends first: it may hold the agent's only offer.
+
         Raises:
             TimeoutError: it does not run in time.
 
         """
+        self.scheduler.close()
         base = f"http://{self.master}:8080/v2/apps"
         self._post(base, {"id": "/stored", "cmd": "sleep 600", "cpus": 0.1, "mem": 32})
         self.cluster.until(lambda: self._is_running(f"{base}//stored"))

@@ -53,10 +53,14 @@ def on_ports(subject: Subject) -> list[Target]:
     ]
 
 
-def on_records(subject: Subject) -> Target:
-    """The target on the stored records of a cluster; an input takes seconds."""
+def on_records(subject: Subject) -> list[Target]:
+    """The targets on the stored records of a cluster and of a local cloud; they take seconds."""
+    contents = stored_target.contents()
     perform = partial(stored_target.perform, subject)
-    return Target("stored", stored_target.contents(), perform, has_variants=False)
+    return [
+        Target("stored", contents, perform, has_variants=False),
+        Target("files", contents, subject.files.perform, has_variants=False),
+    ]
 
 
 class Placeholders:
@@ -165,5 +169,5 @@ def by_name(subject: Subject | None) -> dict[str, Callable[[Any], Answer]]:
     """What each target does with an input."""
     targets = in_process()
     if subject is not None:
-        targets += [*on_ports(subject), on_records(subject)]
+        targets += [*on_ports(subject), *on_records(subject)]
     return {target.name: target.perform for target in targets}
