@@ -23,6 +23,8 @@ ON_A_CLUSTER = (
     *clock.SCENARIOS,
     *verbs.SCENARIOS,
 )
+SHOWN_LINES = 6
+"""Lines of the end of an error that are shown: a verb's own error is there."""
 GROUPS = sorted({scenario.group for scenario in (*ON_A_CLUSTER, *verbs.ON_AN_EMPTY_ACCOUNT)})
 
 
@@ -75,7 +77,8 @@ def _run(scenario: Scenario, site: Site) -> Row:
     try:
         outcome = scenario.run(site)
     except (AssertionError, LookupError, OSError, StopIteration) as error:
-        outcome = Outcome(None, note=f"! {str(error).splitlines()[0] if str(error) else error!r}")
+        lines = str(error).splitlines() or [repr(error)]
+        outcome = Outcome(None, note="! " + "\n    ".join([lines[0], *lines[-SHOWN_LINES:]]))
     row = Row(scenario, outcome)
     print(row.text(), file=sys.stderr, flush=True)
     return row

@@ -24,12 +24,14 @@ def kill_up(site: Site) -> Outcome:
     delay_s = site.random.uniform(2.0, UP_S)
     _kill_after(site.road, delay_s, "up", "--yes")
     began = time.monotonic()
-    site.road.mesaform("up", "--yes", timeout_s=600)
-    machines = site.road.left_in_ec2().get("instances", [])
-    vpcs = site.road.left_in_ec2().get("vpcs", [])
-    extra = max(0, len(machines) - MACHINES) + max(0, len(vpcs) - 1)
-    took_s = time.monotonic() - began
-    _take_down(site.road)
+    try:
+        site.road.mesaform("up", "--yes", timeout_s=600)
+        took_s = time.monotonic() - began
+        machines = site.road.left_in_ec2().get("instances", [])
+        vpcs = site.road.left_in_ec2().get("vpcs", [])
+        extra = max(0, len(machines) - MACHINES) + max(0, len(vpcs) - 1)
+    finally:  # the next fault begins on an empty account, too
+        _take_down(site.road)
     left = _left(site.road)
     return Outcome(took_s, left_over=left, bought_twice=extra, note=f"killed after {delay_s:.0f} s")
 
