@@ -15,13 +15,14 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Literal
 
-from mesaform.common.errors import CloudError
+from mesaform.common.errors import CloudError, MesaformError
 from mesaform.common.progress import Report, Stage, stage
 from mesaform.provision import progress
 from mesaform.provision.child_process import LoggedChild
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
+from mesaform.provision.lock_conflict import lock_conflict
 from mesaform.provision.stack_order import Order, creation_order, destruction_order
 from mesaform.provision.state_copies import run_protected
 from mesaform.provision.state_folders import stack_dir
@@ -76,6 +77,7 @@ class StacksRun:
         """Run Terraform in one stack.
 
         Raises:
+            SharedBusy: another Terraform holds the state.
             CloudError: it failed.
 
         """
@@ -175,11 +177,11 @@ class StackReport:
             self._complete += event.is_complete
             self.under_way.advance(f"{self._complete}{self._steps}: {event.resource} {event.verb}")
 
-    def failure(self, stack: str, verb: Verb, code: int, log: Path) -> CloudError:
+    def failure(self, stack: str, verb: Verb, code: int, log: Path) -> MesaformError:
         """The error of a Terraform that ended with `code`."""
         text = self.last_line.removeprefix("Error: ") or f"terraform {verb} ended with {code}"
         cause = progress.first_cause(self._faults) or progress.Fault(text)
-        return CloudError(
+        return lock_conflict(cause.what, time.time()) or CloudError(
             cause.what,
             where=": ".join(part for part in (stack, cause.resource) if part),
             fix=f"all of its output: {log}\n  then run the same command again: it carries on",
