@@ -38,13 +38,14 @@ class Recipe:
     """The parts of images/recipe.toml that the operator's machine needs.
 
     `base_parameters` are SSM parameters that name the base images. Without `engine_packages` the
-    images have no Apache Mesos.
+    images have no Apache Mesos; without `has_session_manager` not the agent for `debug: ssm`.
     """
 
     base_parameters: Mapping[Architecture, str]
     instance_types: Mapping[Architecture, str]
     disk_gib: int
     engine_packages: tuple[str, ...]
+    has_session_manager: bool
     entry_points: tuple[str, ...]
     package_data: tuple[str, ...]
 
@@ -212,6 +213,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
             instance_types=_by_architecture(data["builder"]["instance_types"]),
             disk_gib=int(data["builder"]["disk_gib"]),
             engine_packages=tuple(str(item) for item in data["engine"]["packages"]),
+            has_session_manager=bool(data["session_manager"]["url"]),
             entry_points=tuple(str(item) for item in data["wheel"]["entry_points"]),
             package_data=tuple(str(item) for item in data["wheel"]["package_data"]),
         )

@@ -16,7 +16,12 @@ IMDS_HOPS = 1  # answers never leave the machine itself
 def instance_profile(
     stack: ClusterStack, role: user_data.Role, document: iam.Document | None
 ) -> str:
-    """The role's instance profile, by name; without a document it may do nothing at all."""
+    """The role's instance profile, by name.
+
+    Without a document, and without `debug: ssm`, it may do nothing at all.
+    """
+    if stack.spec.debug == "ssm":
+        document = iam.with_session_manager(document)
     name = iam.role_name(stack.spec.name, stack.spec.region, role)
     account = stack.spec.account
     iam_role = aws.IamRole(

@@ -102,12 +102,12 @@ def bake(
 ) -> None:
     """Bake, with progress on standard error and the images on standard output."""
     from mesaform.cli import interrupt
-    from mesaform.cli.engine_source import require_engine
+    from mesaform.cli.image_contents import require_contents
     from mesaform.cli.progress import reporter
     from mesaform.provision.lock import BAKE_LOCK, hold
 
     context = open_context(file)
-    require_engine(context)
+    require_contents(context)
     context.enter_cloud()
     with (
         interrupt.raised(),  # the builder costs money, whatever ends this process

@@ -59,12 +59,12 @@ def register(app: typer.Typer) -> None:
 def up(options: UpOptions) -> None:
     """Raise the cluster: local cloud or credentials, image, stacks, and the wait for answers."""
     from mesaform.cli import interrupt
-    from mesaform.cli.engine_source import require_engine
+    from mesaform.cli.image_contents import require_contents
     from mesaform.cli.progress import reporter
     from mesaform.cli.turn import TurnOptions, cluster_turn
 
     context = open_context(options.file)
-    require_engine(context)
+    require_contents(context)
     began = time.monotonic()
 
     def open_reporter() -> AbstractContextManager[Report]:

@@ -22,12 +22,12 @@ def register(app: typer.Typer) -> None:
 
         from mesaform.aws.pricing.cluster_cost import planned_cost
         from mesaform.cli.context import open_context
-        from mesaform.cli.engine_source import require_engine
+        from mesaform.cli.image_contents import require_contents
         from mesaform.cli.stored_prices import stored_prices
 
         path = Path(file)
         context = open_context(file)
-        require_engine(context)
+        require_contents(context)
         spec = context.spec
         prices = stored_prices(path.resolve().parent / ".mesaform", spec.region)
         cost = planned_cost(spec, prices)

@@ -494,6 +494,10 @@ class ClusterSpec(Model):
             "images/recipe.toml names a source of its packages."
         ),
     )
+    debug: Literal["ssm"] | None = Field(
+        default=None,
+        description="ssm: operators with the right can open a shell by AWS Session Manager.",
+    )
     network: Network = Network()
     masters: Masters = Masters()
     agents: tuple[Pool, ...] = Field(default=(Pool(),), min_length=1)

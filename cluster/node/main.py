@@ -17,7 +17,15 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from mesaform.node import machine, metadata_guard, roles, status, volumes, zookeeper
+from mesaform.node import (
+    machine,
+    metadata_guard,
+    roles,
+    session_manager,
+    status,
+    volumes,
+    zookeeper,
+)
 from mesaform.node.daemon import Daemon, log_line
 from mesaform.node.data_volume import VolumeMark, data_folder
 from mesaform.node.imds import Metadata, MetadataUnavailable
@@ -51,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metadata = Metadata.from_environment(environ)
         document = parse_node_document(metadata.user_data())
         identity = metadata.identity()
+        if document.session_manager:
+            session_manager.start_agent(environ, log_line)
         if document.role == "agent":
             metadata_guard.close_to_tasks(metadata.endpoint)
         roles.check_recipe(document, machine.baked_recipe(arguments.recipe_file))

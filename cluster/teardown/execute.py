@@ -276,13 +276,16 @@ class Teardown:
         return is_foreign(resource.tags, self._ports.deployment_id)
 
     async def _lift_freeze(self) -> None:
-        """Lift the freeze: no autoscaler is left, and the next cluster of this name must be free.
+        """Lift the freeze and remove overrides: the next cluster of this name must be free.
 
-        A freeze that cannot be lifted now is lifted by `mesaform up`.
+        No autoscaler is left. A freeze that cannot be lifted now is lifted by `mesaform up`.
         """
-        if self._ports.control is not None:
+        control = self._ports.control
+        if control is not None:
             with suppress(MesaformError):
-                await asyncio.to_thread(self._ports.control.unfreeze)
+                await asyncio.to_thread(control.update_overrides, lambda _: ())
+            with suppress(MesaformError):
+                await asyncio.to_thread(control.unfreeze)
 
     def receipt(self, surveyed: Survey, outcome: Outcome, facts: ReceiptFacts) -> Receipt:
         """The receipt of the whole teardown, earlier runs included; also written to the ledger.

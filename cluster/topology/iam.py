@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from mesaform.topology import eventbridge
+from mesaform.topology import eventbridge, session_manager
 from mesaform.topology.names import Tag, bucket_name, spec_parameter_name
 
 Condition = Mapping[str, Mapping[str, str | list[str]]]
@@ -115,6 +115,12 @@ def master_document(
             _allow("ReceiveNotices", _RECEIVE, queue_arn(cluster, region, account_id)),
         ]
     )
+
+
+def with_session_manager(document: Document | None) -> Document:
+    """Return a policy with the rights of Session Manager's agent, which has no resources."""
+    statements = document["Statement"] if document else []
+    return _document([*statements, _allow("OpenSessions", [*session_manager.ACTIONS], "*")])
 
 
 def _launch_statements(cluster: str, arn: _Arns, instance_types: Sequence[str]) -> list[Statement]:

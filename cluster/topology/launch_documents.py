@@ -90,6 +90,7 @@ def node_document(
         allow_root_tasks=spec.tasks.allow_root,
         host_names=spec.http.host_names,
         jsonp=spec.http.jsonp,
+        session_manager=spec.debug == "ssm",
     )
     if role == "agent":
         document = _with_pool(document, spec, member)

@@ -121,6 +121,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
             derived. Agents get none. Empty: an older deployment, without credentials.
         task_user: the user of tasks that name none.
         allow_root_tasks: whether tasks may run as root.
+        session_manager: whether the agent of Session Manager runs.
 
     """
 
@@ -141,6 +142,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     host_names: tuple[str, ...] = ()
     jsonp: bool = False
     data_volume: DataVolume | None = None
+    session_manager: bool = False
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

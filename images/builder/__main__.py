@@ -19,9 +19,9 @@ from typing import cast
 from mesaform_images.builder import report
 from mesaform_images.builder.host import Host, StepFailed
 from mesaform_images.builder.recipe import Recipe
-from mesaform_images.builder.roles import common, engine, mesaform, seal, zookeeper
+from mesaform_images.builder.roles import common, engine, mesaform, seal, session_manager, zookeeper
 
-ROLES = (common, zookeeper, engine, mesaform, seal)
+ROLES = (common, zookeeper, engine, session_manager, mesaform, seal)
 FAILSAFE_MINUTES = 60
 """After this time a builder powers itself off, which terminates it."""
 

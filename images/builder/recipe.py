@@ -21,6 +21,10 @@ class Engine(TypedDict):
     programs: list[str]
 
 
+class SessionManager(TypedDict):
+    url: str
+
+
 class Python(TypedDict):
     interpreters: list[str]
     minimum: str
@@ -37,5 +41,6 @@ class Recipe(TypedDict):
     common: Common
     zookeeper: ZooKeeper
     engine: Engine
+    session_manager: SessionManager
     python: Python
     checks: Checks

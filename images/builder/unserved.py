@@ -44,7 +44,7 @@ StandardError=journal+console
 
 def main() -> int:
     """Power the machine off if nothing serves on it and nothing else would end it."""
-    if has_node_served() or not is_leased(read_user_data()):
+    if has_node_served() or not is_leased(read_metadata("user-data")):
         return 0
     sys.stdout.write(f"{NODE} never started on this machine: powering it off\n")
     sys.stdout.flush()
@@ -71,10 +71,10 @@ def is_leased(user_data: bytes) -> bool:
     return isinstance(document, dict) and bool(document.get("lease"))
 
 
-def read_user_data() -> bytes:
-    """The machine's user data, from the metadata service of EC2 (version 2)."""
-    token = _ask("PUT", "api/token", {f"{SESSION_HEADER}-ttl-seconds": "60"}).decode()
-    return _ask("GET", "user-data", {SESSION_HEADER: token})
+def read_metadata(path: str) -> bytes:
+    """An entry of the metadata service of EC2 (version 2), such as `user-data`."""
+    session = _ask("PUT", "api/token", {f"{SESSION_HEADER}-ttl-seconds": "60"}).decode()
+    return _ask("GET", path, {SESSION_HEADER: session})
 
 
 def _ask(method: str, path: str, headers: dict[str, str]) -> bytes:
