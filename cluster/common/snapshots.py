@@ -16,18 +16,6 @@ import msgspec
 
 from mesaform.common.records import DOCUMENT_LIMIT_BYTES, Codec
 
-INTERVAL_S = 3600.0
-"""Time from one snapshot to the next."""
-
-HOURLY = 48
-"""The newest snapshots of a deployment that are kept."""
-
-DAILY = 14
-"""Days of which the last snapshot is kept besides."""
-
-FORMER_DAYS = 90
-"""Days for which the last snapshot of another deployment of the same name is kept."""
-
 NO_DEPLOYMENT = "none"
 """Stands for the id of a deployment that has none."""
 
@@ -35,6 +23,26 @@ DAY_S = 86400.0
 _TIME = "%Y-%m-%dT%H-%M-%SZ"
 _NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ)\.([A-Za-z0-9-]{1,64})")
 _MAX_EPOCH_S = 253402300799
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How often snapshots are written, and which are kept (`snapshots` of cluster.yaml).
+
+    Attributes:
+        interval_s: time from one snapshot to the next.
+        keep_newest: how many of a deployment are kept.
+        keep_days: days of which the last one is kept besides.
+        keep_former_days: days for which the last one of another deployment of the name is kept.
+
+    """
+
+    interval_s: float = 3600.0
+    keep_newest: int = 48
+    keep_days: int = 14
+    keep_former_days: int = 90
+
+
+DEFAULT_RETENTION = Retention()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,24 +95,30 @@ def parse_name(text: str) -> SnapshotName | None:
     return SnapshotName(at, match[2])
 
 
-def surplus(names: Iterable[SnapshotName], deployment: str, now: float) -> list[SnapshotName]:
+def surplus(
+    names: Iterable[SnapshotName],
+    deployment: str,
+    now: float,
+    retention: Retention = DEFAULT_RETENTION,
+) -> list[SnapshotName]:
     """The snapshots that need not be kept, oldest first.
 
-    Of the deployment the newest `HOURLY` are kept, and the last one of each of the `DAILY` days
-    before `now`; of each other deployment the last one for `FORMER_DAYS`. The newest snapshot of
-    the deployment is always kept.
+    Of the deployment the newest ones are kept, and the last one of each of some days before `now`;
+    of each other deployment the last one for some days. The newest snapshot of the deployment is
+    always kept.
 
     Args:
         names: all snapshots of the cluster's name.
         deployment: the deployment that runs.
         now: epoch seconds.
+        retention: how many of each are kept.
 
     """
     newest_first = sorted(names, reverse=True)
     own = [name for name in newest_first if name.deployment == (deployment or NO_DEPLOYMENT)]
-    daily = _last_of_each_day(name for name in own if name.at > now - DAILY * DAY_S)
-    former = _last_of_others(newest_first, own[:1], now - FORMER_DAYS * DAY_S)
-    return sorted(set(newest_first) - {*own[:HOURLY], *daily, *former})
+    daily = _last_of_each_day(name for name in own if name.at > now - retention.keep_days * DAY_S)
+    former = _last_of_others(newest_first, own[:1], now - retention.keep_former_days * DAY_S)
+    return sorted(set(newest_first) - {*own[: max(1, retention.keep_newest)], *daily, *former})
 
 
 def _last_of_others(

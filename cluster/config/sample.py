@@ -29,6 +29,7 @@ _SECTIONS = {
     "http": "The HTTP ports of the machines.",
     "bake": "How images are built and kept.",
     "account": "What the AWS account demands of roles and disks.",
+    "snapshots": "Snapshots of the state of services and jobs, in the account's bucket.",
     "cost": "Limits of cost.",
 }
 

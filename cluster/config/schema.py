@@ -453,6 +453,29 @@ class Bake(Model):
     )
 
 
+class Snapshots(Model):
+    """How often the state of services and jobs is written to S3, and how long it is kept.
+
+    The masters read it again at each snapshot; no machine changes.
+    """
+
+    interval_s: Number = Field(
+        default=3600.0, ge=300, le=86400, description="Time from one snapshot to the next."
+    )
+    keep_newest: Whole = Field(
+        default=48, ge=1, le=1000, description="Newest snapshots of a deployment that are kept."
+    )
+    keep_days: Whole = Field(
+        default=14, ge=0, le=366, description="Days of which the last snapshot is kept besides."
+    )
+    keep_former_days: Whole = Field(
+        default=90,
+        ge=0,
+        le=3660,
+        description="Days for which the last snapshot of an earlier cluster of the name is kept.",
+    )
+
+
 class Cost(Model):
     """Limits of cost."""
 
@@ -506,6 +529,7 @@ class ClusterSpec(Model):
     http: Http = Http()
     bake: Bake = Bake()
     account: Account = Account()
+    snapshots: Snapshots = Snapshots()
     cost: Cost = Cost()
 
     @property

@@ -24,7 +24,7 @@ BY_TARGET: Mapping[str, Mapping[str, Mapping[str, object]]] = {
 """Target -> section -> field -> default."""
 
 OPTIONAL_SECTIONS = frozenset(
-    {"network", "masters", "tasks", "autoscaler", "http", "bake", "account", "cost"}
+    {"network", "masters", "tasks", "autoscaler", "http", "bake", "account", "snapshots", "cost"}
 )
 """Sections that may be left empty, which gives their defaults."""
 

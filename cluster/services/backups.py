@@ -28,8 +28,9 @@ from mesaform.aws.ports.snapshots import (
 from mesaform.common.errors import BadInput, CloudError, MesaformError, NotFound
 from mesaform.common.records import Unreadable
 from mesaform.common.snapshots import (
-    INTERVAL_S,
+    DEFAULT_RETENTION,
     NO_DEPLOYMENT,
+    Retention,
     Snapshot,
     SnapshotName,
     parse_name,
@@ -65,10 +66,14 @@ log = structlog.get_logger("services")
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Where snapshots, and requests to restore them, are."""
+    """Where snapshots, and requests to restore them, are.
+
+    `retention` reads what the cluster file says; it blocks.
+    """
 
     snapshots: SnapshotStore
     control: Control
+    retention: Callable[[], Retention] = Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ class Backups:
         self._stores: Stores | None = None
         self._warnings = warnings
         self._clock = clock
+        self._retention = DEFAULT_RETENTION
         self._due_at: float | None = None
         self._had_state = False
         self._polled_at = float("-inf")
@@ -117,7 +123,7 @@ class Backups:
         self._warnings.pop(WARNING, None)
 
     async def save_if_due(self, content: StateContent) -> None:
-        """Write a snapshot if the last one is an hour old, and prune. Raises nothing of S3's.
+        """Write a snapshot if one is due, and prune. Raises nothing of S3's.
 
         A term that has seen no state writes none: an empty ensemble must not displace the
         snapshots of what was lost.
@@ -131,7 +137,7 @@ class Backups:
             if self._clock() >= self._due_at:
                 self._due_at = self._clock() + RETRY_S
                 await self._save(content)
-                self._due_at = self._clock() + INTERVAL_S
+                self._due_at = self._clock() + self._retention.interval_s
             self._warnings.pop(WARNING, None)
         except MesaformError as error:
             self._due_at = self._due_at or self._clock() + RETRY_S
@@ -158,7 +164,8 @@ class Backups:
         name = snapshots.write(
             Snapshot(cluster=own.cluster, deployment=own.deployment, at=now, nodes=nodes)
         )
-        for old in surplus(snapshots.names(), own.deployment, now):
+        self._retention = self._opened().retention()
+        for old in surplus(snapshots.names(), own.deployment, now, self._retention):
             snapshots.remove(old)
         return name
 
@@ -167,7 +174,8 @@ class Backups:
         own = [
             name.at for name in self._opened().snapshots.names() if name.deployment == deployment
         ]
-        return max(own, default=0.0) + INTERVAL_S
+        self._retention = self._opened().retention()
+        return max(own, default=0.0) + self._retention.interval_s
 
     def _opened(self) -> Stores:
         if self._stores is None:

@@ -152,11 +152,13 @@ def _open_stores(account: BackupAccount) -> Stores:
     from mesaform.aws.client import account_bucket
     from mesaform.aws.control import S3Control
     from mesaform.aws.snapshots import SnapshotObjects
+    from mesaform.aws.stored_retention import read_retention
 
     bucket = account_bucket(account.region)
     return Stores(
         SnapshotObjects(bucket, account.cluster, account.region),
         S3Control(bucket, account.cluster, account.region),
+        lambda: read_retention(account.cluster, account.region),
     )
 
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mesaform.common.durations import format_duration
 from mesaform.common.set_aside import COMMAND, SetAside
-from mesaform.common.snapshots import INTERVAL_S
 from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.status.view import AgentView, MasterView, Status
 from mesaform.topology.ports import Port
 
-SNAPSHOT_OLD_S = 2.5 * INTERVAL_S
-"""Age of the newest snapshot from which something must be wrong."""
+SNAPSHOT_OLD_INTERVALS = 2.5
+"""Age of the newest snapshot, in intervals, from which something must be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,12 @@ def describe_snapshot(status: Status) -> str:
     if snapshot is None:
         return ""
     if not snapshot.name:
-        return "snapshots: none yet; one is written each hour while there are apps"
+        every = format_duration(snapshot.interval_s)
+        return f"snapshots: none yet; one is written every {every} while there are apps"
     minutes = snapshot.age_s / 60
-    is_old = snapshot.age_s > SNAPSHOT_OLD_S and status.leader is not None
-    note = "; one is due each hour, see /health of services" if is_old else ""
+    old_s = SNAPSHOT_OLD_INTERVALS * snapshot.interval_s
+    is_old = snapshot.age_s > old_s and status.leader is not None
+    note = "; the next one is overdue, see /health of services" if is_old else ""
     return f"snapshots: {snapshot.count}, the newest {snapshot.name} is {minutes:.0f} min old{note}"
 
 

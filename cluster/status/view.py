@@ -135,11 +135,15 @@ class AutoscalerView:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotView:
-    """The newest snapshot of the state. `count` is how many there are; no name: there is none."""
+    """The newest snapshot of the state. `count` is how many there are; no name: there is none.
+
+    `interval_s` is the time from one snapshot to the next.
+    """
 
     name: str = ""
     age_s: float = 0.0
     count: int = 0
+    interval_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ def join(spec: ClusterSpec, sources: Sources, prices: Prices = BOOK_PRICES) -> S
         offers=_offers(sources.frameworks),
         autoscaler=_autoscaler(sources),
         set_aside=_set_aside(sources),
-        snapshot=_snapshot(sources),
+        snapshot=_snapshot(sources, spec.snapshots.interval_s),
         unable=_unable(sources),
         usd_per_hour=cost.usd_per_hour,
         unpriced=cost.unpriced,
@@ -222,14 +226,15 @@ def join(spec: ClusterSpec, sources: Sources, prices: Prices = BOOK_PRICES) -> S
     )
 
 
-def _snapshot(sources: Sources) -> SnapshotView | None:
+def _snapshot(sources: Sources, interval_s: float) -> SnapshotView | None:
     """The newest snapshot; None if S3 was not asked or did not answer."""
     if sources.snapshots is None:
         return None
     newest = max(sources.snapshots, default=None)
     if newest is None:
-        return SnapshotView()
-    return SnapshotView(str(newest), max(0.0, sources.at - newest.at), len(sources.snapshots))
+        return SnapshotView(interval_s=interval_s)
+    age_s = max(0.0, sources.at - newest.at)
+    return SnapshotView(str(newest), age_s, len(sources.snapshots), interval_s)
 
 
 class _Bill:

@@ -7,10 +7,13 @@ import pytest
 from mesaform.aws.bucket import ensure_bucket
 from mesaform.aws.client import client
 from mesaform.aws.snapshots import SnapshotObjects
-from mesaform.common.errors import NotFound
+from mesaform.aws.stored_retention import read_retention
+from mesaform.common.errors import BadInput, NotFound
 from mesaform.common.records import Unreadable
-from mesaform.common.snapshots import Snapshot, SnapshotName
+from mesaform.common.snapshots import DEFAULT_RETENTION, Retention, Snapshot, SnapshotName
+from mesaform.config.parser import parse
 from mesaform.teardown.account import kept_snapshots
+from mesaform.topology.names import spec_parameter_name
 from tests.integration.aws.conftest import REGION
 
 AT = 1_795_750_800.0
@@ -58,3 +61,20 @@ def test_a_teardown_names_the_snapshots_that_it_keeps(cloud):
     assert kept["id"] == f"s3://{bucket}/toy/snapshots/"
     assert kept["name"] == f"1 snapshot, the newest {newest}"
     assert kept_snapshots(REGION, "other") == []
+
+
+def test_masters_read_the_retention_of_the_cluster_file(cloud):
+    text = "name: toy\nsnapshots: {interval_s: 600, keep_newest: 12, keep_days: 0}\n"
+    assert read_retention("toy", REGION) == DEFAULT_RETENTION, "the agents stack writes it"
+    client("ssm", REGION).put_parameter(
+        Name=spec_parameter_name("toy"), Value=parse(text).model_dump_json(), Type="String"
+    )
+    assert read_retention("toy", REGION) == Retention(
+        interval_s=600, keep_newest=12, keep_days=0, keep_former_days=90
+    )
+
+
+def test_a_retention_that_keeps_nothing_is_refused():
+    with pytest.raises(BadInput, match=r"snapshots.interval_s: must be at least 300") as refusal:
+        parse("name: toy\nsnapshots: {interval_s: 10, keep_newest: 0}\n")
+    assert "snapshots.keep_newest: must be at least 1" in str(refusal.value)

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from mesaform.common import snapshots
 from mesaform.common.records import DOCUMENT_LIMIT_BYTES, RecordRefused, Unreadable
 from mesaform.common.snapshots import (
-    DAILY,
     DAY_S,
-    HOURLY,
-    INTERVAL_S,
+    DEFAULT_RETENTION,
     SNAPSHOT,
+    Retention,
     Snapshot,
     SnapshotName,
     choose,
@@ -22,6 +21,7 @@ from mesaform.common.snapshots import (
 )
 
 NOW = 1_795_750_000.0
+HOURLY, DAILY = DEFAULT_RETENTION.keep_newest, DEFAULT_RETENTION.keep_days
 deployments = st.sampled_from(["a1", "b2", "none"])
 names = st.builds(
     SnapshotName.of, st.floats(NOW - 200 * DAY_S, NOW).map(lambda at: float(int(at))), deployments
@@ -41,12 +41,24 @@ def test_what_is_kept_is_bounded_and_has_the_newest_of_the_deployment(found, dep
 
 
 def test_after_months_there_are_two_days_of_hours_and_two_weeks_of_days():
-    hours = [SnapshotName.of(NOW - hour * INTERVAL_S, "a1") for hour in range(24 * 60)]
+    hours = [SnapshotName.of(NOW - hour * 3600.0, "a1") for hour in range(24 * 60)]
     kept = sorted(set(hours) - set(surplus(hours, "a1", NOW)), reverse=True)
     assert kept[:HOURLY] == hours[:HOURLY]
     ages_days = [(NOW - name.at) / DAY_S for name in kept[HOURLY:]]
     assert len(ages_days) in {DAILY - 2, DAILY - 1, DAILY}
     assert max(ages_days) < DAILY + 1
+
+
+@given(
+    st.sets(names, max_size=60), st.integers(1, 5), st.integers(0, 3), st.sampled_from([0, 30, 90])
+)
+def test_a_cluster_file_sets_how_many_are_kept(found, newest, days, former_days):
+    retention = Retention(keep_newest=newest, keep_days=days, keep_former_days=former_days)
+    kept = found - set(surplus(found, "a1", NOW, retention))
+    own = {name for name in found if name.deployment == "a1"}
+    assert len(kept & own) <= newest + days + 1
+    assert set(sorted(own, reverse=True)[:newest]) <= kept
+    assert all(name.at > NOW - former_days * DAY_S for name in kept - own)
 
 
 @given(names)
@@ -63,8 +75,8 @@ def test_other_objects_are_no_snapshots(text):
 
 def test_the_newest_of_a_day_is_chosen_and_only_of_the_deployment():
     day, hour = "2026-11-27", 1_795_750_800.0
-    first, last = (SnapshotName.of(hour + n * INTERVAL_S, "a1") for n in (0, 5))
-    other = SnapshotName.of(hour + 6 * INTERVAL_S, "b2")
+    first, last = (SnapshotName.of(hour + n * DEFAULT_RETENTION.interval_s, "a1") for n in (0, 5))
+    other = SnapshotName.of(hour + 6 * DEFAULT_RETENTION.interval_s, "b2")
     later = SnapshotName.of(hour + 2 * DAY_S, "a1")
     found = [later, other, first, last]
     assert first.when.startswith(day)
@@ -86,4 +98,4 @@ def test_a_snapshot_is_a_compressed_record_with_a_schema_and_a_limit(monkeypatch
     )
     with pytest.raises(RecordRefused):
         SNAPSHOT.encode(huge)
-    assert snapshots.INTERVAL_S == 3600.0
+    assert snapshots.DEFAULT_RETENTION.interval_s == 3600.0

@@ -80,7 +80,8 @@ def test_the_agent_comes_from_amazons_bucket_of_the_region(region, start):
 def test_the_node_starts_the_agent_on_machines_with_units_and_goes_on_without_it(
     tmp_path, monkeypatch
 ):
-    systemctl, log, lines = tmp_path / "systemctl", tmp_path / "log", []
+    systemctl, log = tmp_path / "systemctl", tmp_path / "log"
+    lines: list[str] = []
     systemctl.write_text(f'#!/bin/sh\necho "$@" > {log}\n')
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
