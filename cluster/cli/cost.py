@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from mesaform.autoscaler.accounting.cost_report import MACHINES, UNKNOWN, USAGE, Bill, add_up, bars
+from mesaform.autoscaler.accounting.standing_cost import with_standing
 from mesaform.autoscaler.accounting.usage_recorder import STATED_EVERY_S
 from mesaform.autoscaler.model import old_vocabulary
 from mesaform.aws.ports.ledger import Row
@@ -42,18 +43,22 @@ def cost(
     json_: JsonOption = False,
 ) -> None:
     """Read the ledger, add up, print."""
+    from mesaform.aws.pricing.cluster_cost import standing_items
     from mesaform.cli.wiring import wire
     from mesaform.common.errors import NotFound
 
     context = open_context(file)
     length_s = seconds(since)
-    ledger = wire(context).ledger
+    wiring = wire(context)
+    ledger = wiring.ledger
     spec, now = context.spec, time.time()
     try:
         rows = bill_rows(ledger, now - length_s)
     except NotFound:
         rows = []
-    bill = add_up(rows, now - length_s, now, by)
+    standing = standing_items(spec, wiring.prices.rates)
+    usd_per_hour = sum(item.usd_per_hour for item in standing)
+    bill = with_standing(add_up(rows, now - length_s, now, by), rows, usd_per_hour)
     if html:
         _write_html(bill, spec.name, html)
     if json_:
@@ -111,7 +116,7 @@ def remarks(bill: Bill) -> list[str]:
     lines = [
         (
             f"estimated when bought ${bill.planned_usd:.4f}, actual ${bill.usd:.4f} "
-            "(list prices, without disks and traffic)"
+            "(list prices; requests and traffic are an estimate)"
         )
     ]
     unused = (

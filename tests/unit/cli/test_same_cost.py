@@ -1,9 +1,11 @@
-"""One cluster costs the same in `validate`, `status`, `plan` and `down`."""
+"""One cluster costs the same in `validate`, `status`, `plan`, `cost` and `down`."""
 
 from __future__ import annotations
 
 import pytest
 
+from mesaform.autoscaler.accounting.cost_report import add_up
+from mesaform.autoscaler.accounting.standing_cost import with_standing
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply_builder import build_supply
 from mesaform.autoscaler.observation.complete_prices import costs_of
@@ -82,6 +84,28 @@ def by_plan() -> float:
     return build_supply(snapshot, NOW).usd_per_hour
 
 
+def by_cost() -> float:
+    """An hour of the ledger, with the prices that the autoscaler writes."""
+    costs = machine_costs(SPEC, MACHINES, BOOK_PRICES)
+    rows: list[dict[str, object]] = [
+        {
+            "kind": "machine_started",
+            "at": NOW,
+            "launched_at": NOW,
+            "instance_id": machine.instance_id,
+            "usd_per_hour": cost.usd_per_hour,
+            "pool": machine.tags.get(Tag.POOL, ""),
+            "role": machine.tags[Tag.ROLE],
+        }
+        for machine, cost in zip(MACHINES, costs, strict=True)
+    ]
+    standing = sum(item.usd_per_hour for item in standing_items(SPEC, BOOK_PRICES.rates))
+    bill = with_standing(add_up(rows, NOW, NOW + 3600, columns=4), rows, standing)
+    assert sum(share.usd for share in bill.shares) == pytest.approx(bill.usd)
+    assert bill.series == pytest.approx([bill.usd] * 4, abs=1e-4)
+    return bill.usd
+
+
 def test_a_cluster_costs_the_same_in_every_verb() -> None:
     validated = summary(SPEC, BOOK_PRICES)["usd_per_hour"]
     shown = join(SPEC, Sources(at=NOW, machines=MACHINES), BOOK_PRICES).usd_per_hour
@@ -89,3 +113,4 @@ def test_a_cluster_costs_the_same_in_every_verb() -> None:
     assert shown == validated
     assert by_plan() == pytest.approx(validated, abs=2e-6)
     assert by_down() == pytest.approx(validated, abs=2e-6)
+    assert by_cost() == pytest.approx(validated, abs=1e-4), "a bill has four digits"
