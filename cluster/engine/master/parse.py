@@ -40,6 +40,8 @@ MAX_ELEMENTS = 100_000
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=-_")
 _NUMBER = re.compile(r"\s*-?\d+(\.\d+)?([eE][-+]?\d+)?\s*")
 _LONG_INTEGER = re.compile(rb"[0-9]{309}")
+_LARGE_NUMBER = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{200}")
+"""In any number larger than any double. msgspec skips the values of unknown fields unseen."""
 _MAX_DOUBLE = int(sys.float_info.max)
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -55,12 +57,9 @@ def parse_body(body: bytes, of: type[M]) -> M:
         BadMessage: it is not JSON, or not such a message.
 
     """
-    try:
-        message: M = _decoder(of).decode(body)
-        if not _lacks_name(message):
-            return message
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        pass  # the second way finds out what is wrong
+    message = None if _LARGE_NUMBER.search(body) else _decoded(body, of)
+    if message is not None and not _lacks_name(message):
+        return message
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
@@ -71,6 +70,14 @@ def parse_body(body: bytes, of: type[M]) -> M:
         return parse(document, of)
     except BadMessage as error:
         raise BadMessage(f"Failed to convert JSON into Call protobuf: {error}") from None
+
+
+def _decoded(body: bytes, of: type[M]) -> M | None:
+    """The message; None if the second way has to find out what is wrong."""
+    try:
+        return cast("M", _decoder(of).decode(body))
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return None
 
 
 def _syntax_error(error: Exception) -> str:

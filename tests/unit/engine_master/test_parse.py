@@ -106,8 +106,11 @@ def test_bytes_are_base64():
 
 
 PREFIX = "Failed to convert JSON into Call protobuf: "
+OUT_OF_RANGE = "Failed to parse body into JSON: Value out of range"
 WRONG = {
     b"{": "Failed to parse body into JSON: syntax error at line 1 near: ",
+    b'{"type": "REVIVE", "unknown": 1e999}': OUT_OF_RANGE,
+    b'{"type": "REVIVE", "unknown": [-1E+400]}': OUT_OF_RANGE,
     b"[]": PREFIX + "Expecting a JSON object",
     b'{"type": 7}': PREFIX + "Not expecting a JSON number for field 'type'",
     b'{"kill": {"task_id": "x"}}': PREFIX + "Not expecting a JSON string for field 'task_id'",
