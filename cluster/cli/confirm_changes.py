@@ -88,13 +88,12 @@ def count_tasks(context: Context) -> dict[str, int] | None:
 
 
 async def _count_tasks(context: Context) -> dict[str, int] | None:
-    import aiohttp
-
     from mesaform.cli.wiring import Wiring
     from mesaform.teardown.survey import read_engine
 
-    async with aiohttp.ClientSession() as session:
-        load = await read_engine(Wiring(context).operator(session))
+    wiring = Wiring(context)
+    async with wiring.open_session() as session:
+        load = await read_engine(wiring.operator(session))
     if load.agents is None:
         return None
     return {

@@ -35,6 +35,7 @@ VERBS = (
     "set",
     "hint",
     "drain",
+    "token",
     "simulate",
     "down",
     "bake",

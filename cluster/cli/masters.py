@@ -25,6 +25,11 @@ def services_of(context: Context) -> list[str]:
     return _urls(context, Port.SERVICES)
 
 
+def hosts_of(context: Context) -> list[str]:
+    """Addresses of the masters, as this machine reaches them. Raises as `masters_of`."""
+    return _addresses(context)
+
+
 def _urls(context: Context, port: int) -> list[str]:
     return [f"http://{address}:{port}" for address in _addresses(context)]
 

@@ -71,8 +71,6 @@ class Planned:
 
 async def _plan(context: Context) -> Planned:
     """The plan of the daemon's code with the state of its last heartbeat."""
-    import aiohttp
-
     from mesaform.autoscaler.daemon.weekly_profile_store import NAME, PROFILE, readable
     from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
     from mesaform.aws.pricing.cluster_cost import cluster_cost
@@ -87,7 +85,7 @@ async def _plan(context: Context) -> Planned:
         asyncio.to_thread(control.overrides),
     )
     memory = remembered(heartbeat["planner_state"] if heartbeat else None)
-    async with aiohttp.ClientSession() as session:
+    async with wiring.open_session() as session:
         prices = await asyncio.to_thread(lambda: wiring.prices)
         observer = Observer(
             wiring.operator(session),

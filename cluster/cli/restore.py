@@ -103,10 +103,11 @@ def _require_empty(context: Context) -> None:
 
     from mesaform.cli.snapshot_client import read_present_state
     from mesaform.cli.status import look
+    from mesaform.cli.wiring import Wiring
     from mesaform.common.errors import Busy, ClusterUnreachable
 
     async def read() -> dict[str, int] | None:
-        return await read_present_state(await look(context))
+        return await read_present_state(await look(context), Wiring(context).open_session)
 
     present = asyncio.run(read())
     if present is None:

@@ -159,16 +159,14 @@ async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float 
     import signal
     import uuid
 
-    import aiohttp
-
     from mesaform.cli.wiring import Wiring
     from mesaform.mesos.run_framework import Runner
 
     interrupted = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
-    async with aiohttp.ClientSession() as session:
-        wiring = Wiring(context)
+    wiring = Wiring(context)
+    async with wiring.open_session() as session:
         leader, sandboxes = wiring.operator(session).leader, wiring.sandboxes(session)
         runner = Runner(
             job,

@@ -10,8 +10,9 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+import aiohttp
 import msgspec
 
 from mesaform.aws.ports import Control
@@ -33,6 +34,8 @@ from mesaform.topology.zookeeper import ZK_SERVICES_PATH
 
 if TYPE_CHECKING:
     from mesaform.status.view import Status
+
+OpenSession: TypeAlias = "Callable[[], aiohttp.ClientSession]"
 
 ANSWER_TIMEOUT_S = 180.0
 ANSWER_POLL_S = 0.5
@@ -142,14 +145,19 @@ class SnapshotClient:
         )
 
 
-async def restore_hint(picture: Status, snapshots: SnapshotStore, deployment: str) -> str:
+async def restore_hint(
+    picture: Status,
+    snapshots: SnapshotStore,
+    deployment: str,
+    open_session: OpenSession = aiohttp.ClientSession,
+) -> str:
     """What to say of a cluster that has no state although there are snapshots; else empty."""
     import asyncio
 
     try:
         names = await asyncio.to_thread(snapshots.names)
         newest = max(names, default=None)
-        if newest is None or await read_present_state(picture) != {}:
+        if newest is None or await read_present_state(picture, open_session) != {}:
             return ""
         stored = await asyncio.to_thread(snapshots.read, newest)
     except MesaformError as error:
@@ -168,22 +176,22 @@ def _is_without_apps(stored: Snapshot | Unreadable) -> bool:
     return isinstance(stored, Snapshot) and not any(APPS_MARK in path for path in stored.nodes)
 
 
-async def read_present_state(picture: Status) -> dict[str, int] | None:
+async def read_present_state(
+    picture: Status, open_session: OpenSession = aiohttp.ClientSession
+) -> dict[str, int] | None:
     """How many apps and tasks the services know; None if no leader of them answers.
 
     An empty mapping means that there is no state.
     """
-    import aiohttp
-
     url = picture.urls.get("services")
     if url is None:
         return None
     timeout = aiohttp.ClientTimeout(total=10.0)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
-            session.get(f"{url}/v2/apps") as apps_answer,
-            session.get(f"{url}/v2/tasks") as tasks_answer,
+            open_session() as session,
+            session.get(f"{url}/v2/apps", timeout=timeout, raise_for_status=True) as apps_answer,
+            session.get(f"{url}/v2/tasks", timeout=timeout, raise_for_status=True) as tasks_answer,
         ):
             apps = msgspec.json.decode(await apps_answer.read(), type=_Apps).apps
             tasks = msgspec.json.decode(await tasks_answer.read(), type=_Tasks).tasks

@@ -87,8 +87,6 @@ async def look(context: Context) -> Status:
     """Read every source and join the answers; unreachable sources are named in the result."""
     import asyncio
 
-    import aiohttp
-
     from mesaform.cli.wiring import wire
     from mesaform.status.gather import Gatherer
     from mesaform.status.view import Sources, join
@@ -102,7 +100,7 @@ async def look(context: Context) -> Status:
             silent = Unreachable("local cloud", error.what)
             return join(spec, Sources(at=0, machines=(), unreachable=(silent,)))
         raise
-    async with aiohttp.ClientSession() as session:
+    async with wiring.open_session() as session:
         gatherer = Gatherer(
             spec,
             session,

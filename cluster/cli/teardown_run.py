@@ -39,9 +39,8 @@ async def survey_cluster(context: Context, deployment: str = "") -> Survey:
         CloudError: the cloud did not answer.
 
     """
-    import aiohttp
-
     from mesaform import provision
+    from mesaform.cli.wiring import Wiring
     from mesaform.provision.deployment import read_deployment
     from mesaform.provision.shared_state import open_shared_state
     from mesaform.teardown.account_check import require_listed_state, require_proof
@@ -50,7 +49,7 @@ async def survey_cluster(context: Context, deployment: str = "") -> Survey:
     caller = await asyncio.to_thread(provision.require_pinned_account, context)
     if shared := await asyncio.to_thread(open_shared_state, context):
         await asyncio.to_thread(shared.pull)
-    async with aiohttp.ClientSession() as session:
+    async with Wiring(context).open_session() as session:
         surveyed = await survey(await asyncio.to_thread(_world, context, session, deployment))
     where = f"the AWS account {caller.account_id} ({context.spec.region})"
     require_listed_state(
@@ -85,13 +84,12 @@ async def run_teardown(
         held: the lock of Terraform.
 
     """
-    import aiohttp
-
+    from mesaform.cli.wiring import Wiring
     from mesaform.teardown import account
     from mesaform.teardown.journal import Journal
 
     spec = context.spec
-    async with aiohttp.ClientSession() as session:
+    async with Wiring(context).open_session() as session:
         world = await asyncio.to_thread(
             _world, context, session, surveyed.inventory.deployment_id, report, held
         )

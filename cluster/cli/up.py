@@ -91,7 +91,10 @@ def _hint_at_snapshots(context: Context, picture: Status) -> None:
     from mesaform.cli.snapshot_client import restore_hint
     from mesaform.cli.wiring import Wiring
 
-    hint = asyncio.run(restore_hint(picture, Wiring(context).snapshots, deployment_id(context)))
+    wiring = Wiring(context)
+    hint = asyncio.run(
+        restore_hint(picture, wiring.snapshots, deployment_id(context), wiring.open_session)
+    )
     if hint:
         typer.echo(hint, err=True)
 
@@ -249,8 +252,6 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
     """
     import asyncio
 
-    import aiohttp
-
     from mesaform.cli.teardown_rollback import TeardownRollback
     from mesaform.cli.wiring import Wiring
     from mesaform.status.gather import Gatherer
@@ -262,7 +263,7 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
     fleet, control = wiring.fleet, wiring.control
     began = time.monotonic()
     with stage(report, "Wait for the cluster to answer") as under_way:
-        async with aiohttp.ClientSession() as session:
+        async with wiring.open_session() as session:
             gatherer = Gatherer(spec, session, fleet, control, outputs=wiring.outputs_reader)
             freeze = await asyncio.to_thread(control.frozen_reason)
             prices = await asyncio.to_thread(lambda: wiring.prices)

@@ -161,6 +161,16 @@ class Wiring:
 
         return tuple(masters_of(self.context))
 
+    def open_session(self) -> aiohttp.ClientSession:
+        """A session for calls to the masters, with the operator's token where one is required.
+
+        The caller closes it.
+        """
+        from mesaform.cli.operator_login import operator_login
+        from mesaform.http.login import operator_session
+
+        return operator_session(operator_login(self.context))
+
     def operator(self, session: aiohttp.ClientSession) -> OperatorClient:
         """Client of the leading master's operator API.
 

@@ -103,6 +103,15 @@ SubnetId = Annotated[
 UserName = Annotated[
     str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a user's name, such as nobody (useradd(8))")
 ]
+Principal = Annotated[
+    str, _pattern(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}", "a principal's name, such as spark")
+]
+RoleName = Annotated[
+    str,
+    _pattern(
+        r"\*|[A-Za-z0-9_][A-Za-z0-9_./-]{0,254}", "a role's name of Mesos, such as analytics or *"
+    ),
+]
 Region = Annotated[str, _pattern(r"[a-z]{2}(-[a-z]+)+-\d", "a region, such as us-east-1")]
 AttributeName = Annotated[
     str,

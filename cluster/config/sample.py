@@ -27,6 +27,7 @@ _SECTIONS = {
         "Durations in seconds."
     ),
     "http": "The HTTP ports of the machines.",
+    "access": "Who may use the masters' ports 5050, 8080 and 9550.",
     "bake": "How images are built and kept.",
     "account": "What the AWS account demands of roles and disks.",
     "snapshots": "Snapshots of the state of services and jobs, in the account's bucket.",

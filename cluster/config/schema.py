@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from mesaform.common.access import OPERATOR
 from mesaform.common.architecture import (
     ARCH,
     REQUIRES_PIN,
@@ -32,7 +33,9 @@ from mesaform.config.field_types import (
     Name,
     Number,
     PolicyArn,
+    Principal,
     Region,
+    RoleName,
     SubnetId,
     Switch,
     UserName,
@@ -42,6 +45,9 @@ from mesaform.config.field_types import (
     text_error,
 )
 from mesaform.config.target_defaults import with_defaults
+
+RESERVED_PRINCIPALS = frozenset({OPERATOR, "mesaform-services", "mesaform-autoscaler"})
+"""Principals that have credentials of their own (`mesaform.node.identities`)."""
 
 LEASE_MIN_S = 60.0
 """Shortest lease: a change of the leader takes up to about 20 s."""
@@ -436,6 +442,55 @@ class Http(Model):
     )
 
 
+class FrameworkAccess(Model):
+    """A principal of frameworks: `mesaform up` draws its secret, `mesaform token show` tells it."""
+
+    principal: Principal = Field(description="The principal's name.")
+    roles: tuple[RoleName, ...] = Field(
+        default=(), description="Roles that its frameworks may use; empty: every role."
+    )
+    users: tuple[UserName, ...] = Field(
+        default=(), description="Users as whom its tasks may run; empty: every user but root."
+    )
+
+
+class Access(Model):
+    """Who may use 5050, 8080 and 9550 of the masters. Defaults are in `BY_TARGET`."""
+
+    token: Literal["required", "none"] = Field(
+        default="none", description="required: operators need the token of mesaform token show."
+    )
+    authenticate_frameworks: Switch = Field(
+        default=False,
+        description="Every framework needs a credential; with token: required it does in any case.",
+    )
+    frameworks: tuple[FrameworkAccess, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Principals: [{principal: spark, roles: [analytics], users: [nobody]}].",
+    )
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether operators need the token."""
+        return self.token == "required"  # noqa: S105  # a word, no secret
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether masters need the access document."""
+        return self.needs_token or self.authenticate_frameworks or bool(self.frameworks)
+
+    @field_validator("frameworks")
+    @classmethod
+    def _principals_differ(cls, value: tuple[FrameworkAccess, ...]) -> tuple[FrameworkAccess, ...]:
+        names = [item.principal for item in value]
+        if twice := repeated(names):
+            raise text_error(f"{', '.join(twice)} named more than once")
+        if taken := sorted(RESERVED_PRINCIPALS & set(names)):
+            raise text_error(f"{', '.join(taken)} is a principal of the cluster itself")
+        return value
+
+
 class Bake(Model):
     """How images are built and kept."""
 
@@ -527,6 +582,7 @@ class ClusterSpec(Model):
     tasks: Tasks = Tasks()
     autoscaler: Autoscaler = Autoscaler()
     http: Http = Http()
+    access: Access = Access()
     bake: Bake = Bake()
     account: Account = Account()
     snapshots: Snapshots = Snapshots()

@@ -13,18 +13,31 @@ BY_TARGET: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     "local": {
         TOP: {"engine": "embedded"},
         "network": {"cidr": "127.42.0.0/16", "operator_cidrs": ("127.0.0.0/8",)},
+        "access": {"token": "none"},
         "autoscaler": {"idle_after_s": 20.0, "boot_timeout_s": 90.0},
     },
     "aws": {
         TOP: {"engine": "embedded"},
         "network": {"cidr": "10.42.0.0/16"},
+        "access": {"token": "required"},
         "autoscaler": {"idle_after_s": 300.0, "boot_timeout_s": 600.0},
     },
 }
 """Target -> section -> field -> default."""
 
 OPTIONAL_SECTIONS = frozenset(
-    {"network", "masters", "tasks", "autoscaler", "http", "bake", "account", "snapshots", "cost"}
+    {
+        "network",
+        "masters",
+        "tasks",
+        "autoscaler",
+        "http",
+        "access",
+        "bake",
+        "account",
+        "snapshots",
+        "cost",
+    }
 )
 """Sections that may be left empty, which gives their defaults."""
 

@@ -5,6 +5,7 @@ differs from port to port. Handlers read a request only with `body` and `query`.
 msgspec, structlog and `mesaform.common`.
 """
 
+from mesaform.http.access import Access, AccessFile, PortAccess, paths
 from mesaform.http.body import decode_json, read_body, read_json
 from mesaform.http.errors import BadRequest, ErrorBody, json_message, plain_text
 from mesaform.http.hosts import AcceptedHosts
@@ -19,12 +20,15 @@ from mesaform.http.unhandled import UNHANDLED, Unhandled
 __all__ = [
     "UNHANDLED",
     "AcceptedHosts",
+    "Access",
+    "AccessFile",
     "BadRequest",
     "ErrorBody",
     "HttpPort",
     "HttpServer",
     "HttpSettings",
     "Limits",
+    "PortAccess",
     "Unhandled",
     "decode_json",
     "http_settings",
@@ -32,6 +36,7 @@ __all__ = [
     "json_message",
     "json_or_script",
     "mark_stream",
+    "paths",
     "plain_text",
     "read_body",
     "read_json",

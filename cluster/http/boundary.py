@@ -1,7 +1,7 @@
 """The checks of each request before its handler, and the answers to errors after it.
 
-The order is: form of the request, Host, origin of a browser's page, size. Depends on aiohttp and
-structlog.
+The order is: form of the request, Host, origin of a browser's page, credential of an operator,
+size. Depends on aiohttp and structlog.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 from yarl import URL
 
+from mesaform.common.access import CHALLENGE, TOKEN_HINT
 from mesaform.http.body import PORT, too_large
 from mesaform.http.connection import Connection
 from mesaform.http.errors import BadRequest, default_message, method_message
@@ -94,6 +95,8 @@ class Boundary:
             self._check_host(request)
         if self._port.checks_origin and request.method not in READS:
             self._check_origin(request)
+        if self._port.access is not None and not self._port.access.admits(request):
+            raise BadRequest(f"401 Unauthorized: {TOKEN_HINT}", 401, headers=CHALLENGE)
         if (request.content_length or 0) > self._port.limits.body_bytes:
             raise too_large(self._port.limits.body_bytes)
 

@@ -1,9 +1,10 @@
-"""What differs from port to port: limits, format of errors, checks of browsers. Pure."""
+"""What differs from port to port: limits, format of errors, checks of browsers, credentials."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mesaform.http.access import PortAccess
 from mesaform.http.errors import ErrorRenderer, plain_text
 
 
@@ -61,6 +62,7 @@ class HttpPort:
         checks_origin: whether changes that a page of another origin makes a browser send are
             refused.
         cancels_handlers: whether a handler is cancelled when its client disconnects.
+        access: which requests need an operator's credential; None: no request does.
 
     """
 
@@ -71,3 +73,4 @@ class HttpPort:
     checks_host: bool = True
     checks_origin: bool = True
     cancels_handlers: bool = False
+    access: PortAccess | None = None

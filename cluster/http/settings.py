@@ -1,4 +1,4 @@
-"""What a process's environment says about its HTTP port: names of the machine, and JSONP."""
+"""What a process's environment says about its HTTP port: names, JSONP, access of operators."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mesaform.http.access import Access, access_from
 from mesaform.http.hosts import AcceptedHosts
 
 HOSTS_VARIABLE = "MESAFORM_HTTP_HOSTS"
@@ -17,10 +18,11 @@ JSONP_VARIABLE = "MESAFORM_HTTP_JSONP"
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Settings of a process's HTTP port."""
+    """Settings of a process's HTTP port. Without `access` operators need no credential."""
 
     hosts: AcceptedHosts = field(default_factory=AcceptedHosts)
     allows_jsonp: bool = False
+    access: Access | None = None
 
 
 def http_settings(environment: Mapping[str, str], *own_names: str) -> HttpSettings:
@@ -39,4 +41,5 @@ def http_settings(environment: Mapping[str, str], *own_names: str) -> HttpSettin
     return HttpSettings(
         AcceptedHosts.of(name for name in names if name.strip()),
         allows_jsonp=environment.get(JSONP_VARIABLE) == "1",
+        access=access_from(environment),
     )

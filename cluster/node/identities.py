@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from mesaform.node.model import ConfigFile, Identity
+from mesaform.topology.access import NO_ROOT
 from mesaform.topology.user_data import NodeDocument
 from mesaform.topology.zookeeper import (
     ZK_AUTOSCALER_PATH,
@@ -24,11 +25,12 @@ from mesaform.topology.zookeeper import (
 
 SERVICES_PRINCIPAL = "mesaform-services"
 AUTOSCALER_PRINCIPAL = "mesaform-autoscaler"
+MESOS_CREDENTIALS = "mesos-credentials.json"
+MESOS_ACLS = "mesos-acls.json"
+"""The files that Apache Mesos reads: own principals, operators' token, and frameworks."""
 PRINCIPALS = (SERVICES_PRINCIPAL, AUTOSCALER_PRINCIPAL)
 
-NO_ROOT_TASKS = {
-    "run_tasks": [{"principals": {"type": "NONE"}, "users": {"values": ["root"]}}],
-}
+NO_ROOT_TASKS = {"run_tasks": [NO_ROOT]}
 """The value of Mesos' flag `--acls` with which nobody runs tasks as root."""
 
 
@@ -67,15 +69,58 @@ class MasterSecrets:
         environment = {"MESOS_ACLS": msgspec.json.encode(acls).decode()} if acls else {}
         if self.document.secret:
             environment["MESOS_CREDENTIALS"] = f"file://{self._file('credentials.json')}"
-        return environment
+        access = self.document.access
+        if access is not None and access.authenticates_frameworks:
+            environment["MESOS_AUTHENTICATE_HTTP_FRAMEWORKS"] = "true"
+        return environment | self.access_environment() | self._mesos_access()
+
+    def access_environment(self) -> dict[str, str]:
+        """Where a master's programs find the access document, and whether operators need it."""
+        access = self.document.access
+        if access is None:
+            return {}
+        return {
+            "MESAFORM_ACCESS_FILE": str(self._file("access.json")),
+            "MESAFORM_ACCESS_REQUIRED": "1" if access.requires_token else "0",
+        }
+
+    def refresh_environment(self) -> dict[str, str]:
+        """What the autoscaler needs to keep the copy of the access document up to date."""
+        access = self.document.access
+        if access is None:
+            return {}
+        names = {"MESAFORM_ACCESS_PARAMETER": access.parameter}
+        if self.document.engine == "mesos":
+            names["MESAFORM_ACCESS_CREDENTIALS"] = str(self._file("credentials.json"))
+            names["MESAFORM_ACCESS_MESOS_CREDENTIALS"] = str(self._file(MESOS_CREDENTIALS))
+            names["MESAFORM_ACCESS_MESOS_ACLS"] = str(self._file(MESOS_ACLS))
+        return names
+
+    def _mesos_access(self) -> dict[str, str]:
+        """Flags of Apache Mesos. The autoscaler writes the files before a master can start.
+
+        Reads stay open: agents ask for their own state, and hold no credential.
+        """
+        access = self.document.access
+        if access is None or self.document.engine != "mesos":
+            return {}
+        return {
+            "MESOS_CREDENTIALS": f"file://{self._file(MESOS_CREDENTIALS)}",
+            "MESOS_ACLS": f"file://{self._file(MESOS_ACLS)}",
+            "MESOS_AUTHENTICATE_HTTP_READWRITE": "true" if access.requires_token else "false",
+            "MESOS_HTTP_FRAMEWORK_AUTHENTICATORS": "basic",
+            "MESOS_AUTHENTICATE_FRAMEWORKS": "true" if access.authenticates_frameworks else "false",
+        }
 
     def services_environment(self) -> dict[str, str]:
         """The principal of services, by the variables of Marathon."""
-        return self._login("MARATHON_MESOS_AUTHENTICATION_", SERVICES_PRINCIPAL)
+        login = self._login("MARATHON_MESOS_AUTHENTICATION_", SERVICES_PRINCIPAL)
+        return login | self.access_environment()
 
     def autoscaler_environment(self) -> dict[str, str]:
         """The principal of the autoscaler's probe."""
-        return self._login("MESAFORM_", AUTOSCALER_PRINCIPAL)
+        login = self._login("MESAFORM_", AUTOSCALER_PRINCIPAL)
+        return login | self.access_environment() | self.refresh_environment()
 
     def _login(self, prefix: str, principal: str) -> dict[str, str]:
         if not self.document.secret:

@@ -114,6 +114,7 @@ async def deploy(
             preview = await prepare(place, report, turn)
             await replace_masters(place, report, turn, preview)
         await asyncio.to_thread(_establish, place, caller, place.spec.zones)
+        await _settle_access(place, report)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
         if not preview.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
@@ -268,9 +269,22 @@ async def replace_masters(
         return
     if wait_until_whole is None:
         raise BadInput("masters are replaced by `mesaform up` only, one at a time")
+    await _settle_access(place, report)
     boot_image = await asyncio.to_thread(image.look_up, place.spec)
     runner = await open_runner(place, boot_image, held)
     await replace_one_by_one(place, preview.masters, runner, report, wait_until_whole)
+
+
+async def _settle_access(place: ClusterContext, report: Report) -> None:
+    """Store the operator's token and the frameworks' secrets before a master reads them."""
+    import asyncio
+
+    from mesaform.common.progress import stage
+    from mesaform.provision.access import ensure_access
+
+    if place.spec.access.is_in_use:
+        with stage(report, "Access") as under_way:
+            under_way.outcome = await asyncio.to_thread(ensure_access, place)
 
 
 def _establish(place: ClusterContext, caller: Caller, zones: Sequence[str] = ()) -> None:

@@ -35,7 +35,7 @@ IN_THE_WAY = frozenset(
 )
 NETWORK = frozenset({"vpc", "internet gateway", "route table"})
 """Removed as well while no machine of the cluster is in service."""
-OTHER_OWNERS = frozenset({"autoscaler", "bake"})
+OTHER_OWNERS = frozenset({"autoscaler", "bake", "access"})
 ROUNDS, PAUSE_S = 60, 1.0
 
 

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from mesaform.http import HttpPort, Limits, json_message, read_json
+from mesaform.http import (
+    Access,
+    HttpPort,
+    Limits,
+    PortAccess,
+    json_message,
+    paths,
+    read_json,
+)
 from mesaform.services.commands import Outcome
 from mesaform.services.core import Core
 from mesaform.services.definitions import InvalidApp
@@ -53,9 +61,11 @@ class InvalidJson(ValueError):
     """The body is not JSON."""
 
 
-def http_port(number: int) -> HttpPort:
-    """Port 8080: errors as Marathon answers."""
-    return HttpPort(str(number), LIMITS, json_message)
+def http_port(number: int, access: Access | None = None) -> HttpPort:
+    """Port 8080: errors as Marathon answers. Only health checks need no credential."""
+    return HttpPort(
+        str(number), LIMITS, json_message, access=PortAccess(access, paths("/ping", "/health"))
+    )
 
 
 def dumps(value: object) -> str:

@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import aiohttp
 import msgspec
 import structlog
 from aiohttp import web
 
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.http import HttpServer
+from mesaform.http.login import file_login, operator_session
 from mesaform.services import api_apps, api_cluster
 from mesaform.services.api import Leadership, build, http_port
 from mesaform.services.api_agents import AgentProxy
@@ -27,6 +27,7 @@ from mesaform.services.outputs import Outputs
 from mesaform.services.scheduler import FrameworkSettings, Scheduler
 from mesaform.services.settings import BackupAccount, Settings
 from mesaform.services.store import StateStore
+from mesaform.topology.ports import OPERATOR_PORTS
 from mesaform.webui.assets import peers_of
 from mesaform.zookeeper.access import Credentials
 from mesaform.zookeeper.candidacy import Candidacy
@@ -104,8 +105,10 @@ async def serve(settings: Settings) -> None:
     engine_hosts, engine_path = split_zk_url(settings.master)
     hosts, root = split_zk_url(settings.zk)
     leader = EngineLeader()
+    masters = {host.rpartition(":")[0] for host in engine_hosts.split(",")}
+    login = file_login(settings.http.access, masters, OPERATOR_PORTS)
     async with (
-        aiohttp.ClientSession() as session,
+        operator_session(login) as session,
         _session(hosts, settings.zk_credentials) as zk,
         _session(engine_hosts) as engine_zk,
     ):
@@ -117,7 +120,7 @@ async def serve(settings: Settings) -> None:
         leadership = Leadership(settings.url)
         server = HttpServer(
             _application(scheduler, leadership, settings, AgentProxy(leader, session)),
-            http_port(settings.http_port),
+            http_port(settings.http_port, settings.http.access),
             settings.http.hosts,
         )
         try:

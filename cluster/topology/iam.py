@@ -12,7 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from mesaform.topology import eventbridge, session_manager
-from mesaform.topology.names import Tag, bucket_name, spec_parameter_name
+from mesaform.topology.names import (
+    Tag,
+    access_parameter_name,
+    bucket_name,
+    spec_parameter_name,
+)
 
 Condition = Mapping[str, Mapping[str, str | list[str]]]
 
@@ -110,7 +115,14 @@ def master_document(
             _pass_role_statement(arn.role(iam_path, role_name(cluster, region, "agent"))),
             *(disk_key_statements(kms_key, region) if kms_key else ()),
             *_bucket_statements(cluster, arn.bucket(bucket_name(account_id, region))),
-            _allow("ReadTheSpec", "ssm:GetParameter", arn.parameter(spec_parameter_name(cluster))),
+            _allow(
+                "ReadSpecAndAccess",
+                "ssm:GetParameter",
+                [
+                    arn.parameter(spec_parameter_name(cluster)),
+                    arn.parameter(access_parameter_name(cluster)),
+                ],
+            ),
             _allow("ReadPrices", "pricing:GetProducts", "*"),
             _allow("ReceiveNotices", _RECEIVE, queue_arn(cluster, region, account_id)),
         ]

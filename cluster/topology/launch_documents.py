@@ -10,9 +10,11 @@ import msgspec
 from mesaform.common.architecture import X86_64, Architecture
 from mesaform.topology.addresses import master_addresses
 from mesaform.topology.agent_attributes import pool_attributes
+from mesaform.topology.names import access_parameter_name
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     PROTECT,
+    AccessTerms,
     DataVolume,
     LeaseTerms,
     NodeDocument,
@@ -35,6 +37,17 @@ class MasterData:
 def lease_terms(spec: ClusterSpec) -> LeaseTerms:
     """Terms under which the autoscaler's agents terminate themselves."""
     return LeaseTerms(spec.autoscaler.lease_s, spec.autoscaler.idle_after_s)
+
+
+def access_terms(spec: ClusterSpec) -> AccessTerms | None:
+    """What masters are told of access; None where nobody needs a credential."""
+    if not spec.access.is_in_use:
+        return None
+    return AccessTerms(
+        access_parameter_name(spec.name),
+        requires_token=spec.access.needs_token,
+        authenticates_frameworks=spec.access.needs_token or spec.access.authenticate_frameworks,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +104,7 @@ def node_document(
         host_names=spec.http.host_names,
         jsonp=spec.http.jsonp,
         session_manager=spec.debug == "ssm",
+        access=access_terms(spec) if role == "master" else None,
     )
     if role == "agent":
         document = _with_pool(document, spec, member)

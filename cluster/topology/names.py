@@ -78,6 +78,14 @@ def spec_parameter_name(cluster: str) -> str:
     return f"/mesaform/{cluster}/spec"
 
 
+def access_parameter_name(cluster: str) -> str:
+    """Name of the SSM parameter (a SecureString) with the access document, which masters read.
+
+    `mesaform up` writes it.
+    """
+    return f"/mesaform/{cluster}/access"
+
+
 def bucket_name(account_id: str, region: str) -> str:
     """Name of the bucket of an account and region.
 

@@ -103,6 +103,17 @@ class MachineNotice(msgspec.Struct, frozen=True):
     what: Annotated[str, msgspec.Meta(max_length=200)]
 
 
+class AccessTerms(msgspec.Struct, frozen=True):
+    """Where masters find the access document, and who needs a credential.
+
+    `parameter` is the name in SSM.
+    """
+
+    parameter: str
+    requires_token: bool = False
+    authenticates_frameworks: bool = False
+
+
 class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     """User data of an instance as JSON: the whole configuration of a machine.
 
@@ -119,6 +130,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         lease: of agents that the autoscaler launched: the terms until its leader publishes others.
         secret: of masters: the cluster's secret, from which ZooKeeper's and the frameworks' are
             derived. Agents get none. Empty: an older deployment, without credentials.
+        access: of masters: None where no caller needs a credential.
         task_user: the user of tasks that name none.
         allow_root_tasks: whether tasks may run as root.
         session_manager: whether the agent of Session Manager runs.
@@ -143,6 +155,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     jsonp: bool = False
     data_volume: DataVolume | None = None
     session_manager: bool = False
+    access: AccessTerms | None = None
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

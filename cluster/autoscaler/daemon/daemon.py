@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from yarl import URL
 
 from mesaform.autoscaler import demand
+from mesaform.autoscaler.daemon.access import access_copy
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.daemon.journal import Journal
 from mesaform.autoscaler.daemon.launch_check import problem_with
@@ -76,11 +77,12 @@ from mesaform.common.faults import Fault, contained
 from mesaform.common.leader_health import LeaderHealth
 from mesaform.config.schema import ClusterSpec
 from mesaform.http import HttpServer, HttpSettings, http_settings
+from mesaform.http.login import file_login, operator_session
 from mesaform.mesos.credential import Credential, credential_from
 from mesaform.mesos.operator import OperatorClient
 from mesaform.topology.instance_identity import InstanceVerifier, verifier_from
 from mesaform.topology.names import spec_parameter_name
-from mesaform.topology.ports import Port
+from mesaform.topology.ports import OPERATOR_PORTS, Port
 from mesaform.topology.user_data import ShutdownReport
 from mesaform.zookeeper import access
 from mesaform.zookeeper.candidacy import Candidacy
@@ -484,11 +486,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     endpoint = NoticeEndpoint(settings.verifier)
     reports = ShutdownEndpoint(partial(store_report, zk, settings.zk_path), settings.verifier)
     app = reports.add_to(endpoint.add_to(page.application()))
-    server = HttpServer(app, http_port(settings.port), settings.http.hosts)
+    server = HttpServer(app, http_port(settings.port, settings.http.access), settings.http.hosts)
     try:
         await server.listen(settings.host, settings.port, fix="end it, or set MESAFORM_BIND")
         await zk.start(timeout_s=300)
-        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+        login = file_login(settings.http.access, hosts, OPERATOR_PORTS)
+        async with operator_session(login) as session, asyncio.TaskGroup() as tasks:
             candidate = Candidate(
                 zk, f"{settings.zk_path}/election", f"{settings.host}:{settings.port}".encode()
             )
@@ -503,6 +506,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(candidate.run(candidacy.lead), name="candidate"),
                 tasks.create_task(telemetry.write_ledger(), name="ledger"),
                 tasks.create_task(leader.follow(zk, f"{settings.zk_path}/election"), name="leader"),
+                tasks.create_task(_follow_access(settings), name="access"),
             ]
             await stop.wait()
             for task in work:
@@ -513,6 +517,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         await zk.stop()
         await server.stop()
+
+
+async def _follow_access(settings: Settings) -> None:
+    """Keep this master's copy of the access document up to date, if there is one."""
+    copy = await asyncio.to_thread(access_copy, settings.cluster, settings.region)
+    if copy is not None:
+        await copy.follow()
 
 
 async def _lead(

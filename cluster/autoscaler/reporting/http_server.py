@@ -15,8 +15,18 @@ from prometheus_client import generate_latest
 
 from mesaform.autoscaler.reporting.decision_text import decision_view, render_row
 from mesaform.autoscaler.reporting.telemetry import Telemetry
-from mesaform.http import UNHANDLED, BadRequest, HttpPort, Limits, json_message
+from mesaform.http import (
+    UNHANDLED,
+    Access,
+    BadRequest,
+    HttpPort,
+    Limits,
+    PortAccess,
+    json_message,
+    paths,
+)
 from mesaform.topology.ports import Port
+from mesaform.topology.user_data import NOTICES_PATH, SHUTDOWN_REPORTS_PATH
 from mesaform.webui import assets
 
 LIMITS = Limits(body_bytes=64 * 1024, json_elements=1000)
@@ -24,9 +34,13 @@ LIMITS = Limits(body_bytes=64 * 1024, json_elements=1000)
 HOURS = {"1": 1, "6": 6, "24": 24}
 
 
-def http_port(number: int) -> HttpPort:
-    """Port 9550: errors are objects with a message."""
-    return HttpPort(str(number), LIMITS, json_message)
+def http_port(number: int, access: Access | None = None) -> HttpPort:
+    """Port 9550: errors are objects with a message.
+
+    Health checks need no credential; reports of machines have a proof of their own.
+    """
+    is_open = paths("/health", NOTICES_PATH, SHUTDOWN_REPORTS_PATH)
+    return HttpPort(str(number), LIMITS, json_message, access=PortAccess(access, is_open))
 
 
 class Page:

@@ -8,16 +8,20 @@ libprocess authenticator.cpp).
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
+from mesaform.common.access import (
+    OPERATOR,
+    AccessDocument,
+    basic_login,
+    equals_any,
+    is_operator,
+)
 from mesaform.common.errors import BadInput
 
 REALM = "mesos-master-scheduler"
@@ -39,10 +43,19 @@ class _File(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class FrameworkAuthenticator:
-    """Decides as which principal a call is made. `secrets` maps principals to their secrets."""
+    """Decides as which principal a call is made.
+
+    Attributes:
+        secrets: principals of the credentials file, with their secrets.
+        is_required: whether every framework needs a credential.
+        document: the present access document, with further credentials and operators' tokens. An
+            operator is the principal `operator`.
+
+    """
 
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     is_required: bool = False
+    document: Callable[[], AccessDocument] = field(default=AccessDocument, repr=False)
 
     def principal_of(self, authorization: str | None) -> str | None:
         """The principal that a header proves; None where there is none, and none is required.
@@ -51,13 +64,15 @@ class FrameworkAuthenticator:
             Unauthenticated: a secret is wrong, or a proof is missing and required.
 
         """
-        principal, secret = _basic(authorization)
-        known = self.secrets.get(principal)
-        if known is None:
+        if is_operator(self.document().tokens, authorization):
+            return OPERATOR
+        principal, secret = basic_login(authorization)
+        known = self._secrets_of(principal)
+        if not known:
             if self.is_required:
                 raise Unauthenticated
             return None
-        if not hmac.compare_digest(known.encode(), secret.encode()):
+        if not equals_any(known, secret):
             raise Unauthenticated
         return principal
 
@@ -69,7 +84,7 @@ class FrameworkAuthenticator:
 
         """
         if proven is None:
-            if claimed in self.secrets:
+            if self._secrets_of(claimed or ""):
                 raise Unauthenticated
             return None
         if claimed is None or proven == claimed:
@@ -79,22 +94,22 @@ class FrameworkAuthenticator:
             "set in `FrameworkInfo`"
         )
 
-
-def _basic(header: str | None) -> tuple[str, str]:
-    """User and password of `Basic <base64>`; both are empty for another header or none."""
-    scheme, _, encoded = (header or "").partition(" ")
-    if scheme != "Basic":
-        return "", ""
-    try:
-        text = base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return "", ""
-    user, _, password = text.partition(":")
-    return user, password
+    def _secrets_of(self, principal: str) -> tuple[str, ...]:
+        """The secrets of a principal, of which each proves it."""
+        if not principal:
+            return ()
+        document = self.document()
+        own = (self.secrets[principal],) if principal in self.secrets else ()
+        stored = (item.secret for item in document.credentials if item.principal == principal)
+        return (*own, *stored, *(document.tokens if principal == OPERATOR else ()))
 
 
-def authenticator_from(environment: Mapping[str, str]) -> FrameworkAuthenticator:
+def authenticator_from(
+    environment: Mapping[str, str], document: Callable[[], AccessDocument] = AccessDocument
+) -> FrameworkAuthenticator:
     """The authenticator of `MESOS_CREDENTIALS` and `MESOS_AUTHENTICATE_HTTP_FRAMEWORKS`.
+
+    `document` gives the present access document, if the master has one.
 
     Raises:
         BadInput: the file cannot be read, or authentication is required without one.
@@ -103,14 +118,14 @@ def authenticator_from(environment: Mapping[str, str]) -> FrameworkAuthenticator
     is_required = environment.get("MESOS_AUTHENTICATE_HTTP_FRAMEWORKS", "false").lower() == "true"
     location = environment.get("MESOS_CREDENTIALS", "")
     if location:
-        return FrameworkAuthenticator(_read(location), is_required)
-    if is_required:
+        return FrameworkAuthenticator(_read(location), is_required, document)
+    if is_required and document is AccessDocument:
         raise BadInput(
             "needs credentials",
             where="MESOS_AUTHENTICATE_HTTP_FRAMEWORKS",
             fix="set MESOS_CREDENTIALS to a file",
         )
-    return FrameworkAuthenticator()
+    return FrameworkAuthenticator({}, is_required, document)
 
 
 def _read(location: str) -> dict[str, str]:
@@ -126,46 +141,3 @@ def _read(location: str) -> dict[str, str]:
     if any(not item.principal or not item.secret for item in document.credentials):
         raise BadInput("a principal or a secret is empty", where=f"MESOS_CREDENTIALS={location}")
     return {item.principal: item.secret for item in document.credentials}
-
-
-class _Users(msgspec.Struct):
-    values: list[str] = []
-    type: str = "SOME"
-
-
-class _RunTasks(msgspec.Struct):
-    principals: _Users
-    users: _Users
-
-
-class _Acls(msgspec.Struct, forbid_unknown_fields=True):
-    run_tasks: list[_RunTasks] = []
-    permissive: bool = True
-
-
-def _denies_users(rule: _RunTasks) -> bool:
-    return rule.principals.type == "NONE" and rule.users.type == "SOME"
-
-
-def denied_users(environment: Mapping[str, str]) -> frozenset[str]:
-    """The users as whom no task may run, from `MESOS_ACLS`.
-
-    Of Mesos' lists the embedded engine knows `run_tasks` with the principals NONE and named users.
-
-    Raises:
-        BadInput: the value is another list.
-
-    """
-    text = environment.get("MESOS_ACLS", "")
-    if not text:
-        return frozenset()
-    try:
-        acls = msgspec.json.decode(text, type=_Acls)
-    except msgspec.DecodeError as error:
-        raise BadInput(f"cannot be read: {error}", where="MESOS_ACLS", fix=_ACL_FORM) from None
-    if not acls.permissive or not all(_denies_users(item) for item in acls.run_tasks):
-        raise BadInput("has rules that the engine lacks", where="MESOS_ACLS", fix=_ACL_FORM)
-    return frozenset(user for item in acls.run_tasks for user in item.users.values)
-
-
-_ACL_FORM = 'write {"run_tasks": [{"principals": {"type": "NONE"}, "users": {"values": ["root"]}}]}'

@@ -9,14 +9,15 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mesaform.common.access import AccessDocument
 from mesaform.common.durations import parse_mesos_duration_s
 from mesaform.common.errors import BadInput
 from mesaform.common.json_types import JsonObject
 from mesaform.engine.master.authentication import (
     FrameworkAuthenticator,
     authenticator_from,
-    denied_users,
 )
+from mesaform.engine.master.authorization import PresentAcls, acls_from
 from mesaform.engine.master.state import (
     MAX_COMPLETED_FRAMEWORKS,
     MAX_COMPLETED_TASKS,
@@ -65,15 +66,17 @@ def read_settings(env: Mapping[str, str]) -> Settings:
 
     """
     ip = _required(env, "MESOS_IP", "the address to listen on, such as 127.42.1.10")
+    hostname = env.get("MESOS_HOSTNAME") or ip
+    http = http_settings(env, ip, hostname)
+    document = http.access.file.document if http.access is not None else AccessDocument
     zk = read_zk_url(_required(env, "MESOS_ZK", "zk://host:port,host:port/mesos"))
     core = Config(
         allocation_interval_s=_duration(env, "MESOS_ALLOCATION_INTERVAL", "1secs"),
         ping_interval_s=_duration(env, "MESOS_AGENT_PING_TIMEOUT", "15secs"),
         max_missed_pings=_number(env, "MESOS_MAX_AGENT_PING_TIMEOUTS", "5"),
         reregister_timeout_s=_duration(env, "MESOS_AGENT_REREGISTER_TIMEOUT", "10mins"),
-        denied_users=denied_users(env),
+        acls=PresentAcls(acls_from(env), document),
     )
-    hostname = env.get("MESOS_HOSTNAME") or ip
     return Settings(
         ip=ip,
         port=_number(env, "MESOS_PORT", "5050"),
@@ -85,9 +88,9 @@ def read_settings(env: Mapping[str, str]) -> Settings:
         work_dir=env.get("MESOS_WORK_DIR") or "",
         zk_session_timeout_s=_duration(env, "MESOS_ZK_SESSION_TIMEOUT", "4500ms"),
         core=core,
-        http=http_settings(env, ip, hostname),
+        http=http,
         zk_credentials=zk.credentials,
-        authenticator=authenticator_from(env),
+        authenticator=authenticator_from(env, document),
         verifier=verifier_from(env),
     )
 
@@ -126,7 +129,8 @@ def master_info(settings: Settings, master_id: str, version: str) -> JsonObject:
 
 def flags(settings: Settings) -> dict[str, str]:
     """The flags of Mesos that have a meaning here, as in GET_FLAGS and /flags."""
-    core = settings.core
+    core, access = settings.core, settings.http.access
+    needs_token = str(access is not None and access.is_required).lower()
     return {
         "agent_ping_timeout": f"{core.ping_interval_s:g}secs",
         "agent_reregister_timeout": f"{core.reregister_timeout_s:g}secs",
@@ -135,6 +139,8 @@ def flags(settings: Settings) -> dict[str, str]:
         "authenticate_agents": str(settings.verifier is not None).lower(),
         "authenticate_frameworks": "false",
         "authenticate_http_frameworks": str(settings.authenticator.is_required).lower(),
+        "authenticate_http_readonly": needs_token,
+        "authenticate_http_readwrite": needs_token,
         "cluster": settings.cluster,
         "framework_sorter": "drf",
         "hostname": settings.hostname,

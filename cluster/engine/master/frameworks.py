@@ -22,6 +22,7 @@ from mesaform.engine.validation.frameworks import (
     invalid_framework,
     invalid_subscription,
     invalid_update,
+    roles_of,
 )
 from mesaform.engine.validation.support import unsupported_framework
 from mesaform.mesos.messages import FrameworkInfo, ident
@@ -70,13 +71,20 @@ def _problem(state: State, event: Subscribe) -> str | None:
         return problem
     if event.framework_id is not None and state.is_removed_framework(event.framework_id):
         return "Framework has been removed"
-    problem = invalid_subscription(
-        event.info, event.suppressed_roles, event.offer_constraints
-    ) or unsupported_framework(event.info, event.offer_constraints)
+    problem = _unacceptable(state, event)
     known = state.frameworks.get(event.framework_id or "")
     if problem is not None:
         return problem
     return _too_many(state) if known is None else _invalid_takeover(known, event.info)
+
+
+def _unacceptable(state: State, event: Subscribe) -> str | None:
+    """Why a subscription is invalid, not supported, or not authorized."""
+    return (
+        invalid_subscription(event.info, event.suppressed_roles, event.offer_constraints)
+        or unsupported_framework(event.info, event.offer_constraints)
+        or unauthorized(state, event.framework_id or "", event.info)
+    )
 
 
 def _too_many(state: State) -> str | None:
@@ -88,6 +96,18 @@ def _too_many(state: State) -> str | None:
         f"The embedded engine has {limit} frameworks and registers no more: "
         "tear down frameworks that have ended, or give them a shorter failover_timeout"
     )
+
+
+def unauthorized(state: State, framework_id: str, info: FrameworkInfo) -> str | None:
+    """Why a framework may not use its roles, in Mesos' words; None when it may.
+
+    The id is empty for a new framework.
+    """
+    roles = roles_of(info)
+    if state.config.acls().may_register(info.principal, roles):
+        return None
+    named = ", ".join(sorted(set(roles)))
+    return f"Not authorized to register framework {framework_id} with roles {{ {named} }}"
 
 
 def _invalid_takeover(known: Framework, info: FrameworkInfo) -> str | None:

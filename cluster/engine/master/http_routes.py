@@ -17,12 +17,19 @@ from mesaform.engine.master.http_common import empty, text
 from mesaform.engine.master.http_legacy import PATHS, answer, answer_read, health
 from mesaform.engine.master.http_operator import ProcessFacts
 from mesaform.engine.master.term import Term
-from mesaform.http import HttpPort, Limits
-from mesaform.topology.instance_identity import InstanceVerifier
+from mesaform.http import HttpPort, Limits, PortAccess
+from mesaform.topology.instance_identity import (
+    IDENTITY_HEADER,
+    InstanceVerifier,
+    Unproven,
+    identity_from_header,
+)
 from mesaform.webui import assets
 
 _OWN_PATHS = frozenset({"health", "version", "flags", "metrics/snapshot", "redirect"})
 """The paths that every master answers for itself."""
+_OPEN_PATHS = frozenset({"health", "api/v1/scheduler"})
+"""The paths that need no operator's credential."""
 _LEADER_PATHS = frozenset({"api/v1", "api/v1/scheduler", *PATHS})
 
 
@@ -60,9 +67,13 @@ LIMITS = Limits(body_bytes=8 * 1024 * 1024, json_elements=200_000)
 """A launch of one small task has 36 elements and 300 bytes, so that a call may launch 5,000."""
 
 
-def http_port(number: int, *, allows_jsonp: bool = False) -> HttpPort:
+def http_port(
+    number: int, *, allows_jsonp: bool = False, access: PortAccess | None = None
+) -> HttpPort:
     """Port 5050: errors in plain text, as Mesos answers. Streams end with their connection."""
-    return HttpPort(str(number), LIMITS, allows_jsonp=allows_jsonp, cancels_handlers=True)
+    return HttpPort(
+        str(number), LIMITS, allows_jsonp=allows_jsonp, cancels_handlers=True, access=access
+    )
 
 
 class HttpApi:
@@ -81,6 +92,30 @@ class HttpApi:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         return app
+
+    def is_open(self, request: web.BaseRequest) -> bool:
+        """Whether a request needs no operator's credential.
+
+        These are health checks, the scheduler API, which authenticates frameworks, and calls with
+        the proof of an agent's machine, which `agent_calls` limits.
+        """
+        raw_path = request.raw_path.partition("?")[0]
+        if "%" in raw_path:  # routes and this rule may decode it differently
+            return False
+        path = self._match(raw_path.strip("/"))
+        if path in _OPEN_PATHS:
+            return True
+        return path == "api/v1" and self._is_of_agent(request)
+
+    def _is_of_agent(self, request: web.BaseRequest) -> bool:
+        proof = request.headers.get(IDENTITY_HEADER)
+        if self._host.verifier is None or not proof:
+            return False
+        try:
+            self._host.verifier.verify(identity_from_header(proof), request.remote or "")
+        except Unproven:
+            return False
+        return True
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path = self._match(request.match_info["path"].strip("/"))

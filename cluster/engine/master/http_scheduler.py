@@ -17,7 +17,7 @@ from mesaform.engine.master.authentication import (
     Unauthenticated,
 )
 from mesaform.engine.master.events import SchedulerCall, Subscribe
-from mesaform.engine.master.frameworks import invalid_change
+from mesaform.engine.master.frameworks import invalid_change, unauthorized
 from mesaform.engine.master.http_common import (
     JSON,
     NOT_ACCEPTABLE,
@@ -29,7 +29,7 @@ from mesaform.engine.master.http_common import (
     read_call,
     text,
 )
-from mesaform.engine.master.state import Framework
+from mesaform.engine.master.state import Framework, State
 from mesaform.engine.master.streams import Stream
 from mesaform.engine.master.term import Term
 from mesaform.engine.validation.names import invalid_uuid
@@ -177,7 +177,7 @@ async def _subscribe(
 def _feed(request: web.Request, term: Term, call: Call, framework: Framework) -> web.Response:
     refusal = _wrong_stream(request, framework)
     if refusal is None:  # a response is falsy, so `or` does not do
-        refusal = _refused(framework, call)
+        refusal = _refused(term.core.state, framework, call)
     if refusal is not None:
         return refusal
     term.handle(SchedulerCall(framework.id, call))
@@ -199,13 +199,22 @@ def _wrong_stream(request: web.Request, framework: Framework) -> web.Response | 
     return None
 
 
-def _refused(framework: Framework, call: Call) -> web.Response | None:
+def _refused(state: State, framework: Framework, call: Call) -> web.Response | None:
     """The answer to a call that this engine does not carry out."""
     if call.type == "UNKNOWN":
         return text(501, "")
-    problem: str | None = None
     if call.type == "UPDATE_FRAMEWORK" and call.update_framework is not None:
-        problem = invalid_change(framework, call.update_framework)
+        return _refused_change(state, framework, call.update_framework)
     if call.type == "ACCEPT" and call.accept is not None:
         problem = unsupported_accept(call.accept)
-    return None if problem is None else text(400, problem)
+        return None if problem is None else text(400, problem)
+    return None
+
+
+def _refused_change(
+    state: State, framework: Framework, update: UpdateFramework
+) -> web.Response | None:
+    if (problem := invalid_change(framework, update)) is not None:
+        return text(400, problem)
+    denied = unauthorized(state, framework.id, update.framework_info)
+    return None if denied is None else text(403, denied)

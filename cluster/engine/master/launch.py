@@ -182,14 +182,16 @@ def _launch(state: State, target: Target, info: TaskInfo, free: Resources) -> Re
 def _unauthorized(state: State, framework: Framework, info: TaskInfo) -> str | None:
     """Why a task may not run as its user, in Mesos' words; None when it may.
 
-    A user that only the framework names is no reason: the agent replaces it by its default
+    The agent replaces root by its default if only the framework names it
     (`engine.agent.identity.UserPolicy`).
     """
-    user = info.command.user if info.command is not None else None
-    if user is None or user not in state.config.denied_users:
+    own = info.command.user if info.command is not None else None
+    user = own or framework.info.user
+    principal = framework.info.principal
+    if not user or state.config.acls().may_run(principal, user, is_default=own is None):
         return None
     return (
-        f"Principal '{framework.info.principal or ''}' no authorized to launch task "
+        f"Principal '{principal or ''}' no authorized to launch task "
         f"{info.task_id.value} of framework {framework.id} under user '{user}'"
     )
 

@@ -35,7 +35,7 @@ from mesaform.engine.master.registry_store import RegistryStore
 from mesaform.engine.master.render import VERSION
 from mesaform.engine.master.state import Ids
 from mesaform.engine.master.term import Term
-from mesaform.http import UNHANDLED, HttpServer
+from mesaform.http import UNHANDLED, HttpServer, PortAccess
 from mesaform.zookeeper.election import Candidate, remove_contenders, watch_leader
 from mesaform.zookeeper.session import ZooKeeper
 from mesaform.zookeeper.set_aside import SetAsideNodes
@@ -80,9 +80,14 @@ class MasterProcess:
         self._ids = Ids(self.id)
         self.authenticator = settings.authenticator
         self.verifier = settings.verifier
+        api = HttpApi(self)
         self._http = HttpServer(
-            HttpApi(self).app(),
-            http_port(settings.port, allows_jsonp=settings.http.allows_jsonp),
+            api.app(),
+            http_port(
+                settings.port,
+                allows_jsonp=settings.http.allows_jsonp,
+                access=PortAccess(settings.http.access, api.is_open),
+            ),
             settings.http.hosts,
             shutdown_s=0.5,
         )

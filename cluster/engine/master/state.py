@@ -7,7 +7,7 @@ to `effects`, which `core` returns. Depends on `allocator`, `registry`, `link` a
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from mesaform.common.resources import EMPTY, Resources
 from mesaform.engine.allocator import Allocation, Allocator
 from mesaform.engine.documents import Document
 from mesaform.engine.link import FromMaster
+from mesaform.engine.master.authorization import Acls
 from mesaform.engine.master.events import (
     CloseLink,
     CloseStream,
@@ -55,8 +56,8 @@ TaskKey = tuple[str, str]
 class Config:
     """Time-outs in seconds, with the defaults of Mesos.
 
-    An agent is unreachable after `max_missed_pings` pings without an answer. No task's command may
-    name one of `denied_users`. `max_frameworks` bounds those that are registered, connected or not:
+    An agent is unreachable after `max_missed_pings` pings without an answer. `acls` gives the lists
+    that are in force. `max_frameworks` bounds those that are registered, connected or not:
     Mesos has no such limit, and whoever reaches port 5050 could fill the master's memory.
     """
 
@@ -64,8 +65,8 @@ class Config:
     ping_interval_s: float = 15.0
     max_missed_pings: int = 5
     reregister_timeout_s: float = 600.0
-    denied_users: frozenset[str] = frozenset()
     max_frameworks: int = 5_000
+    acls: Callable[[], Acls] = Acls
 
 
 @dataclass(slots=True)

@@ -17,7 +17,8 @@ from msgspec import structs
 from mesaform.common.errors import BadInput
 from mesaform.engine import link
 from mesaform.engine.master.agent_calls import why_refused
-from mesaform.engine.master.authentication import authenticator_from, denied_users
+from mesaform.engine.master.authentication import authenticator_from
+from mesaform.engine.master.authorization import acls_from
 from mesaform.engine.registry import AgentRecord
 from mesaform.mesos.credential import Credential
 from mesaform.mesos.messages import AgentInfo, Attribute, Text, to_wire
@@ -345,12 +346,12 @@ async def test_a_command_that_names_root_is_refused_in_the_words_of_mesos(
     [
         ("MESOS_CREDENTIALS", "/nowhere"),
         ("MESOS_AUTHENTICATE_HTTP_FRAMEWORKS", "true"),
-        ("MESOS_ACLS", '{"run_tasks": [{"principals": {"type": "ANY"}, "users": {}}]}'),
-        ("MESOS_ACLS", '{"permissive": false}'),
+        ("MESOS_ACLS", '{"run_tasks": [{"principals": {"type": "ALL"}, "users": {}}]}'),
+        ("MESOS_ACLS", '{"teardown_frameworks": []}'),
         ("MESOS_ACLS", "no JSON"),
     ],
 )
 def test_settings_that_cannot_be_kept_stop_the_master(name: str, value: str) -> None:
-    read = denied_users if name == "MESOS_ACLS" else authenticator_from
+    read = acls_from if name == "MESOS_ACLS" else authenticator_from
     with pytest.raises(BadInput):
         read({name: value})

@@ -1,0 +1,1 @@
+"""Access control across programs: SSM, masters' copies, ports and the command line."""
