@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import re
 
-from cdktf import App, LocalBackend, S3Backend, TerraformElement, TerraformOutput, TerraformStack
+from cdktf import (
+    App,
+    Fn,
+    LocalBackend,
+    S3Backend,
+    TerraformElement,
+    TerraformLocal,
+    TerraformOutput,
+    TerraformStack,
+)
 from constructs import Construct
 
 from mesaform.provision.state_folders import state_file
@@ -18,8 +27,8 @@ from mesaform_stacks.cluster import describe
 from mesaform_stacks.description import REFERENCE, Block, Kind, Renderer, ResourceDescription
 
 PROVIDER = Kind("aws_provider", "AwsProvider")
-Constructs = dict[tuple[str, str], TerraformElement]
-"""Constructs by stack and name."""
+Constructs = dict[str, TerraformElement]
+"""Constructs by `<stack>/<name>`."""
 
 
 def build(settings: Settings, outdir: str | None = None) -> App:
@@ -37,11 +46,12 @@ class CdktfStack(TerraformStack):
     def __init__(self, scope: Construct, stack: ClusterStack, constructs: Constructs) -> None:
         super().__init__(scope, stack.name)
         self._constructs = constructs
+        self._locals = 0
         self._provider(stack.settings)
         self._backend(stack)
         for resource in stack.resources:
-            constructs[stack.name, resource.name] = self._resource(resource)
-        values = Renderer(self._text, _no_block)
+            constructs[f"{stack.name}/{resource.name}"] = self._resource(resource)
+        values = Renderer(self._text, _no_block, self._call)
         for name, value in stack.outputs.items():
             output = TerraformOutput(self, f"out-{name}", value=values.render(value))
             output.override_logical_id(name)
@@ -87,10 +97,12 @@ class CdktfStack(TerraformStack):
         def block(described: Block, arguments: dict[str, object]) -> object:
             return getattr(module, type(described).__name__)(**arguments)
 
-        values = Renderer(self._text, block)
+        arguments = Renderer(self._text, block, self._call).arguments(resource.arguments)
+        if resource.after:
+            arguments["depends_on"] = [self._constructs[place] for place in resource.after]
         try:
             construct: TerraformElement = getattr(module, resource.kind.class_name)(
-                self, resource.name, **values.arguments(resource.arguments)
+                self, resource.name, **arguments
             )
         except TypeError as error:
             raise TypeError(f"{resource.stack}: {resource.name}: {error}") from error
@@ -100,9 +112,18 @@ class CdktfStack(TerraformStack):
         """A text with CDKTF's tokens in place of references."""
 
         def token(match: re.Match[str]) -> str:
-            return str(getattr(self._constructs[match["stack"], match["name"]], match["attribute"]))
+            construct = self._constructs[f"{match['stack']}/{match['name']}"]
+            return str(getattr(construct, match["attribute"]))
 
         return REFERENCE.sub(token, text)
+
+    def _call(self, function: str, arguments: list[object]) -> str:
+        """A call that Terraform evaluates; texts with quotes are locals, which need no escapes."""
+        self._locals += 1
+        text = TerraformLocal(self, f"argument-{self._locals}", arguments[0]).as_string
+        if function == "base64encode":
+            return str(Fn.base64encode(text))
+        return str(Fn.cidrsubnet(text, *arguments[1:]))
 
 
 def _no_block(described: Block, _: dict[str, object]) -> object:

@@ -1,7 +1,7 @@
 """Kinds of resources and blocks of Terraform's AWS provider that stacks describe.
 
-Pure. A new kind needs a class here, named as in CDKTF's generated package, and a line in
-`mesaform_stacks.pulumi.kinds`. All stacks import from this module.
+Pure. A new kind is a line here, under the name of the class in CDKTF's generated package, and one
+in `mesaform_stacks.pulumi.kinds`. All stacks import from this module.
 """
 
 from __future__ import annotations
