@@ -87,8 +87,8 @@ def load(table: Mapping[str, str], name: str) -> Callable[..., object]:
     except KeyError:
         raise LookupError(f"{name}: add its class in pulumi-aws to {__name__}") from None
     module, _, attribute = place.rpartition(".")
-    found = importlib.import_module(f"pulumi_aws.{module}" if module else "pulumi_aws")
-    return cast("Callable[..., object]", getattr(found, attribute))
+    loaded = importlib.import_module(f"pulumi_aws.{module}" if module else "pulumi_aws")
+    return cast("Callable[..., object]", getattr(loaded, attribute))
 
 
 def arguments_of(kind: Kind, arguments: Mapping[str, object]) -> dict[str, object]:

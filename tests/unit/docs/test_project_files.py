@@ -304,10 +304,21 @@ def test_a_project_file_keeps_to_the_column_limit(path: Path) -> None:
 
 
 def test_lock_files_name_no_registry() -> None:
-    for name in ("requirements.lock", "images/requirements.lock", "images/bootstrap.lock"):
+    pulumi = "stacks/pulumi/requirements.lock"
+    for name in ("requirements.lock", "images/requirements.lock", "images/bootstrap.lock", pulumi):
         assert "://" not in (REPOSITORY / name).read_text("utf-8")
     packages = json.loads((REPOSITORY / "package-lock.json").read_text("utf-8"))["packages"]
     assert not [name for name, package in packages.items() if "resolved" in package]
+
+
+def test_the_extra_for_pulumi_is_what_its_lock_is_made_from() -> None:
+    project = PYPROJECT["project"]
+    folder = REPOSITORY / "stacks" / "pulumi"
+    lines = (folder / "requirements.in").read_text("utf-8").splitlines()
+    wanted = project["optional-dependencies"]["pulumi"]
+    assert [line for line in lines if not line.startswith("#")] == wanted
+    locked = (folder / "requirements.lock").read_text("utf-8")
+    assert [name for name in wanted if "==" in name and f"{name} \\" not in locked] == []
 
 
 def test_the_program_needs_everything_that_a_machine_of_a_cluster_needs() -> None:
