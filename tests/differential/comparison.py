@@ -174,6 +174,9 @@ def summary(outcome: Outcome, scheduler: Scheduler, task_id: str) -> Summary:
     return {"status": outcome.status, "text": text, "events": events}
 
 
+_CAUSES = re.compile(r"of the task is not specified|No such file or directory|Permission denied")
+"""Why a program was not executed, in the words of both engines."""
+
 # Apache Mesos asks agents about operations, so their statuses come at any time.
 _UNORDERED = {"OFFERS", "RESCIND", "UPDATE_OPERATION_STATUS"}
 
@@ -189,7 +192,9 @@ def _event(event: Event, ids: dict[str, str]) -> Document:
         }
         if status.get("source") == "SOURCE_MASTER":
             return {"UPDATE": {**shown, "message": _plain(status.get("message", ""), ids)}}
-        return {"UPDATE": {"state": _agent_state(status["state"]), "task": shown["task"]}}
+        cause = _CAUSES.search(status.get("message", ""))
+        known = {"cause": cause[0]} if cause is not None else {}
+        return {"UPDATE": {"state": _agent_state(status["state"]), "task": shown["task"], **known}}
     if event["type"] == "ERROR":
         return {"ERROR": _plain(event["error"]["message"], ids)}
     if event["type"] == "SUBSCRIBED":
