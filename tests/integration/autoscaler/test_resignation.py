@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,12 @@ async def test_a_leader_without_credentials_gives_way_and_works_once_they_are_th
             await until(lambda: leads(second))
             machines = await until(lambda: alive(fleet))
             metrics = await first.get("/metrics")
-            assert 'mesaform_leader_resignations_total{condition="credentials"} 1' in metrics
+            # On a busy host it leads and resigns again before the other one has started.
+            assert re.search(
+                r'^mesaform_leader_resignations_total\{condition="credentials"\} [1-9]',
+                metrics,
+                re.MULTILINE,
+            )
             metadata.values |= {ROLE: "masters", f"{ROLE}masters": credentials("AKIAFIRST")}
             await second.kill()
             await until(lambda: leads(first))
