@@ -12,6 +12,7 @@ import pytest
 from mesaform.aws.control import S3Control
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ledger import S3Ledger
+from mesaform.aws.overrides import Override
 from mesaform.aws.resources.sweep import Sweep, resource_kinds
 from mesaform.common.errors import ClusterUnreachable, MesaformError
 from mesaform.common.progress import Recorded, Silent
@@ -26,6 +27,7 @@ from .conftest import REGION, Cloud, one_of_everything, tag_specification
 pytestmark = pytest.mark.slow
 BUCKET = "mesaform-123456789012-us-east-1"
 NAME = "one"
+PAUSE = Override(id="p", kind="pause", by="ann", at=0.0, until=2_100_000_000.0)
 
 
 class Clock:
@@ -206,6 +208,7 @@ def setup(cloud: Cloud, tmp_path: Path) -> Setup:
 
 
 async def test_a_teardown_leaves_nothing_but_images(setup: Setup) -> None:
+    setup.control.update_overrides(lambda _: (PAUSE,))
     _, planned, outcome, _ = await setup.down()
     assert outcome.swept.is_clean
     assert outcome.troubles == ()
@@ -214,6 +217,7 @@ async def test_a_teardown_leaves_nothing_but_images(setup: Setup) -> None:
     assert setup.control.frozen_reason() is None, (
         "the next cluster of this name must not find a freeze"
     )
+    assert setup.control.overrides() == (), "nor a pause"
     assert {"freeze", "deactivate", "drain", "terminate", "destroy", "sweep"} == {
         step.kind for step in planned.steps
     }

@@ -37,8 +37,8 @@ def test_credentials_are_asked_for_once_in_a_process(
 @pytest.mark.parametrize(
     ("code", "fault"),
     [
-        ("RequestExpired", Fault.UNAUTHENTICATED),
-        ("ExpiredTokenException", Fault.UNAUTHENTICATED),
+        ("RequestExpired", Fault.EXPIRED),
+        ("ExpiredTokenException", Fault.EXPIRED),
         ("EC2ThrottledException", Fault.THROTTLED),
         ("MaxFleetCountExceeded", Fault.NO_CAPACITY),
         ("InvalidFleetConfiguration", Fault.NO_CAPACITY),

@@ -19,6 +19,7 @@ from mesaform.aws.errors import (
     translate_errors,
 )
 from mesaform.common.errors import (
+    CredentialsExpired,
     InsufficientCapacity,
     NotAuthenticated,
     NotFound,
@@ -35,6 +36,7 @@ ERROR_TYPE: dict[Fault, type[Exception]] = {
     Fault.NO_CAPACITY: InsufficientCapacity,
     Fault.REQUEST: Permanent,
     Fault.UNAUTHENTICATED: NotAuthenticated,
+    Fault.EXPIRED: CredentialsExpired,
 }
 
 
