@@ -13,6 +13,7 @@ from mesaform.node import roles
 from mesaform.node.model import Hardware, Identity, Programs, Service
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
+    AccessTerms,
     DataVolume,
     LeaseTerms,
     NodeDocument,
@@ -239,3 +240,30 @@ def test_the_http_ports_learn_the_public_address_and_the_names_of_the_cluster_fi
         assert "MESAFORM_HTTP_HOSTS" not in services(document())[name].env
     agent = services(document("agent", host_names=("mesos.example.com",)), AGENT)["engine-agent"]
     assert agent.env["MESAFORM_HTTP_HOSTS"] == "mesos.example.com"
+
+
+ACCESS = AccessTerms("/mesaform/demo/access", requires_token=True, authenticates_frameworks=True)
+
+
+def test_the_programs_of_a_master_find_the_access_document_and_agents_do_not():
+    of_master = services(document(access=ACCESS, secret="s" * 64))
+    for name in ("engine-master", "services", "autoscaler"):
+        env = of_master[name].env
+        assert env["MESAFORM_ACCESS_FILE"] == f"{DIR}/secrets/access.json"
+        assert env["MESAFORM_ACCESS_REQUIRED"] == "1"
+    assert of_master["autoscaler"].env["MESAFORM_ACCESS_PARAMETER"] == ACCESS.parameter
+    assert of_master["engine-master"].env["MESOS_AUTHENTICATE_HTTP_FRAMEWORKS"] == "true"
+    for service in services(document("agent", access=ACCESS), AGENT).values():
+        assert not [name for name in service.env if "ACCESS" in name]
+
+
+def test_apache_mesos_gets_credentials_and_acls_as_flags():
+    """A master of Apache Mesos 1.12 starts with these variables and answers 401 without a login."""
+    programs = replace(PROGRAMS, mesos_master="/usr/sbin/mesos-master")
+    doc = document(access=ACCESS, secret="s" * 64, engine="mesos")
+    env = services(doc, MASTER, programs)["engine-master"].env
+    assert env["MESOS_CREDENTIALS"] == f"file://{DIR}/secrets/mesos-credentials.json"
+    assert env["MESOS_ACLS"] == f"file://{DIR}/secrets/mesos-acls.json"
+    assert env["MESOS_HTTP_FRAMEWORK_AUTHENTICATORS"] == "basic"
+    for name in ("HTTP_READWRITE", "HTTP_FRAMEWORKS", "FRAMEWORKS"):
+        assert env[f"MESOS_AUTHENTICATE_{name}"] == "true"
