@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mesaform.common.architecture import (
     ARCH,
@@ -12,8 +13,10 @@ from mesaform.common.architecture import (
     architecture_of,
     pin_needed,
 )
-from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.placement.attributes import REGION, ZONE, comparison_text
+
+if TYPE_CHECKING:
+    from mesaform.config.schema import ClusterSpec, Pool
 
 
 @dataclass(frozen=True, slots=True)
