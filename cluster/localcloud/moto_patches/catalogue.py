@@ -9,7 +9,8 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 
@@ -64,11 +65,32 @@ def prepare() -> None:
     load = utils.load_resource
     utils.load_resource = lambda path: [] if _OFFERINGS in path else load(path)
     try:
-        from moto.ec2.models import instance_types
+        with _parsed_once():
+            from moto.ec2.models import instance_types
     finally:
         utils.load_resource = load
     for location in instance_types.INSTANCE_TYPE_OFFERINGS:
         instance_types.INSTANCE_TYPE_OFFERINGS[location] = _Regions(location, load)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Each of botocore's files is read once, though moto makes three sessions on import."""
+    from botocore.loaders import JSONFileLoader
+
+    load_file = JSONFileLoader.load_file
+    parsed: dict[str, object] = {}
+
+    def load_once(self: JSONFileLoader, file_path: str) -> object:
+        if file_path not in parsed:
+            parsed[file_path] = load_file(self, file_path)
+        return parsed[file_path]
+
+    JSONFileLoader.load_file = load_once  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        JSONFileLoader.load_file = load_file  # type: ignore[method-assign]
 
 
 Offerings = list[dict[str, str]]
