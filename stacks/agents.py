@@ -5,13 +5,12 @@ A pool has a template for each architecture of its types, because a template nam
 
 from __future__ import annotations
 
-import base64
-
 from mesaform.common.architecture import Architecture, architecture_of
 from mesaform.config.schema import Pool
 from mesaform.topology import launch_documents, names
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
+from mesaform_stacks.description import encode_base64
 from mesaform_stacks.machines import IMDS_HOPS, MachineSettings, instance, instance_profile
 from mesaform_stacks.network import NetworkStack
 
@@ -61,6 +60,7 @@ class AgentsStack(ClusterStack):
                 subnet_id=self._network.subnet_ids[index % len(self._network.subnet_ids)],
                 group_id=self._network.group_ids["agent"],
                 profile=self._profile,
+                master_addresses=tuple(self._network.master_addresses),
             ),
         )
 
@@ -76,6 +76,7 @@ class AgentsStack(ClusterStack):
             self.settings.images.recipe,
             launch_documents.Membership(pool.name, architecture, has_lease=True),
         )
+        document = launch_documents.with_masters(document, self._network.master_addresses)
         return aws.LaunchTemplate(
             self,
             f"{key}-template",
@@ -86,7 +87,7 @@ class AgentsStack(ClusterStack):
             instance_type=default_type,
             vpc_security_group_ids=[self._network.group_ids["agent"]],
             iam_instance_profile=aws.LaunchTemplateIamInstanceProfile(name=self._profile),
-            user_data=base64.b64encode(document.encode()).decode(),
+            user_data=encode_base64(document),
             # A machine whose lease expired powers itself off.
             instance_initiated_shutdown_behavior="terminate",
             metadata_options=aws.LaunchTemplateMetadataOptions(

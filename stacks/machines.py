@@ -52,7 +52,9 @@ def instance_profile(
 class MachineSettings:
     """Settings of a machine that Terraform keeps. `pool` is empty for masters.
 
-    `address` is the private address; None lets EC2 choose one. `data` is what only masters get.
+    `address` is the private address; None lets EC2 choose one. With `interface_id` the machine
+    gets that network interface, which has subnet, groups and address already. `data` is what only
+    masters get.
     """
 
     role: user_data.Role
@@ -62,8 +64,17 @@ class MachineSettings:
     subnet_id: str
     group_id: str
     profile: str
+    master_addresses: tuple[str, ...]
     address: str | None = None
     data: launch_documents.MasterData | None = None
+    interface_id: str | None = None
+
+
+def _given_interfaces(machine: MachineSettings) -> list[aws.InstanceNetworkInterface] | None:
+    """The machine's interface if it exists already."""
+    if not machine.interface_id:
+        return None
+    return [aws.InstanceNetworkInterface(device_index=0, network_interface_id=machine.interface_id)]
 
 
 def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.Instance:
@@ -82,14 +93,17 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
         launch_documents.Membership(machine.pool, architecture),
         masters=machine.data,
     )
+    document = launch_documents.with_masters(document, machine.master_addresses)
+    interfaces = _given_interfaces(machine)
     return aws.Instance(
         stack,
         name,
         ami=stack.settings.images.of(architecture).image_id,
         instance_type=machine.instance_type,
-        subnet_id=machine.subnet_id,
+        subnet_id=None if interfaces else machine.subnet_id,
         private_ip=machine.address,
-        vpc_security_group_ids=[machine.group_id],
+        vpc_security_group_ids=None if interfaces else [machine.group_id],
+        network_interface=interfaces,
         iam_instance_profile=machine.profile,
         user_data=document,
         user_data_replace_on_change=True,

@@ -1,4 +1,4 @@
-"""Three masters, one a zone, at fixed private addresses that are known before they exist."""
+"""Masters, spread over the zones, at private addresses that are known before they exist."""
 
 from __future__ import annotations
 
@@ -24,28 +24,38 @@ class MastersStack(ClusterStack):
             iam_path=self.spec.account.iam_path,
             kms_key=self.spec.account.kms_key,
         )
+        if self.spec.network.mode == "existing":
+            region = self.spec.region
+            document = iam.with_subnets(document, region, account_id, network.subnet_ids)
         profile = instance_profile(self, "master", document)
         masters = [
-            instance(
-                self,
-                f"master-{index + 1}",
-                MachineSettings(
-                    role="master",
-                    pool="",
-                    instance_type=self.spec.masters.type,
-                    disk_gib=self.spec.masters.disk_gib,
-                    subnet_id=network.subnet_ids[index % len(network.subnet_ids)],
-                    group_id=network.group_ids["master"],
-                    profile=profile,
-                    address=str(address),
-                    data=MasterData(
-                        settings.secret,
-                        DataVolume(network.volume_ids[index], settings.deployment_id),
-                    ),
-                ),
-            )
-            for index, address in enumerate(addresses.master_addresses(self.spec))
+            self._master(number, network, profile) for number in range(self.spec.masters.count)
         ]
         self.put("instance_ids", [master.id for master in masters])
         self.put("private_addresses", [master.private_ip for master in masters])
         self.put("public_addresses", [master.public_ip for master in masters])
+
+    def _master(self, number: int, network: NetworkStack, profile: str) -> aws.Instance:
+        zones = len(network.subnet_ids)
+        fixed = addresses.master_addresses(self.spec)
+        interfaces = network.master_interfaces
+        return instance(
+            self,
+            f"master-{number + 1}",
+            MachineSettings(
+                role="master",
+                pool="",
+                instance_type=self.spec.masters.type,
+                disk_gib=self.spec.masters.disk_gib,
+                subnet_id=network.subnet_ids[number % zones],
+                group_id=network.group_ids["master"],
+                profile=profile,
+                master_addresses=tuple(network.master_addresses),
+                address=str(fixed[number]) if fixed else None,
+                interface_id=interfaces[number] if interfaces else None,
+                data=MasterData(
+                    self.settings.secret,
+                    DataVolume(network.volume_ids[number], self.settings.deployment_id),
+                ),
+            ),
+        )

@@ -2,7 +2,7 @@
 
 The table `FAULT_OF_CODE` is the only place that lists error codes of AWS. Codes are those of the
 "Error codes for the Amazon EC2 API" page and of the API references of S3, IAM, SSM, SQS, CloudWatch
-Logs, EventBridge and STS. Nothing reads an error's message text.
+Logs, EventBridge, Elastic Load Balancing, Route 53 and STS. Nothing reads an error's message text.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ FAULT_OF_CODE: Mapping[str, Fault] = {
     "InvalidAMIID.Unavailable": Fault.ABSENT,
     "NoSuchBucket": Fault.ABSENT,
     "NoSuchEntity": Fault.ABSENT,
+    "NoSuchHostedZone": Fault.ABSENT,
     "NoSuchKey": Fault.ABSENT,
     "InvalidResourceId": Fault.ABSENT,
     "QueueDoesNotExist": Fault.ABSENT,
@@ -86,8 +87,10 @@ FAULT_OF_CODE: Mapping[str, Fault] = {
     "DeleteConflict": Fault.IN_USE,
     "DependencyViolation": Fault.IN_USE,
     "EntityTemporarilyUnmodifiable": Fault.IN_USE,
+    "HostedZoneNotEmpty": Fault.IN_USE,
     "IncorrectInstanceState": Fault.IN_USE,
     "IncorrectState": Fault.IN_USE,
+    "PriorRequestNotComplete": Fault.IN_USE,
     "ResourceConflictException": Fault.IN_USE,
     "ResourceInUse": Fault.IN_USE,
     "ResourceInUseException": Fault.IN_USE,

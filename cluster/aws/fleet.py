@@ -22,11 +22,11 @@ from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.aws.templates import Templates
 from mesaform.common.errors import InsufficientCapacity, NotOwned
-from mesaform.topology.names import Tag, launch_template_name
+from mesaform.topology.names import SERVICE_SUBNET, Tag, launch_template_name
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef, SubnetTypeDef
 
 SUBNETS_MAX_AGE_S = 300.0
 PAGE_SIZE = 1000
@@ -45,6 +45,8 @@ class AwsFleet:
             when they are due.
         limiter: the request limits; without it the fleet has limits of its own.
         clock: seconds with any origin, for the age of cached answers.
+        subnet_filters: returns EC2's filters of the machines' subnets in an existing VPC; without
+            filters they are found by the cluster's tag.
 
     """
 
@@ -54,7 +56,9 @@ class AwsFleet:
         market: Market | None = None,
         limiter: RateLimiter | None = None,
         clock: Callable[[], float] = time.monotonic,
+        subnet_filters: Callable[[], Mapping[str, Sequence[str]]] = dict,
     ) -> None:
+        self._subnet_filters = subnet_filters
         self._clock = clock
         self._ec2: EC2Client = client.client("ec2", region)
         self._limiter = limiter or RateLimiter(clock)
@@ -143,15 +147,27 @@ class AwsFleet:
         read_at, subnets = self._subnets.get(cluster, (0.0, {}))
         if subnets and self._clock() - read_at <= SUBNETS_MAX_AGE_S:
             return subnets
-        filters: list[FilterTypeDef] = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
-        if deployment:
-            filters.append({"Name": f"tag:{Tag.DEPLOYMENT}", "Values": [deployment]})
+        filters = self._filters(cluster, deployment)
         with self._limiter.limit("DescribeSubnets"):
-            listed = self._ec2.describe_subnets(Filters=filters)["Subnets"]
+            answer = self._ec2.describe_subnets(Filters=filters)["Subnets"]
+        listed = [subnet for subnet in answer if not _holds_services(subnet, cluster)]
         listed.sort(key=lambda subnet: subnet["SubnetId"], reverse=True)
         subnets = {subnet["AvailabilityZone"]: subnet["SubnetId"] for subnet in listed}
         self._subnets[cluster] = (self._clock(), subnets)
         return subnets
+
+    def _filters(self, cluster: str, deployment: str) -> list[FilterTypeDef]:
+        own = {f"tag:{Tag.CLUSTER}": [cluster]}
+        if deployment:
+            own[f"tag:{Tag.DEPLOYMENT}"] = [deployment]
+        wanted: Mapping[str, Sequence[str]] = self._subnet_filters() or own
+        return [{"Name": name, "Values": values} for name, values in wanted.items()]
+
+
+def _holds_services(subnet: SubnetTypeDef, cluster: str) -> bool:
+    """Whether a subnet of the cluster is for gateways and endpoints, and not for machines."""
+    tags = {tag["Key"]: tag["Value"] for tag in subnet.get("Tags", [])}
+    return tags.get(Tag.CLUSTER) == cluster and tags.get(Tag.ROLE) == SERVICE_SUBNET
 
 
 def _check_owner(machine: Machine, cluster: str, deployment: str) -> None:

@@ -15,13 +15,17 @@ WAYS_OUT = ("GatewayId", "NatGatewayId", "TransitGatewayId", "NetworkInterfaceId
 
 @dataclass(frozen=True, slots=True)
 class SubnetFacts:
-    """A subnet. `way_out` is the target of its default route, empty without one."""
+    """A subnet. `way_out` is the target of its default route, empty without one.
+
+    `free_addresses` is EC2's count.
+    """
 
     subnet_id: str
     vpc_id: str
     zone: str
     way_out: str
     tags: Mapping[str, str]
+    free_addresses: int = 0
 
 
 def subnets(region: str, filters: Mapping[str, Sequence[str]]) -> list[SubnetFacts]:
@@ -46,6 +50,7 @@ def subnets(region: str, filters: Mapping[str, Sequence[str]]) -> list[SubnetFac
             raw["AvailabilityZone"],
             _way_out(_table_of(raw, tables)),
             tag_map(raw.get("Tags")),
+            int(raw.get("AvailableIpAddressCount", 0)),
         )
         for raw in sorted(listed, key=lambda raw: str(raw["AvailabilityZone"]))
     ]

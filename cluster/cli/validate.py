@@ -10,6 +10,10 @@ from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.config.schema import ClusterSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
     from mesaform.aws.pricing.cluster_cost import ClusterCost
     from mesaform.aws.pricing.prices import Prices
 
@@ -48,19 +52,10 @@ def summary(spec: ClusterSpec, prices: Prices) -> dict[str, Any]:
         planned_machines,
         pool_machines,
     )
-    from mesaform.topology.addresses import master_addresses, subnets
 
     cost, machines = planned_cost(spec, prices), planned_machines(spec)
     usd = {machine: machine_cost(machine, prices).usd_per_hour for machine in machines}
-    masters: list[dict[str, Any]] = [
-        {
-            "address": str(address),
-            "zone": machine.zone,
-            "instance_type": machine.instance_type,
-            "usd_per_hour": usd[machine],
-        }
-        for address, machine in zip(master_addresses(spec), machines, strict=False)
-    ]
+    masters = _masters(spec, [usd[machine] for machine in machines])
     pools: list[dict[str, Any]] = [
         {
             "name": pool.name,
@@ -77,11 +72,7 @@ def summary(spec: ClusterSpec, prices: Prices) -> dict[str, Any]:
         "target": spec.target,
         "region": spec.region,
         "engine": spec.engine,
-        "network": {
-            "cidr": spec.network.cidr,
-            "subnets": dict(zip(spec.zones, map(str, subnets(spec)), strict=True)),
-            "zones_are_settled": bool(spec.network.zones),
-        },
+        "network": _network(spec),
         "masters": masters,
         "pools": pools,
         "usd_per_hour": None if cost.unpriced else cost.usd_per_hour,
@@ -94,6 +85,44 @@ def summary(spec: ClusterSpec, prices: Prices) -> dict[str, Any]:
 def _sum(prices: list[float | None]) -> float | None:
     known = [price for price in prices if price is not None]
     return round(sum(known), 6) if len(known) == len(prices) else None
+
+
+def _masters(spec: ClusterSpec, usd_per_hour: Sequence[float | None]) -> list[dict[str, Any]]:
+    """The masters; in an existing VPC EC2 assigns their addresses."""
+    from itertools import zip_longest
+
+    from mesaform.topology.addresses import master_addresses, master_zones
+
+    addresses, zones = master_addresses(spec), master_zones(spec)
+    return [
+        {
+            "address": "" if address is None else str(address),
+            "zone": zone,
+            "instance_type": spec.masters.type,
+            "usd_per_hour": usd,
+        }
+        for address, zone, usd in zip_longest(addresses, zones, usd_per_hour[: len(zones)])
+    ]
+
+
+def _network(spec: ClusterSpec) -> dict[str, Any]:
+    """Subnets by zone: of machines, and of gateways and endpoints; names in the private zone."""
+    from mesaform.topology.addresses import (
+        master_names,
+        service_names,
+        service_subnets,
+        subnets,
+    )
+
+    return {
+        "mode": spec.network.mode,
+        "cidr": "" if spec.network.mode == "existing" else spec.network.cidr,
+        "zones": list(spec.zones),
+        "zones_are_settled": bool(spec.network.zones),
+        "subnets": dict(zip(spec.zones, map(str, subnets(spec)), strict=False)),
+        "service_subnets": dict(zip(spec.zones, map(str, service_subnets(spec)), strict=False)),
+        "names": [*master_names(spec), *service_names(spec)],
+    }
 
 
 def _show(file: str, facts: dict[str, Any], cost: ClusterCost) -> None:
@@ -114,7 +143,7 @@ def _show(file: str, facts: dict[str, Any], cost: ClusterCost) -> None:
             "master",
             "1",
             master["instance_type"],
-            f"{master['address']} in {master['zone']}",
+            f"{master['address'] or 'an address that EC2 assigns'} in {master['zone']}",
             _dollars(master["usd_per_hour"]),
         )
     for pool in facts["pools"]:
@@ -123,10 +152,11 @@ def _show(file: str, facts: dict[str, Any], cost: ClusterCost) -> None:
             f"pool {pool['name']}",
             machines,
             pool["types"][0],
-            ", ".join(facts["network"]["subnets"]),
+            ", ".join(facts["network"]["zones"]),
             _dollars(pool["usd_per_hour"]),
         )
     console.print(table)
+    _show_network(console, facts)
     console.print(cost_table(cost))
     console.print(
         f"{_dollars(facts['usd_per_hour'])} per hour to start with, at on-demand prices",
@@ -136,6 +166,19 @@ def _show(file: str, facts: dict[str, Any], cost: ClusterCost) -> None:
         console.print("The first `mesaform up` chooses zones of the account; these are usual ones.")
     if facts["price_note"]:
         console.print(facts["price_note"], highlight=False)
+
+
+def _show_network(console: Console, facts: dict[str, Any]) -> None:
+    """The mode, the subnets, the names, and what the network costs besides the machines."""
+    network = facts["network"]
+    cidr = f" {network['cidr']}" if network["cidr"] else ", subnets of another owner"
+    console.print(f"network: {network['mode']}{cidr}", highlight=False)
+    for purpose, key in (("machines", "subnets"), ("gateways and endpoints", "service_subnets")):
+        if network[key]:
+            listed = ", ".join(f"{cidr} in {zone}" for zone, cidr in network[key].items())
+            console.print(f"  {purpose}: {listed}", highlight=False)
+    if network["names"]:
+        console.print(f"  names in the VPC: {', '.join(network['names'])}", highlight=False)
 
 
 def _dollars(price: float | None) -> str:

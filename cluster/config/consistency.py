@@ -40,18 +40,73 @@ def _reserved_name_problems(spec: ClusterSpec) -> Iterator[Problem]:
 
 def _network_problems(spec: ClusterSpec) -> Iterator[Problem]:
     is_local = spec.target == "local"
-    machines = spec.masters.count + sum(pool.max for pool in spec.agents)
-    cidr = IPv4Network(spec.network.cidr)
-    for message in network.vpc_problems(cidr, is_local=is_local, machines=machines):
-        yield ("network", "cidr"), message
+    if spec.network.mode != "existing":
+        problems = network.vpc_problems(
+            IPv4Network(spec.network.cidr),
+            is_local=is_local,
+            agents=sum(pool.max for pool in spec.agents),
+            zones=len(spec.zones),
+        )
+        yield from ((("network", "cidr"), message) for message in problems)
     for message in network.zone_problems(spec.network.zones, spec.region):
         yield ("network", "zones"), message
-    for message in network.operator_problems(
-        spec.network.operator_cidrs,
-        is_local=is_local,
-        open_to_the_world=spec.network.open_to_the_world,
-    ):
-        yield ("network", "operator_cidrs"), message
+    yield from _operator_problems(spec, is_local=is_local)
+    yield from _mode_problems(spec)
+    yield from _existing_problems(spec)
+    yield from _balancer_problems(spec)
+
+
+def _operator_problems(spec: ClusterSpec, *, is_local: bool) -> Iterator[Problem]:
+    cidrs = spec.network.operator_cidrs
+    problems = network.operator_problems(
+        cidrs, is_local=is_local, open_to_the_world=spec.network.open_to_the_world
+    )
+    problems += network.rule_count_problems(cidrs)
+    yield from ((("network", "operator_cidrs"), message) for message in problems)
+
+
+def _mode_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    given = spec.network
+    own = ("public", "private")
+    settings = (
+        ("nat", given.nat != "per_zone", ("private",)),
+        ("existing", given.existing, ("existing",)),
+        ("ipv6", given.ipv6, own),
+        ("flow_logs", given.flow_logs != "none", own),
+    )
+    for field, message in network.exclusive_problems(given.mode, settings):
+        yield ("network", field), message
+
+
+def _existing_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    given, zones = spec.network, spec.network.zones
+    if given.mode != "existing":
+        return
+    if not zones:
+        yield ("network", "zones"), "must name the zones of the subnets in mode existing"
+    subnets = given.existing
+    if subnets is None or bool(subnets.subnet_ids) == bool(subnets.subnet_tags):
+        yield ("network", "existing"), "must have subnet_ids or subnet_tags, and not both"
+    elif subnets.subnet_ids and len(set(subnets.subnet_ids)) != len(zones):
+        count = len(set(subnets.subnet_ids))
+        message = f"{count} subnets for {len(zones)} zones: name one subnet of each zone"
+        yield ("network", "existing", "subnet_ids"), message
+
+
+def _balancer_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    balancer = spec.network.load_balancer
+    if balancer is None:
+        return
+    path = ("network", "load_balancer")
+    if balancer.internal is False and spec.network.mode == "private" and spec.network.nat == "none":
+        yield (*path, "internal"), "must be true with nat none: there is no way in"
+    arn = balancer.certificate_arn
+    if arn and arn.split(":")[3] != spec.region:
+        message = f"the certificate is of {arn.split(':')[3]}, the cluster of {spec.region}"
+        yield (*path, "certificate_arn"), message
+    if bool(arn) != bool(balancer.host_name):
+        reason = "clients compare the name that they call with the certificate"
+        yield path, f"certificate_arn and host_name need each other: {reason}"
 
 
 def _pool_reference_problems(spec: ClusterSpec) -> Iterator[Problem]:

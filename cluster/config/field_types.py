@@ -131,6 +131,13 @@ HostName = Annotated[
         "a host's name or address without a port, such as mesos.example.com",
     ),
 ]
+CertificateArn = Annotated[
+    str,
+    _pattern(
+        r"arn:aws(-[a-z]+)*:acm:[a-z0-9-]+:\d{12}:certificate/[A-Za-z0-9-]+",
+        "the ARN of a certificate: arn:aws:acm:<region>:<account>:certificate/<id>",
+    ),
+]
 Cidr = Annotated[str, AfterValidator(_network)]
 Whole = Annotated[int, Strict()]
 """A whole number; neither "2" nor true is one."""

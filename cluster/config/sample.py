@@ -15,7 +15,7 @@ _SECTIONS = {
     "network": "Addresses, and who may come in.",
     "masters": (
         "The machines that lead: ZooKeeper, the engine's masters, services on 8080, "
-        "the autoscaler. One per zone."
+        "the autoscaler. They are spread over the zones."
     ),
     "agents": (
         "Pools of machines that run tasks. The autoscaler works between min (default: count) "

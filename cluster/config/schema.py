@@ -23,6 +23,7 @@ from mesaform.config.consistency import spec_problems
 from mesaform.config.field_types import (
     AttributeName,
     AttributeValue,
+    CertificateArn,
     Cidr,
     HostName,
     IamPath,
@@ -80,15 +81,52 @@ def _bootable(instance_type: str) -> str:
 BootableType = Annotated[InstanceType, AfterValidator(_bootable)]
 
 
+class ExistingNetwork(Model):
+    """Subnets of a VPC that others own: one in each of `zones`. Nothing of theirs is changed."""
+
+    subnet_ids: tuple[SubnetId, ...] = Field(
+        default=(), description="Ids of the subnets, such as subnet-0123456789abcdef0."
+    )
+    subnet_tags: dict[str, str] = Field(
+        default_factory=dict, description="Or tags that the subnets carry, and no others there."
+    )
+
+
+class LoadBalancer(Model):
+    """A Network Load Balancer in front of 5050, 8080 and 9550 of the masters."""
+
+    certificate_arn: CertificateArn | None = Field(
+        default=None, description="ARN of an ACM certificate; the ports speak TLS with it."
+    )
+    host_name: HostName | None = Field(
+        default=None, description="The name on the certificate, which clients call."
+    )
+    internal: Switch | None = Field(
+        default=None,
+        description="Whether it has private addresses only; by default where masters have no way.",
+    )
+
+
 class Network(Model):
     """The VPC. Defaults that depend on the target are in `BY_TARGET`."""
 
+    mode: Literal["public", "private", "existing"] = Field(
+        default="public",
+        description="public or private addresses of machines, or existing subnets of others.",
+    )
     cidr: Cidr = Field(
         default="127.42.0.0/16",
         description="CIDR of all machines, /16 to /25; inside 127.0.0.0/8 on the local target.",
     )
     zones: tuple[str, ...] = Field(
-        default=(), description="Exactly three; empty means the region's a, b and c."
+        default=(), description="One to four; empty means the region's a, b and c."
+    )
+    nat: Literal["per_zone", "single", "none"] = Field(
+        default="per_zone",
+        description="NAT gateways of mode private: per_zone, single, or none with VPC endpoints.",
+    )
+    existing: ExistingNetwork | None = Field(
+        default=None, description="The subnets of mode existing: subnet_ids or subnet_tags."
     )
     operator_cidrs: tuple[Cidr, ...] = Field(
         default=(),
@@ -98,6 +136,32 @@ class Network(Model):
         default=False,
         description="Allow operator_cidrs that hold more than 2^24 addresses, such as 0.0.0.0/0.",
     )
+    ipv6: Switch = Field(
+        default=False, description="Whether machines also get IPv6 addresses, for tasks."
+    )
+    flow_logs: Literal["none", "cloudwatch", "s3"] = Field(
+        default="none", description="Where the VPC's flow logs go; s3 is the account's bucket."
+    )
+    flow_log_days: Literal[1, 7, 30, 90, 365] = Field(
+        default=30, description="Days that CloudWatch keeps flow logs: 1, 7, 30, 90 or 365."
+    )
+    load_balancer: LoadBalancer | None = Field(
+        default=None, description="A load balancer: certificate_arn, host_name, internal."
+    )
+    private_dns: HostName | None = Field(
+        default=None, description="A private zone with the masters' names, such as prod.internal."
+    )
+
+    @property
+    def has_internet_gateway(self) -> bool:
+        """Whether the cluster makes one."""
+        return self.mode == "public" or (self.mode == "private" and self.nat != "none")
+
+    @property
+    def is_balancer_internal(self) -> bool:
+        """Whether the load balancer has private addresses only."""
+        wanted = self.load_balancer.internal if self.load_balancer else None
+        return not self.has_internet_gateway if wanted is None else wanted
 
 
 class DataVolume(Model):
@@ -115,8 +179,9 @@ class DataVolume(Model):
 class Masters(Model):
     """The machines that run ZooKeeper, the engine's masters, services and the autoscaler."""
 
-    count: Literal[3] = Field(
-        default=3, description="Three: one a zone, so that a zone's loss leaves a quorum."
+    count: Literal[1, 3, 5] = Field(
+        default=3,
+        description="1, 3 or 5, in the zones in turn: three survive the loss of one, five of two.",
     )
     type: BootableType = Field(default="t3.medium", description="Instance type of the masters.")
     disk_gib: Whole = Field(
@@ -440,6 +505,10 @@ class Http(Model):
         default=False,
         description="Serve ?jsonp= on 5050 and 5051: any web page its reader opens can read them.",
     )
+    standbys: Literal["automatic", "redirect", "proxy"] = Field(
+        default="automatic",
+        description="Standbys redirect to the leader, or proxy it; automatic: by the client's way.",
+    )
 
 
 class FrameworkAccess(Model):
@@ -590,7 +659,7 @@ class ClusterSpec(Model):
 
     @property
     def zones(self) -> tuple[str, ...]:
-        """The availability zones, one a master."""
+        """The availability zones; masters and agents are spread over them in turn."""
         return self.network.zones or tuple(self.region + letter for letter in "abc")
 
     @property

@@ -10,6 +10,7 @@ from mesaform.common.architecture import architecture_of
 from mesaform.common.errors import CloudError, InsufficientCapacity, Retryable
 from mesaform.doctor.finding import Finding, error, ok, warning
 from mesaform.doctor.subject import Examination
+from mesaform.topology.addresses import existing_subnet_filters
 from mesaform.topology.names import Tag
 
 CHECK = "dry runs"
@@ -18,7 +19,8 @@ CHECK = "dry runs"
 def look(examination: Examination) -> list[Finding]:
     """Try the launches in the cluster's subnets, or before they exist in a default one."""
     region, spec = examination.region, examination.spec
-    own = subnet_routes.subnets(region, {f"tag:{Tag.CLUSTER}": [spec.name]})
+    wanted = existing_subnet_filters(spec) or {f"tag:{Tag.CLUSTER}": [spec.name]}
+    own = subnet_routes.subnets(region, wanted)
     places = own or subnet_routes.subnets(region, {"default-for-az": ["true"]})
     if not places:
         return [ok(CHECK, "not tried: no subnet exists before mesaform up")]

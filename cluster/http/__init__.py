@@ -10,10 +10,11 @@ from mesaform.http.body import decode_json, read_body, read_json
 from mesaform.http.errors import BadRequest, ErrorBody, json_message, plain_text
 from mesaform.http.hosts import AcceptedHosts
 from mesaform.http.jsonp import json_or_script
-from mesaform.http.port import HttpPort, Limits
+from mesaform.http.port import HttpPort, Limits, Standbys
 from mesaform.http.query import integer
 from mesaform.http.server import HttpServer
 from mesaform.http.settings import HttpSettings, http_settings
+from mesaform.http.standby import is_passed_on, pass_on
 from mesaform.http.stream import mark_stream
 from mesaform.http.unhandled import UNHANDLED, Unhandled
 
@@ -29,13 +30,16 @@ __all__ = [
     "HttpSettings",
     "Limits",
     "PortAccess",
+    "Standbys",
     "Unhandled",
     "decode_json",
     "http_settings",
     "integer",
+    "is_passed_on",
     "json_message",
     "json_or_script",
     "mark_stream",
+    "pass_on",
     "paths",
     "plain_text",
     "read_body",

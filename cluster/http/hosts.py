@@ -18,6 +18,8 @@ _EC2_NAME = re.compile(
     r"|\.compute-1\.amazonaws\.com|\.[a-z0-9-]+\.compute\.amazonaws\.com(?:\.cn)?)?"
 )
 """Names that EC2 gives to an address (EC2 user guide, "Hostname types"). The zones are AWS's."""
+_GENERATED = re.compile(r"(?<=-)[0-9a-f]{16}(?=\.elb\.)")
+"""The part of a load balancer's name that AWS chooses (ELB API reference, `DNSName`)."""
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#\s]+)(?::(\d{1,5}))?")
 
 
@@ -34,7 +36,8 @@ class AcceptedHosts:
     """The accepted hosts, besides loopback and the address on which a connection arrived.
 
     Attributes:
-        names: names and addresses in lower case.
+        names: names and addresses in lower case; `*` in a name stands for 16 hex digits, as in
+            names of load balancers.
         with_subdomains: names below `localhost` and below each of `names` are accepted too, as
             virtual-hosted S3 buckets need them.
 
@@ -66,6 +69,8 @@ class AcceptedHosts:
 
     def _accepts_name(self, host: str, local_address: str) -> bool:
         if host.endswith(".localhost"):
+            return True
+        if _GENERATED.sub("*", host) in self.names and "*" not in host:
             return True
         match = _EC2_NAME.fullmatch(host)
         if match is not None and ".".join(match.groups()) in {local_address, *self.names}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from mesaform.http.access import PortAccess
 from mesaform.http.errors import ErrorRenderer, plain_text
@@ -48,6 +49,17 @@ class Limits:
     connections: int = 8000
 
 
+class Standbys(StrEnum):
+    """What standbys do with requests for the leader (`http.standbys` of cluster.yaml).
+
+    `automatic` redirects clients that called by a private address, and passes others' requests on.
+    """
+
+    AUTOMATIC = "automatic"
+    REDIRECT = "redirect"
+    PROXY = "proxy"
+
+
 @dataclass(frozen=True, slots=True)
 class HttpPort:
     """One listening port.
@@ -63,6 +75,7 @@ class HttpPort:
             refused.
         cancels_handlers: whether a handler is cancelled when its client disconnects.
         access: which requests need an operator's credential; None: no request does.
+        standbys: what the server does with requests for the leader while it does not lead.
 
     """
 
@@ -74,3 +87,4 @@ class HttpPort:
     checks_origin: bool = True
     cancels_handlers: bool = False
     access: PortAccess | None = None
+    standbys: Standbys = Standbys.AUTOMATIC

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 
 from mesaform.http.access import Access, access_from
 from mesaform.http.hosts import AcceptedHosts
+from mesaform.http.port import Standbys
 
 HOSTS_VARIABLE = "MESAFORM_HTTP_HOSTS"
 """Names and addresses of this machine, separated by commas: `http.host_names` of cluster.yaml and
 the machine's public address."""
 JSONP_VARIABLE = "MESAFORM_HTTP_JSONP"
 """`1`: `?jsonp=` is served."""
+STANDBYS_VARIABLE = "MESAFORM_HTTP_STANDBYS"
+"""A value of `Standbys`; absent: automatic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class HttpSettings:
     hosts: AcceptedHosts = field(default_factory=AcceptedHosts)
     allows_jsonp: bool = False
     access: Access | None = None
+    standbys: Standbys = Standbys.AUTOMATIC
 
 
 def http_settings(environment: Mapping[str, str], *own_names: str) -> HttpSettings:
@@ -42,4 +46,5 @@ def http_settings(environment: Mapping[str, str], *own_names: str) -> HttpSettin
         AcceptedHosts.of(name for name in names if name.strip()),
         allows_jsonp=environment.get(JSONP_VARIABLE) == "1",
         access=access_from(environment),
+        standbys=Standbys(environment.get(STANDBYS_VARIABLE) or Standbys.AUTOMATIC),
     )

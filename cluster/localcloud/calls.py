@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 from mesaform.common.json_types import as_object
 from mesaform.localcloud.aws_request import AwsRequest
 from mesaform.localcloud.error_responses import FORM_TYPE
+from mesaform.localcloud.route53_calls import action_of
 from mesaform.localcloud.signatures import Signature
 
 _READS = re.compile(
@@ -35,6 +36,8 @@ def classify(request: AwsRequest, signature: Signature | None) -> Call:
     """The call of a request; one that is not signed is S3's."""
     region, service = (signature.region, signature.service) if signature else ("", "s3")
     action = "" if service == "s3" else _named_action(request)
+    if service == "route53":
+        action = action_of(request.method, request.path)
     if not action:
         return Call(
             service,

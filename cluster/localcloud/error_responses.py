@@ -37,7 +37,14 @@ class ErrorForm(Enum):
     S3 = "s3"
 
 
-_FORMS = {"ec2": ErrorForm.EC2, "iam": ErrorForm.QUERY, "sts": ErrorForm.QUERY, "s3": ErrorForm.S3}
+_FORMS = {
+    "ec2": ErrorForm.EC2,
+    "elasticloadbalancing": ErrorForm.QUERY,
+    "iam": ErrorForm.QUERY,
+    "route53": ErrorForm.QUERY,
+    "s3": ErrorForm.S3,
+    "sts": ErrorForm.QUERY,
+}
 
 
 def form_of(service: str, request: AwsRequest) -> ErrorForm:

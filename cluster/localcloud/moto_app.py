@@ -22,7 +22,11 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from mesaform.localcloud.aws_request import AwsRequest
 from mesaform.localcloud.error_responses import FORM_TYPE, Answer
 
-SERVICES = frozenset({"ec2", "events", "iam", "logs", "s3", "sqs", "ssm", "sts"})
+MODULES = {"elasticloadbalancing": "elbv2"}
+"""moto's name of a service, where it is not the one for which callers sign."""
+SERVICES = frozenset(
+    {"ec2", "elasticloadbalancing", "events", "iam", "logs", "route53", "s3", "sqs", "ssm", "sts"}
+)
 """The services of moto that calls reach; the product uses no other."""
 _DROPPED_HEADERS = frozenset({"connection", "content-length", "expect", "transfer-encoding"})
 """Headers of the connection; the body that is passed on is whole."""
@@ -39,7 +43,7 @@ class MotoApp:
         """The answer of a service of `SERVICES`."""
         app = self._apps.get(service)
         if app is None:
-            app = self._apps[service] = self._create_app(service)
+            app = self._apps[service] = self._create_app(MODULES.get(service, service))
         chunks, status, headers = run_wsgi_app(app, _environ(request), buffered=True)
         return Answer(int(status.split()[0]), list(headers), b"".join(chunks))
 

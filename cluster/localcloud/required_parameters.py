@@ -17,17 +17,22 @@ from moto.core.utils import get_service_model
 from mesaform.localcloud.aws_request import AwsRequest
 from mesaform.localcloud.calls import Call
 from mesaform.localcloud.error_responses import FORM_TYPE
+from mesaform.localcloud.moto_app import MODULES
 
 _PROTOCOLS = {"ec2": "ec2"}
 """The protocol of a service's forms; the others have `query`."""
 
 
 def missing_parameters(call: Call, request: AwsRequest) -> list[str]:
-    """The names of the required parameters that the call lacks; none for S3 and unknown actions."""
-    if call.service == "s3":
+    """The names of the required parameters that the call lacks.
+
+    None for unknown actions, nor for S3 and Route 53, which have them in paths and in XML.
+    """
+    if call.service in {"route53", "s3"}:
         return []
     try:
-        operation = get_service_model(call.service).operation_model(call.action)
+        model = get_service_model(MODULES.get(call.service, call.service))
+        operation = model.operation_model(call.action)
     except OperationNotFoundError:
         return []
     if operation.input_shape is None:

@@ -84,6 +84,8 @@ def _http(document: NodeDocument, identity: Identity) -> dict[str, str]:
     """What the HTTP ports accept, for `mesaform.http.settings`."""
     hosts = [name for name in (identity.public_address, *document.host_names) if name]
     environment = {"MESAFORM_HTTP_HOSTS": ",".join(hosts)} if hosts else {}
+    if document.standbys != "automatic":
+        environment["MESAFORM_HTTP_STANDBYS"] = document.standbys
     return environment | ({"MESAFORM_HTTP_JSONP": "1"} if document.jsonp else {})
 
 

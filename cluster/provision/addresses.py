@@ -54,6 +54,8 @@ def require_network(spec: ClusterSpec, local_dir: Path) -> None:
         Busy: one does; the message names it.
 
     """
+    if spec.network.mode == "existing":
+        return
     network = IPv4Network(spec.network.cidr)
     if other := find_overlap(network, local_dir.resolve()):
         raise Busy(

@@ -31,9 +31,13 @@ IN_THE_WAY = frozenset(
         "instance profile",
         "role",
         "parameter",
+        *("elastic address", "flow log", "hosted zone", "listener", "load balancer"),
+        *("log group", "nat gateway", "target group", "vpc endpoint"),
     }
 )
-NETWORK = frozenset({"vpc", "internet gateway", "route table"})
+NETWORK = frozenset(
+    {"vpc", "egress-only gateway", "internet gateway", "network interface", "route table"}
+)
 """Removed as well while no machine of the cluster is in service."""
 OTHER_OWNERS = frozenset({"autoscaler", "bake", "access"})
 ROUNDS, PAUSE_S = 60, 1.0

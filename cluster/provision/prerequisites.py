@@ -137,8 +137,12 @@ def _java() -> Iterator[Lack]:
         yield Lack(f"java is {_words(version)}, ZooKeeper needs {_words(JAVA_LEAST)}", install)
 
 
+FIRST_LOCAL_ADDRESS = "127.0.0.2"
+"""An address to try where the masters' are not known beforehand."""
+
+
 def _addresses(spec: ClusterSpec) -> Iterator[Lack]:
-    address = str(master_addresses(spec)[0])
+    address = str(next(iter(master_addresses(spec)), FIRST_LOCAL_ADDRESS))
     try:
         with socket.socket() as probe:
             probe.bind((address, 0))

@@ -19,7 +19,10 @@ from mesaform.http import (
     HttpPort,
     Limits,
     PortAccess,
+    Standbys,
+    is_passed_on,
     json_message,
+    pass_on,
     paths,
     read_json,
 )
@@ -61,10 +64,16 @@ class InvalidJson(ValueError):
     """The body is not JSON."""
 
 
-def http_port(number: int, access: Access | None = None) -> HttpPort:
+def http_port(
+    number: int, access: Access | None = None, standbys: Standbys = Standbys.AUTOMATIC
+) -> HttpPort:
     """Port 8080: errors as Marathon answers. Only health checks need no credential."""
     return HttpPort(
-        str(number), LIMITS, json_message, access=PortAccess(access, paths("/ping", "/health"))
+        str(number),
+        LIMITS,
+        json_message,
+        access=PortAccess(access, paths("/ping", "/health")),
+        standbys=standbys,
     )
 
 
@@ -133,7 +142,7 @@ async def body_of(request: web.Request) -> object:
 
 @web.middleware
 async def leader_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Serve if this server leads or the path is local; otherwise redirect to the leader."""
+    """Serve if this server leads or the path is local; otherwise have the leader answer."""
     if request.path.startswith(LOCAL_PATHS):
         return await handler(request)
     try:
@@ -141,6 +150,8 @@ async def leader_only(request: web.Request, handler: Handler) -> web.StreamRespo
         return await handler(request)
     except NotLeading:
         leader_url = request.app[LEADERSHIP].other_leader
+        if leader_url is not None and is_passed_on(request):
+            return await pass_on(request, leader_url.partition("://")[2])
         if leader_url is not None:
             return web.Response(status=307, headers={"Location": leader_url + request.path_qs})
     if request.path == "/":  # the page shows that it waits for a leader

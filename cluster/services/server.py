@@ -120,7 +120,7 @@ async def serve(settings: Settings) -> None:
         leadership = Leadership(settings.url)
         server = HttpServer(
             _application(scheduler, leadership, settings, AgentProxy(leader, session)),
-            http_port(settings.http_port, settings.http.access),
+            http_port(settings.http_port, settings.http.access, settings.http.standbys),
             settings.http.hosts,
         )
         try:

@@ -174,7 +174,8 @@ def plan(inventory: Inventory, request: TeardownRequest) -> Plan:
         ),
         kept=kept,
         usd_per_hour=round(_sum(price, places) + _standing(inventory, request), 6),
-        kept_usd_per_hour=_sum(price, (resource.key for resource in kept)),
+        kept_usd_per_hour=_sum(price, (resource.key for resource in kept))
+        + (inventory.standing_usd_per_hour if request.agents_only else 0.0),
         unpriced=_unpriced_types(inventory),
     )
 

@@ -9,13 +9,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Protocol
 
 from mesaform.aws.ports import Control, Fleet, Ledger, Machine
 from mesaform.aws.pricing.cluster_cost import MachineCost
 from mesaform.aws.pricing.price_book import usd_per_hour
+from mesaform.aws.resources.owned import OwnedResource, is_standing
 from mesaform.aws.resources.sweep import LIST_TRIES, Sweep
 from mesaform.common.errors import MesaformError, Retryable
 from mesaform.common.json_types import Json, as_list, as_object
@@ -101,22 +102,36 @@ async def survey(ports: TeardownPorts) -> Survey:
     idle = idle_by_machine(heartbeat)
     present = [machine for machine in machines if machine.state != "terminated"]
     costs = _costs(ports, present)
+    standing = ports.standing_usd_per_hour if present else 0.0
     inventory = Inventory(
         cluster=ports.cluster,
         machines=tuple(
             _surveyed(machine, engine, cost) for machine, cost in zip(present, costs, strict=True)
         ),
-        resources=tuple(resource for resource in listed if resource.kind != "instance"),
+        resources=_without_standing_prices(listed, standing),
         stacks=dict(filter(itemgetter(1), states.items())),
         has_leader=engine.agents is not None,
         autoscaler_alive=_is_recent(heartbeat, now),
         deployment_id=ports.deployment_id,
-        standing_usd_per_hour=ports.standing_usd_per_hour if present else 0.0,
+        standing_usd_per_hour=standing,
     )
     usage = tuple(
         _usage(machine, now, idle, cost) for machine, cost in zip(present, costs, strict=True)
     )
     return Survey(inventory, usage, _ended(machines), engine.text)
+
+
+def _without_standing_prices(
+    listed: Iterable[OwnedResource], standing_usd_per_hour: float
+) -> tuple[OwnedResource, ...]:
+    """What is listed besides machines, without the prices that the standing cost contains."""
+    return tuple(
+        replace(resource, usd_per_hour=0.0)
+        if standing_usd_per_hour and is_standing(resource)
+        else resource
+        for resource in listed
+        if resource.kind != "instance"
+    )
 
 
 async def _machines(ports: TeardownPorts) -> list[Machine]:

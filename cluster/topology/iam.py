@@ -16,6 +16,7 @@ from mesaform.topology.names import (
     Tag,
     access_parameter_name,
     bucket_name,
+    flow_log_group_name,
     spec_parameter_name,
 )
 
@@ -76,6 +77,34 @@ def trust_document(region: str) -> Document:
                 "Principal": {"Service": service},
                 "Action": "sts:AssumeRole",
             }
+        ]
+    )
+
+
+def flow_log_trust_document(account_id: str) -> Document:
+    """Return the trust policy of the flow logs' role: only VPC flow logs of the account."""
+    return _document(
+        [
+            {
+                "Sid": "FlowLogsAssumeTheRole",
+                "Effect": "Allow",
+                "Principal": {"Service": "vpc-flow-logs.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+                "Condition": {"StringEquals": {"aws:SourceAccount": account_id}},
+            }
+        ]
+    )
+
+
+def flow_log_document(cluster: str, region: str, account_id: str) -> Document:
+    """Return the policy of the flow logs' role: writing into the cluster's log group."""
+    group = (
+        f"arn:{partition(region)}:logs:{region}:{account_id}"
+        f":log-group:{flow_log_group_name(cluster)}"
+    )
+    return _document(
+        [
+            _allow("WriteFlowLogs", _WRITE_LOGS, [group, f"{group}:*"]),
         ]
     )
 
@@ -216,6 +245,18 @@ def _attach_statement(cluster: str, arn: _Arns) -> Statement:
     )
 
 
+def with_subnets(
+    document: Document, region: str, account_id: str, subnet_ids: Sequence[str]
+) -> Document:
+    """Return the masters' policy with the subnets of an existing VPC, which have no tag of ours."""
+    if not subnet_ids:
+        return document
+    arn = _Arns(partition(region), region, account_id)
+    subnets = arn.ec2(*(f"subnet/{subnet_id}" for subnet_id in subnet_ids))
+    statement = _allow("LaunchIntoExistingSubnets", _LAUNCH, subnets)
+    return _document([*document["Statement"], statement])
+
+
 def _bucket_statements(cluster: str, bucket: str) -> list[Statement]:
     """Rights on the cluster's objects; only merged parts of the ledger and snapshots may go."""
     return [
@@ -238,6 +279,12 @@ _DESCRIBE = [
     "ec2:DescribeSpotPriceHistory",
     "ec2:DescribeSubnets",
     "ec2:DescribeVolumes",
+]
+_WRITE_LOGS = [
+    "logs:CreateLogStream",
+    "logs:DescribeLogGroups",
+    "logs:DescribeLogStreams",
+    "logs:PutLogEvents",
 ]
 _LAUNCH = ["ec2:CreateFleet", "ec2:RunInstances"]
 _USE_KEY = [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mesaform.common.architecture import X86_64, Architecture
-from mesaform.topology.addresses import master_addresses
+from mesaform.topology.addresses import master_addresses, master_names, service_names
 from mesaform.topology.agent_attributes import pool_attributes
-from mesaform.topology.names import access_parameter_name
+from mesaform.topology.names import access_parameter_name, load_balancer_host_pattern
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     PROTECT,
@@ -66,6 +67,17 @@ class Membership:
 NO_POOL = Membership()
 
 
+def host_names(spec: ClusterSpec) -> tuple[str, ...]:
+    """Names under which the machines' HTTP ports may be called, besides their addresses."""
+    own = (*master_names(spec), *service_names(spec))
+    balancer = spec.network.load_balancer
+    if balancer is None:
+        return (*spec.http.host_names, *own)
+    pattern = load_balancer_host_pattern(spec.name, spec.region)
+    certified = (balancer.host_name,) if balancer.host_name else ()
+    return (*spec.http.host_names, *own, pattern, *certified)
+
+
 def node_document(
     spec: ClusterSpec,
     role: Role,
@@ -91,24 +103,33 @@ def node_document(
         role=role,
         region=spec.region,
         engine=spec.engine,
-        zookeeper=tuple(
-            ZooKeeperMember(index + 1, str(address))
-            for index, address in enumerate(master_addresses(spec))
-        ),
+        zookeeper=_ensemble([str(address) for address in master_addresses(spec)]),
         recipe=recipe,
         pool=member.pool,
         secret=own.secret,
         data_volume=own.volume,
         task_user=spec.tasks.user,
         allow_root_tasks=spec.tasks.allow_root,
-        host_names=spec.http.host_names,
+        host_names=host_names(spec),
         jsonp=spec.http.jsonp,
         session_manager=spec.debug == "ssm",
         access=access_terms(spec) if role == "master" else None,
+        standbys=spec.http.standbys,
     )
     if role == "agent":
         document = _with_pool(document, spec, member)
     return msgspec.json.encode(document).decode()
+
+
+def with_masters(document: str, masters: Sequence[str]) -> str:
+    """A node document with the masters at these addresses, which Terraform may know only later."""
+    parsed = msgspec.json.decode(document, type=NodeDocument)
+    changed = msgspec.structs.replace(parsed, zookeeper=_ensemble(masters))
+    return msgspec.json.encode(changed).decode()
+
+
+def _ensemble(addresses: Sequence[str]) -> tuple[ZooKeeperMember, ...]:
+    return tuple(ZooKeeperMember(index, address) for index, address in enumerate(addresses, 1))
 
 
 def _with_pool(document: NodeDocument, spec: ClusterSpec, member: Membership) -> NodeDocument:

@@ -40,6 +40,10 @@ class Tag:
     NAME = "Name"
 
 
+SERVICE_SUBNET = "services"
+"""Value of `Tag.ROLE` of subnets with gateways and endpoints, in which no machine is launched."""
+
+
 def prefix(spec: ClusterSpec) -> str:
     """Start of the names of the cluster's resources."""
     return f"mesaform-{spec.name}"
@@ -68,6 +72,27 @@ def launch_template_name(cluster: str, pool: str, architecture: Architecture = X
     No name has a slash, so those of `a` and its pool `b-c` and of `a-b` and its pool `c` differ.
     """
     return f"mesaform/{cluster}/{template_key(pool, architecture)}"
+
+
+def load_balancer_name(cluster: str) -> str:
+    """Name of the masters' load balancer: at most 32 characters."""
+    return f"{cluster}-masters"
+
+
+def load_balancer_host_pattern(cluster: str, region: str) -> str:
+    """The DNS names that AWS may give to the load balancer; `*` stands for 16 hex digits."""
+    suffix = "com.cn" if region.startswith("cn-") else "com"
+    return f"{load_balancer_name(cluster)}-*.elb.{region}.amazonaws.{suffix}"
+
+
+def target_group_name(cluster: str, port: int) -> str:
+    """Name of the load balancer's target group of a port."""
+    return f"{cluster}-{port}"
+
+
+def flow_log_group_name(cluster: str) -> str:
+    """Name of the log group of the VPC's flow logs."""
+    return f"/mesaform/{cluster}/flow-logs"
 
 
 def spec_parameter_name(cluster: str) -> str:

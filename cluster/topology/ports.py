@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from mesaform.topology.capacity import TASK_PORTS
 from mesaform.topology.user_data import Role
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ OPERATOR_PORTS = (Port.ENGINE_MASTER, Port.SERVICES, Port.AUTOSCALER)
 """Ports of the masters that operators reach from `network.operator_cidrs`."""
 
 
+Group = Role | Literal["load-balancer", "endpoint"]
+"""The cluster's security groups, by what they belong to."""
+
+HTTPS = 443
+
+
 @dataclass(frozen=True, slots=True)
 class IngressRule:
     """Permission to reach ports of a group.
@@ -37,7 +44,7 @@ class IngressRule:
     `source` is a CIDR or the name of a security group of this cluster.
     """
 
-    group: Role
+    group: Group
     first_port: int
     last_port: int
     source: str
@@ -57,27 +64,70 @@ _AGENTS_TO_MASTERS = {
     Port.ENGINE_MASTER: "agents and frameworks in tasks to the engine master",
     Port.AUTOSCALER: "agents report their end to the autoscaler",
 }
-_ANY_PORT = (0, 65535)
+_OF_AGENTS = {
+    (Port.ENGINE_AGENT, Port.ENGINE_AGENT): "masters to the engine agent",
+    TASK_PORTS: "masters to tasks and to schedulers that run as tasks",
+}
+
+
+def groups(spec: ClusterSpec) -> tuple[Group, ...]:
+    """The security groups that the cluster needs."""
+    wanted: list[Group] = ["master", "agent"]
+    if spec.network.load_balancer:
+        wanted.append("load-balancer")
+    if needs_endpoints(spec):
+        wanted.append("endpoint")
+    return tuple(wanted)
+
+
+def needs_endpoints(spec: ClusterSpec) -> bool:
+    """Whether machines reach AWS through interface endpoints only."""
+    return spec.network.mode == "private" and spec.network.nat == "none"
 
 
 def ingress_rules(spec: ClusterSpec) -> tuple[IngressRule, ...]:
     """All permissions.
 
-    Operators reach `OPERATOR_PORTS` of masters. Agents reach of masters only the ports that agents
-    use. Masters reach every port of agents, for health checks of tasks and for schedulers that run
-    as tasks. Tasks choose the ports on which other tasks reach them.
+    Operators reach `OPERATOR_PORTS` of masters, or of the load balancer. Agents reach of masters
+    only the ports that agents use. Masters reach the agent's port, and the ports that offers
+    have, for health checks of tasks and for schedulers that run as tasks. Tasks reach each other
+    at the ports of offers.
     """
-    from_operators = tuple(
-        IngressRule("master", port, port, cidr, f"operators to {port}")
+    return (
+        *_operator_rules(spec, "master"),
+        *_rules_of_masters("master", _BETWEEN_MASTERS),
+        *_rules_of_masters("agent", _AGENTS_TO_MASTERS | _link_port(spec)),
+        *(IngressRule("agent", *span, "master", why) for span, why in _OF_AGENTS.items()),
+        IngressRule("agent", *TASK_PORTS, "agent", "tasks to tasks"),
+        *_balancer_rules(spec),
+        *_endpoint_rules(spec),
+    )
+
+
+def _operator_rules(spec: ClusterSpec, group: Group) -> tuple[IngressRule, ...]:
+    return tuple(
+        IngressRule(group, port, port, cidr, f"operators to {port}")
         for port in OPERATOR_PORTS
         for cidr in spec.network.operator_cidrs
     )
-    return (
-        *from_operators,
-        *_rules_of_masters("master", _BETWEEN_MASTERS),
-        *_rules_of_masters("agent", _AGENTS_TO_MASTERS | _link_port(spec)),
-        IngressRule("agent", *_ANY_PORT, "master", "masters to agents and tasks"),
-        IngressRule("agent", *_ANY_PORT, "agent", "tasks to tasks"),
+
+
+def _balancer_rules(spec: ClusterSpec) -> tuple[IngressRule, ...]:
+    if not spec.network.load_balancer:
+        return ()
+    inside = tuple(
+        IngressRule("master", port, port, "load-balancer", f"load balancer to {port}")
+        for port in OPERATOR_PORTS
+    )
+    return (*_operator_rules(spec, "load-balancer"), *inside)
+
+
+def _endpoint_rules(spec: ClusterSpec) -> tuple[IngressRule, ...]:
+    if not needs_endpoints(spec):
+        return ()
+    sources: tuple[Role, ...] = ("master", "agent")
+    return tuple(
+        IngressRule("endpoint", HTTPS, HTTPS, source, f"{source}s to AWS") for source in sources
     )
 
 

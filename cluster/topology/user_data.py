@@ -127,6 +127,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
             whose data are on the machine's own disk.
         host_names: names under which the machine's HTTP ports may be called.
         jsonp: whether they serve JSONP.
+        standbys: what standbys do with requests for the leader (`mesaform.http.Standbys`).
         lease: of agents that the autoscaler launched: the terms until its leader publishes others.
         secret: of masters: the cluster's secret, from which ZooKeeper's and the frameworks' are
             derived. Agents get none. Empty: an older deployment, without credentials.
@@ -153,6 +154,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     allow_root_tasks: bool = False
     host_names: tuple[str, ...] = ()
     jsonp: bool = False
+    standbys: Literal["automatic", "redirect", "proxy"] = "automatic"
     data_volume: DataVolume | None = None
     session_manager: bool = False
     access: AccessTerms | None = None

@@ -80,6 +80,7 @@ from mesaform.http import HttpServer, HttpSettings, http_settings
 from mesaform.http.login import file_login, operator_session
 from mesaform.mesos.credential import Credential, credential_from
 from mesaform.mesos.operator import OperatorClient
+from mesaform.topology.addresses import existing_subnet_filters
 from mesaform.topology.instance_identity import InstanceVerifier, verifier_from
 from mesaform.topology.names import spec_parameter_name
 from mesaform.topology.ports import OPERATOR_PORTS, Port
@@ -163,6 +164,10 @@ class SpecSource:
             self._read_at = time.monotonic()
             await self._refresh()
         return self._spec
+
+    def subnet_filters(self) -> dict[str, list[str]]:
+        """EC2's filters of the subnets of an existing VPC, by the last valid spec."""
+        return existing_subnet_filters(self._spec) if self._spec else {}
 
     async def _refresh(self) -> None:
         def read() -> str:
@@ -486,7 +491,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     endpoint = NoticeEndpoint(settings.verifier)
     reports = ShutdownEndpoint(partial(store_report, zk, settings.zk_path), settings.verifier)
     app = reports.add_to(endpoint.add_to(page.application()))
-    server = HttpServer(app, http_port(settings.port, settings.http.access), settings.http.hosts)
+    port = http_port(settings.port, settings.http.access, settings.http.standbys)
+    server = HttpServer(app, port, settings.http.hosts)
     try:
         await server.listen(settings.host, settings.port, fix="end it, or set MESAFORM_BIND")
         await zk.start(timeout_s=300)
@@ -601,15 +607,16 @@ def _adapters(
     clock.observe(client.client("ec2", region))
     limiter = RateLimiter(time.monotonic)
     market = aws_market(region, bucket, cluster, limiter, clock.now, reads_list=True)
+    specs = SpecSource(cluster, region)
     return _Cloud(
         leases=leases,
         clock=clock,
         ledger=S3Ledger(bucket, cluster, region, f"e{epoch}", health.records),
         market=market,
-        fleet=AwsFleet(region, market, limiter),
+        fleet=AwsFleet(region, market, limiter, subnet_filters=specs.subnet_filters),
         notices=SqsNotices(cluster, region),
         control=S3Control(bucket, cluster, region, health.records),
-        specs=SpecSource(cluster, region),
+        specs=specs,
     )
 
 

@@ -22,7 +22,10 @@ from mesaform.http import (
     HttpPort,
     Limits,
     PortAccess,
+    Standbys,
+    is_passed_on,
     json_message,
+    pass_on,
     paths,
 )
 from mesaform.topology.ports import Port
@@ -34,13 +37,21 @@ LIMITS = Limits(body_bytes=64 * 1024, json_elements=1000)
 HOURS = {"1": 1, "6": 6, "24": 24}
 
 
-def http_port(number: int, access: Access | None = None) -> HttpPort:
+def http_port(
+    number: int, access: Access | None = None, standbys: Standbys = Standbys.AUTOMATIC
+) -> HttpPort:
     """Port 9550: errors are objects with a message.
 
     Health checks need no credential; reports of machines have a proof of their own.
     """
     is_open = paths("/health", NOTICES_PATH, SHUTDOWN_REPORTS_PATH)
-    return HttpPort(str(number), LIMITS, json_message, access=PortAccess(access, is_open))
+    return HttpPort(
+        str(number),
+        LIMITS,
+        json_message,
+        access=PortAccess(access, is_open),
+        standbys=standbys,
+    )
 
 
 class Page:
@@ -69,7 +80,7 @@ class Page:
             app.router.add_get(path, handler)
         return app
 
-    def _routes(self) -> dict[str, Callable[[web.Request], Awaitable[web.Response]]]:
+    def _routes(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
         return {
             "/": self._page,
             "/view": self._view,
@@ -104,8 +115,8 @@ class Page:
         answer.set_status(200 if health["able"] else 503)
         return answer
 
-    async def _page(self, request: web.Request) -> web.Response:
-        return self._elsewhere(request) or self._file("")
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        return await self._elsewhere(request) or self._file("")
 
     async def _static(self, request: web.Request) -> web.Response:
         name = f"static/{request.match_info['name']}"
@@ -113,9 +124,9 @@ class Page:
             raise BadRequest("no such file", 404)
         return self._file(name)
 
-    async def _view(self, request: web.Request) -> web.Response:
+    async def _view(self, request: web.Request) -> web.StreamResponse:
         """The present state. 503 before the first pass of the leader, and while nobody leads."""
-        if (elsewhere := self._elsewhere(request)) is not None:
+        if (elsewhere := await self._elsewhere(request)) is not None:
             return elsewhere
         telemetry = self._telemetry
         if not telemetry.status["leading"]:
@@ -134,9 +145,9 @@ class Page:
             }
         )
 
-    async def _series(self, request: web.Request) -> web.Response:
+    async def _series(self, request: web.Request) -> web.StreamResponse:
         """The last hours in points, and the decisions of that time by kind."""
-        if (elsewhere := self._elsewhere(request)) is not None:
+        if (elsewhere := await self._elsewhere(request)) is not None:
             return elsewhere
         hours = HOURS.get(request.query.get("hours", "1"))
         if hours is None:
@@ -157,11 +168,13 @@ class Page:
             }
         )
 
-    def _elsewhere(self, request: web.Request) -> web.Response | None:
-        """A redirect to the leader, if another one is known."""
+    async def _elsewhere(self, request: web.Request) -> web.StreamResponse | None:
+        """The leader's answer or a redirect to it, if another one is known."""
         leader = self._leader()
         if self._telemetry.status["leading"] or not leader or leader == self._address:
             return None
+        if is_passed_on(request):
+            return await pass_on(request, leader)
         headers = {"Location": f"http://{leader}{request.rel_url}", "Cache-Control": "no-store"}
         return web.Response(status=307, headers=headers, text=f"the autoscaler at {leader} leads\n")
 

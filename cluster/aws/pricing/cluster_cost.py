@@ -14,7 +14,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from mesaform.aws.pricing.prices import Prices
-from mesaform.aws.pricing.rates import HOURS_PER_MONTH, VOLUME_TYPE, Rates
+from mesaform.aws.pricing.rates import (
+    HOSTED_ZONE_USD_PER_MONTH,
+    HOURS_PER_MONTH,
+    VOLUME_TYPE,
+    Rates,
+)
+from mesaform.topology.hourly_items import ItemKind, hourly_items
 from mesaform.topology.names import Tag
 
 if TYPE_CHECKING:
@@ -256,7 +262,7 @@ def _traffic(machine: PricedMachine, rates: Rates) -> float:
 
 def has_public_addresses(spec: ClusterSpec) -> bool:
     """Whether each machine has a public IPv4 address."""
-    return getattr(spec.network, "mode", "public") == "public"
+    return spec.network.mode == "public"
 
 
 def priced_agent(
@@ -400,7 +406,32 @@ def standing_items(spec: ClusterSpec, rates: Rates) -> tuple[CostItem, ...]:
         + PUTS_PER_HOUR * rates.put_usd
         + QUEUE_REQUESTS_PER_HOUR * rates.queue_usd
     )
-    return (CostItem(CostKind.REQUESTS, f"a pass every {spec.autoscaler.interval_s:g} s", usd),)
+    requests = CostItem(CostKind.REQUESTS, f"a pass every {spec.autoscaler.interval_s:g} s", usd)
+    network = (
+        CostItem(
+            CostKind.NETWORK,
+            f"{item.count} {item.kind} {item.purpose}".rstrip(),
+            price * item.count,
+        )
+        for item in hourly_items(spec)
+        if (price := hourly_rate(item.kind, rates))
+    )
+    return (requests, *network)
+
+
+def hourly_rate(kind: ItemKind, rates: Rates) -> float:
+    """USD an hour of an item of the network."""
+    match kind:
+        case "address":
+            return rates.address_usd_per_hour
+        case "NAT gateway":
+            return rates.nat_gateway_usd_per_hour
+        case "interface endpoint":
+            return rates.endpoint_usd_per_hour
+        case "load balancer":
+            return rates.load_balancer_usd_per_hour
+        case "private hosted zone":
+            return HOSTED_ZONE_USD_PER_MONTH / HOURS_PER_MONTH
 
 
 def _sum(costs: Iterable[MachineCost], part: str) -> float:

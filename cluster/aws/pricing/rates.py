@@ -14,6 +14,9 @@ import msgspec
 HOURS_PER_MONTH = 730.0
 """Hours by which AWS converts monthly prices."""
 
+HOSTED_ZONE_USD_PER_MONTH = 0.5
+"""A hosted zone of Route 53, in every region (https://aws.amazon.com/route53/pricing/)."""
+
 VOLUME_TYPE = "gp3"
 """The type of every disk that Mesaform creates."""
 

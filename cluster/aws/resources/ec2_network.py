@@ -1,4 +1,4 @@
-"""The VPC and all in it: gateways, endpoints, addresses, interfaces, security groups, subnets."""
+"""The VPC and all in it: gateways, endpoints, addresses, interfaces, groups, subnets, flow logs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ class VpcEndpoints(Ec2Kind):
     depends_on = ("instance",)
     operation, result, id_key = "describe_vpc_endpoints", "VpcEndpoints", "VpcEndpointId"
 
+    def _details(self, raw: Raw) -> Raw:
+        """An interface endpoint is billed in each zone, which is one subnet; a gateway is free."""
+        usd = BOOK.endpoint_usd_per_hour * len(raw.get("SubnetIds") or ())
+        is_interface = raw.get("VpcEndpointType") == "Interface"
+        return {"detail": raw.get("ServiceName", ""), "usd_per_hour": usd if is_interface else 0.0}
+
     def _remove(self, resource: OwnedResource) -> None:
         self._call("delete_vpc_endpoints", resource.id, VpcEndpointIds=[resource.id])
 
@@ -41,7 +47,7 @@ class VpcEndpoints(Ec2Kind):
 @register
 class Addresses(Ec2Kind):
     kind = "elastic address"
-    depends_on = ("instance", "nat gateway")
+    depends_on = ("instance", "load balancer", "nat gateway")
     operation, result, id_key = "describe_addresses", "Addresses", "AllocationId"
     removal = "release_address"
 
@@ -58,7 +64,7 @@ class Addresses(Ec2Kind):
 @register
 class NetworkInterfaces(Ec2Kind):
     kind = "network interface"
-    depends_on = ("instance", "nat gateway", "vpc endpoint", "elastic address")
+    depends_on = ("instance", "load balancer", "nat gateway", "vpc endpoint", "elastic address")
     operation, result = "describe_network_interfaces", "NetworkInterfaces"
     id_key, removal, tags_key = "NetworkInterfaceId", "delete_network_interface", "TagSet"
 
@@ -84,7 +90,10 @@ class NetworkInterfaces(Ec2Kind):
 @register
 class SecurityGroups(Ec2Kind):
     kind = "security group"
-    depends_on = ("instance", "network interface", "vpc endpoint", "launch template")
+    depends_on = (
+        *("instance", "network interface", "load balancer", "vpc endpoint"),
+        "launch template",
+    )
     operation, result, id_key = "describe_security_groups", "SecurityGroups", "GroupId"
     removal = "delete_security_group"
 
@@ -113,12 +122,25 @@ class SecurityGroups(Ec2Kind):
 @register
 class Subnets(Ec2Kind):
     kind = "subnet"
-    depends_on = ("instance", "network interface", "nat gateway", "vpc endpoint")
+    depends_on = ("instance", "network interface", "load balancer", "nat gateway", "vpc endpoint")
     operation, result, id_key = "describe_subnets", "Subnets", "SubnetId"
     removal = "delete_subnet"
 
     def _details(self, raw: Raw) -> Raw:
         return {"detail": f"{raw.get('CidrBlock', '')} {raw.get('AvailabilityZone', '')}"}
+
+    def _remove(self, resource: OwnedResource) -> None:
+        """Delete the reservations of addresses first: they carry no tag."""
+        answer = self._call("get_subnet_cidr_reservations", resource.id, SubnetId=resource.id)
+        for raw in answer.get("SubnetIpv4CidrReservations", ()):
+            reservation = raw["SubnetCidrReservationId"]
+            with suppress(NotFound):
+                self._call(
+                    "delete_subnet_cidr_reservation",
+                    resource.id,
+                    SubnetCidrReservationId=reservation,
+                )
+        super()._remove(resource)
 
 
 @register
@@ -160,9 +182,36 @@ class InternetGateways(Ec2Kind):
 
 
 @register
+class EgressOnlyGateways(Ec2Kind):
+    kind = "egress-only gateway"
+    depends_on = ("route table",)
+    operation = "describe_egress_only_internet_gateways"
+    result, id_key = "EgressOnlyInternetGateways", "EgressOnlyInternetGatewayId"
+    removal = "delete_egress_only_internet_gateway"
+
+
+@register
+class FlowLogs(Ec2Kind):
+    kind = "flow log"
+    depends_on = ("instance",)
+    operation, result, id_key = "describe_flow_logs", "FlowLogs", "FlowLogId"
+    filter_argument = "Filter"
+
+    def _details(self, raw: Raw) -> Raw:
+        place = raw.get("LogDestination") or raw.get("LogGroupName", "")
+        return {"detail": f"to {place}", "usd_per_hour": None}
+
+    def _remove(self, resource: OwnedResource) -> None:
+        self._call("delete_flow_logs", resource.id, FlowLogIds=[resource.id])
+
+
+@register
 class Vpcs(Ec2Kind):
     kind = "vpc"
-    depends_on = ("internet gateway", "route table", "security group", "subnet")
+    depends_on = (
+        *("internet gateway", "egress-only gateway", "route table", "security group", "subnet"),
+        *("flow log", "hosted zone", "target group"),
+    )
     operation, result, id_key = "describe_vpcs", "Vpcs", "VpcId"
     removal = "delete_vpc"
 

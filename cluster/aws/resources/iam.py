@@ -76,7 +76,7 @@ class InstanceProfiles(_IamKind):
 @register
 class Roles(_IamKind):
     kind = "role"
-    depends_on = ("instance profile",)
+    depends_on = ("flow log", "instance profile")
 
     def _candidates(self) -> Iterator[str]:
         for page in self._pages("list_roles"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from mesaform.aws.errors import translate_errors
 from mesaform.aws.resources.owned import OwnedResource
@@ -16,6 +16,7 @@ from mesaform.common.errors import NotFound
 NAME_PREFIX = "mesaform"
 """Start of every name that the stacks give. Services without a filter by tag are searched by it."""
 
+Item = TypeVar("Item")
 Raw = dict[str, Any]
 """A part of an answer of AWS."""
 
@@ -47,6 +48,12 @@ def tag_map(tags: Sequence[Mapping[str, str]] | None) -> dict[str, str]:
 def string_map(tags: Mapping[str, object]) -> dict[str, str]:
     """Convert the tags of services that answer with a mapping."""
     return {str(key): str(value) for key, value in tags.items()}
+
+
+def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Parts of up to `size` items, in order."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
 class TaggedKind(ABC):

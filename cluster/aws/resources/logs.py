@@ -12,7 +12,7 @@ from mesaform.common.errors import NotFound
 class LogGroups(TaggedKind):
     kind = "log group"
     service = "logs"
-    depends_on = ("instance",)  # a running instance would create its group anew
+    depends_on = ("flow log", "instance")  # both would create their group anew
 
     def list(self) -> Resources:
         """See `registry.ResourceKind.list`."""

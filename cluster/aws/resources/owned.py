@@ -14,6 +14,12 @@ KEPT_UNLESS_ASKED = frozenset({"image", "snapshot"})
 """Kinds that a teardown keeps unless the operator asks for their removal."""
 
 
+STANDING_KINDS = frozenset(
+    {"elastic address", "hosted zone", "load balancer", "nat gateway", "vpc endpoint"}
+)
+"""Kinds whose price is in a cluster's standing cost (`pricing.cluster_cost.standing_items`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnedResource:
     """A resource that carries the cluster's tag.
@@ -38,6 +44,11 @@ class OwnedResource:
     def name(self) -> str:
         """The tag `Name`, or the id."""
         return self.tags.get(Tag.NAME) or self.id
+
+
+def is_standing(resource: OwnedResource) -> bool:
+    """Whether a resource's price is part of the cluster's standing cost."""
+    return resource.kind in STANDING_KINDS
 
 
 def is_ours(tags: Mapping[str, str], cluster: str) -> bool:

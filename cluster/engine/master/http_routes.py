@@ -1,6 +1,7 @@
 """Routes of port 5050.
 
-A master that does not lead answers 307 to the leader, and 503 without one.
+A master that does not lead answers 307 to the leader or with the leader's answer
+(`mesaform.http.standby`), and 503 without one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mesaform.engine.master.http_common import empty, text
 from mesaform.engine.master.http_legacy import PATHS, answer, answer_read, health
 from mesaform.engine.master.http_operator import ProcessFacts
 from mesaform.engine.master.term import Term
-from mesaform.http import HttpPort, Limits, PortAccess
+from mesaform.http import HttpPort, Limits, PortAccess, Standbys, is_passed_on, pass_on
 from mesaform.topology.instance_identity import (
     IDENTITY_HEADER,
     InstanceVerifier,
@@ -68,11 +69,20 @@ LIMITS = Limits(body_bytes=8 * 1024 * 1024, json_elements=200_000)
 
 
 def http_port(
-    number: int, *, allows_jsonp: bool = False, access: PortAccess | None = None
+    number: int,
+    *,
+    allows_jsonp: bool = False,
+    access: PortAccess | None = None,
+    standbys: Standbys = Standbys.AUTOMATIC,
 ) -> HttpPort:
     """Port 5050: errors in plain text, as Mesos answers. Streams end with their connection."""
     return HttpPort(
-        str(number), LIMITS, allows_jsonp=allows_jsonp, cancels_handlers=True, access=access
+        str(number),
+        LIMITS,
+        allows_jsonp=allows_jsonp,
+        cancels_handlers=True,
+        access=access,
+        standbys=standbys,
     )
 
 
@@ -127,8 +137,21 @@ class HttpApi:
             return self._asset(path)
         term = self._host.term
         if term is None:
-            return self._redirect(path, request.query_string)
+            return await self._answer_as_standby(request, path)
         return await self._answer_as_leader(request, path, term)
+
+    async def _answer_as_standby(self, request: web.Request, path: str) -> web.StreamResponse:
+        """The leader's answer, a redirect to it, or 503 while there is none."""
+        leader = self._other_leader()
+        if leader and is_passed_on(request):
+            return await pass_on(request, leader)
+        return self._redirect(path, request.query_string)
+
+    def _other_leader(self) -> str:
+        """Address and port of the leader; empty if there is none besides this master."""
+        address = as_object((self._host.leader or {}).get("address"))
+        is_own = (address.get("ip"), address.get("port")) == self._host.own_address
+        return "" if is_own or not address else f"{address['ip']}:{address['port']}"
 
     async def _answer_as_leader(
         self, request: web.Request, path: str, term: Term

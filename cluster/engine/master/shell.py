@@ -87,6 +87,7 @@ class MasterProcess:
                 settings.port,
                 allows_jsonp=settings.http.allows_jsonp,
                 access=PortAccess(settings.http.access, api.is_open),
+                standbys=settings.http.standbys,
             ),
             settings.http.hosts,
             shutdown_s=0.5,

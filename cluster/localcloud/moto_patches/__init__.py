@@ -17,6 +17,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
         events,
         fleet,
         network,
+        network_options,
         requests,
         states,
         templates,
@@ -25,6 +26,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
 
     account.apply()
     network.apply()
+    network_options.apply()
     states.apply()
     requests.apply()
     templates.apply()

@@ -115,6 +115,7 @@ def _create_interface(original: Callable[..., object]) -> Callable[..., object]:
         subnet: str | moto_types.Subnet,
         private_ip_address: str | list[str] | None,
         private_ip_addresses: list[str | Parameters] | None = None,
+        *others: object,
         **kwargs: object,
     ) -> object:
         target = self.get_subnet(subnet) if isinstance(subnet, str) else subnet
@@ -127,7 +128,7 @@ def _create_interface(original: Callable[..., object]) -> Callable[..., object]:
             private_ip_address = address = allocate(target)
         for wanted in _addresses(address, private_ip_addresses or []):
             require_free(target, wanted)
-        return original(self, subnet, private_ip_address, private_ip_addresses, **kwargs)
+        return original(self, subnet, private_ip_address, private_ip_addresses, *others, **kwargs)
 
     return create
 

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesaform.common.progress import Report, stage
-from mesaform.provision.adoption.account import Search, find_import_id, in_search_order
+from mesaform.provision.adoption.account import (
+    NOT_IMPORTED,
+    Search,
+    find_import_id,
+    in_search_order,
+)
 from mesaform.provision.adoption.declared import Declared, read_declared
 from mesaform.provision.adoption.importing import (
     Import,
@@ -61,7 +66,8 @@ def search_account(place: ClusterContext, deployment_id: str) -> Findings:
         known = known_addresses(place.cluster_dir, stack)
         known_count += len(known)
         search = Search(place.spec.region, deployment_id)
-        for resource in in_search_order(declared):
+        importable = (resource for resource in declared if resource.kind not in NOT_IMPORTED)
+        for resource in in_search_order(importable):
             import_id = find_import_id(resource, search)
             search.ids[resource.address] = import_id
             if resource.address in known:
@@ -140,8 +146,11 @@ async def _settle_stack(
 
 
 def _is_settling(changes: Iterable[OutlineChange]) -> bool:
-    """Whether a plan only updates."""
-    return all(change.action == "update" for change in changes)
+    """Whether a plan only updates, or repeats what Terraform cannot import."""
+    return all(
+        change.action == "update" or (change.action == "create" and change.kind in NOT_IMPORTED)
+        for change in changes
+    )
 
 
 def _phrases(outline: Outline) -> tuple[str, ...]:

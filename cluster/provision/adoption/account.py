@@ -36,16 +36,26 @@ class Search:
         return tags.get(Tag.DEPLOYMENT) == self.deployment_id
 
     def tagged(
-        self, declared: Declared, operation: str, key: str, **filters: Iterable[str]
+        self,
+        declared: Declared,
+        operation: str,
+        key: str,
+        *,
+        argument: str = "Filters",
+        **filters: Iterable[str],
     ) -> list[Raw]:
-        """Resources of EC2 with the deployment's id and the declared name."""
+        """Resources of EC2 with the deployment's id and the declared name.
+
+        `argument` is the one of the operation that takes filters.
+        """
         wanted = {
             f"tag:{Tag.DEPLOYMENT}": [self.deployment_id],
             f"tag:{Tag.NAME}": [declared.tag_name],
             **{name.replace("_", "-"): list(values) for name, values in filters.items()},
         }
         listed = [{"Name": name, "Values": values} for name, values in wanted.items()]
-        answers = pages(self.client("ec2"), operation, f"find {declared.address}", Filters=listed)
+        where = f"find {declared.address}"
+        answers = pages(self.client("ec2"), operation, where, **{argument: listed})
         return [raw for answer in answers for raw in answer[key]]
 
 
@@ -124,14 +134,14 @@ def _rule(declared: Declared, search: Search) -> str:
 def _declared_rule(declared: Declared, search: Search) -> tuple[object, ...]:
     is_egress = declared.kind == "aws_vpc_security_group_egress_rule"
     ports = [declared.attributes.get(key) for key in ("from_port", "to_port")]
-    source = declared.text("cidr_ipv4") or declared.referred(
-        "referenced_security_group_id", search.ids
-    )
+    cidr = declared.text("cidr_ipv4") or declared.text("cidr_ipv6")
+    source = cidr or declared.referred("referenced_security_group_id", search.ids)
     return (is_egress, declared.text("ip_protocol"), *_ports(*ports), source)
 
 
 def _rule_of(raw: Raw) -> tuple[object, ...]:
-    source = raw.get("CidrIpv4") or raw.get("ReferencedGroupInfo", {}).get("GroupId", "")
+    cidr = raw.get("CidrIpv4") or raw.get("CidrIpv6")
+    source = cidr or raw.get("ReferencedGroupInfo", {}).get("GroupId", "")
     ports = _ports(raw.get("FromPort"), raw.get("ToPort"))
     return (raw["IsEgress"], str(raw["IpProtocol"]), *ports, source)
 
@@ -143,11 +153,12 @@ def _ports(first: object, last: object) -> tuple[int, int]:
 
 def _route(declared: Declared, search: Search) -> str:
     table = declared.referred("route_table_id", search.ids)
-    destination = declared.text("destination_cidr_block")
-    routes = (
-        route.get("DestinationCidrBlock") for route in _table(table, search).get("Routes", ())
-    )
-    return f"{table}_{destination}" if destination in routes else ""
+    ipv4, ipv6 = (declared.text(f"destination_{kind}cidr_block") for kind in ("", "ipv6_"))
+    destinations = {
+        route.get("DestinationCidrBlock") or route.get("DestinationIpv6CidrBlock")
+        for route in _table(table, search).get("Routes", ())
+    }
+    return f"{table}_{ipv4 or ipv6}" if (ipv4 or ipv6) in destinations else ""
 
 
 def _route_association(declared: Declared, search: Search) -> str:
@@ -176,6 +187,102 @@ def _reservation(declared: Declared, search: Search) -> str:
         (raw for raw in blocks if raw["Cidr"] == wanted), "SubnetCidrReservationId"
     )
     return f"{subnet}:{reservation}" if reservation else ""
+
+
+def _nat_gateway(declared: Declared, search: Search) -> str:
+    """EC2 lists a deleted gateway for an hour."""
+    alive = search.tagged(
+        declared,
+        "describe_nat_gateways",
+        "NatGateways",
+        argument="Filter",
+        state=("pending", "available"),
+    )
+    return _first(alive, "NatGatewayId")
+
+
+def _vpc_endpoint(declared: Declared, search: Search) -> str:
+    listed = search.tagged(declared, "describe_vpc_endpoints", "VpcEndpoints")
+    alive = (raw for raw in listed if str(raw.get("State")).lower() not in {"deleting", "deleted"})
+    return _first(alive, "VpcEndpointId")
+
+
+def _flow_log(declared: Declared, search: Search) -> str:
+    listed = search.tagged(declared, "describe_flow_logs", "FlowLogs", argument="Filter")
+    return _first(listed, "FlowLogId")
+
+
+def _log_group(declared: Declared, search: Search) -> str:
+    logs, name = search.client("logs"), declared.text("name")
+    listed = pages(logs, "describe_log_groups", name, logGroupNamePrefix=name)
+    groups = (raw for page in listed for raw in page["logGroups"] if raw["logGroupName"] == name)
+    arn = _first(groups, "arn").removesuffix(":*")
+    if not arn:
+        return ""
+    tags = call(logs, "list_tags_for_resource", name, resourceArn=arn)["tags"]
+    return name if search.owns(tags) else ""
+
+
+def _load_balancer(declared: Declared, search: Search) -> str:
+    name = declared.text("name")
+    answer = call(search.client("elbv2"), "describe_load_balancers", name, Names=[name])
+    return _owned_arn(_first(answer["LoadBalancers"], "LoadBalancerArn"), search)
+
+
+def _target_group(declared: Declared, search: Search) -> str:
+    name = declared.text("name")
+    answer = call(search.client("elbv2"), "describe_target_groups", name, Names=[name])
+    return _owned_arn(_first(answer["TargetGroups"], "TargetGroupArn"), search)
+
+
+def _listener(declared: Declared, search: Search) -> str:
+    """The listener of a port: a load balancer has one at most."""
+    balancer = declared.referred("load_balancer_arn", search.ids)
+    if not balancer:
+        return ""
+    listed = pages(search.client("elbv2"), "describe_listeners", balancer, LoadBalancerArn=balancer)
+    port = declared.text("port")
+    of_port = (raw for page in listed for raw in page["Listeners"] if str(raw["Port"]) == port)
+    return _owned_arn(_first(of_port, "ListenerArn"), search)
+
+
+def _owned_arn(arn: str, search: Search) -> str:
+    """The ARN of something of ELB if it carries the deployment's id; else nothing."""
+    if not arn:
+        return ""
+    answer = call(search.client("elbv2"), "describe_tags", arn, ResourceArns=[arn])
+    tags = tag_map(answer["TagDescriptions"][0]["Tags"])
+    return arn if search.owns(tags) else ""
+
+
+def _hosted_zone(declared: Declared, search: Search) -> str:
+    route53, name = search.client("route53"), declared.text("name").rstrip(".") + "."
+    answers = pages(route53, "list_hosted_zones", name)
+    for raw in (zone for answer in answers for zone in answer["HostedZones"]):
+        zone_id = raw["Id"].rpartition("/")[2]
+        if raw["Name"] == name and search.owns(_zone_tags(route53, zone_id)):
+            return str(zone_id)
+    return ""
+
+
+def _zone_tags(route53: Any, zone_id: str) -> dict[str, str]:
+    arguments = {"ResourceType": "hostedzone", "ResourceId": zone_id}
+    answer = call(route53, "list_tags_for_resource", zone_id, **arguments)
+    return tag_map(answer["ResourceTagSet"]["Tags"])
+
+
+def _record(declared: Declared, search: Search) -> str:
+    """The record of a name and type in the cluster's zone."""
+    zone = declared.referred("zone_id", search.ids)
+    name, kind = declared.text("name"), declared.text("type")
+    if not zone:
+        return ""
+    listed = pages(search.client("route53"), "list_resource_record_sets", zone, HostedZoneId=zone)
+    records = (raw for page in listed for raw in page["ResourceRecordSets"])
+    is_present = any(
+        raw["Name"].rstrip(".") == name.rstrip(".") and raw["Type"] == kind for raw in records
+    )
+    return f"{zone}_{name}_{kind}" if is_present else ""
 
 
 def _iam_role(declared: Declared, search: Search) -> str:
@@ -233,6 +340,11 @@ FINDERS: Mapping[str, Finder] = {
     "aws_internet_gateway": _by_name(
         "describe_internet_gateways", "InternetGateways", "InternetGatewayId"
     ),
+    "aws_egress_only_internet_gateway": _by_name(
+        "describe_egress_only_internet_gateways",
+        "EgressOnlyInternetGateways",
+        "EgressOnlyInternetGatewayId",
+    ),
     "aws_route_table": _by_name("describe_route_tables", "RouteTables", "RouteTableId"),
     "aws_route": _route,
     "aws_ebs_volume": _volume,
@@ -243,6 +355,19 @@ FINDERS: Mapping[str, Finder] = {
     "aws_security_group": _by_name("describe_security_groups", "SecurityGroups", "GroupId"),
     "aws_vpc_security_group_egress_rule": _rule,
     "aws_vpc_security_group_ingress_rule": _rule,
+    "aws_eip": _by_name("describe_addresses", "Addresses", "AllocationId"),
+    "aws_nat_gateway": _nat_gateway,
+    "aws_vpc_endpoint": _vpc_endpoint,
+    "aws_network_interface": _by_name(
+        "describe_network_interfaces", "NetworkInterfaces", "NetworkInterfaceId"
+    ),
+    "aws_lb": _load_balancer,
+    "aws_lb_target_group": _target_group,
+    "aws_lb_listener": _listener,
+    "aws_route53_zone": _hosted_zone,
+    "aws_route53_record": _record,
+    "aws_cloudwatch_log_group": _log_group,
+    "aws_flow_log": _flow_log,
     "aws_sqs_queue": _queue,
     "aws_cloudwatch_event_rule": _event_rule,
     "aws_cloudwatch_event_target": _event_target,
@@ -256,6 +381,9 @@ FINDERS: Mapping[str, Finder] = {
     "aws_ssm_parameter": _parameter,
 }
 """How each kind is found, in an order in which parents come before their children."""
+
+NOT_IMPORTED = frozenset({"aws_lb_target_group_attachment"})
+"""Kinds that Terraform cannot import. To create one that exists changes nothing."""
 
 
 def in_search_order(declared: Iterable[Declared]) -> Iterator[Declared]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mesaform.common.json_types import Json, JsonObject, as_object
 from mesaform.provision.state_folders import CONFIGURATION_FILE, STACKS, stack_dir
 
-REFERENCE = re.compile(r"\$\{(aws_\w+\.[\w-]+)\.(?:id|name)\}")
+REFERENCE = re.compile(r"\$\{(aws_\w+\.[\w-]+)\.(?:id|name|arn|zone_id)\}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.server import MotoRequestHandler
 from werkzeug.serving import run_simple
 
-from mesaform.localcloud.moto_patches import templates
+from mesaform.localcloud.moto_patches import network_options, templates
 
 
 def interfaces_as_on_aws() -> None:
@@ -80,5 +80,6 @@ if __name__ == "__main__":
     images_as_on_aws()
     reservations_as_on_aws()
     templates.apply()
+    network_options.apply()
     interfaces_as_on_aws()
     serve(sys.argv[1], int(sys.argv[2]))

@@ -189,7 +189,22 @@ def one_of_everything(
         logGroupName=f"/mesaform/{suffix}",
         tags={item["Key"]: item["Value"] for item in tag_list(cluster)},
     )
+    flow_log = ec2.create_flow_logs(
+        ResourceIds=[vpc],
+        ResourceType="VPC",
+        TrafficType="ALL",
+        LogGroupName=f"/mesaform/{suffix}",
+        DeliverLogsPermissionArn=f"arn:aws:iam::123456789012:role/{name}",
+        TagSpecifications=tags("vpc-flow-log"),
+    )["FlowLogIds"][0]
+    egress = ec2.create_egress_only_internet_gateway(
+        VpcId=vpc, TagSpecifications=tags("egress-only-internet-gateway")
+    )["EgressOnlyInternetGateway"]["EgressOnlyInternetGatewayId"]
     return {
+        "flow log": flow_log,
+        "egress-only gateway": egress,
+        "hosted zone": _zone(cloud, cluster, vpc, suffix),
+        **_balancer(cloud, cluster, vpc, subnet, suffix),
         "vpc": vpc,
         "internet gateway": gateway,
         "subnet": subnet,
@@ -213,3 +228,51 @@ def one_of_everything(
         "parameter": f"/mesaform/{suffix}/spec",
         "log group": f"/mesaform/{suffix}",
     }
+
+
+def _zone(cloud: Cloud, cluster: str | None, vpc: str, suffix: str) -> str:
+    """A private zone with a record."""
+    route53 = cloud.client("route53")
+    zone: str = route53.create_hosted_zone(
+        Name=f"{suffix}.internal",
+        CallerReference=suffix,
+        HostedZoneConfig={"PrivateZone": True},
+        VPC={"VPCRegion": REGION, "VPCId": vpc},
+    )["HostedZone"]["Id"].rpartition("/")[2]
+    record = {
+        "Name": f"masters.{suffix}.internal",
+        "Type": "A",
+        "TTL": 60,
+        "ResourceRecords": [{"Value": "10.0.0.1"}],
+    }
+    route53.change_resource_record_sets(
+        HostedZoneId=zone,
+        ChangeBatch={"Changes": [{"Action": "CREATE", "ResourceRecordSet": record}]},
+    )
+    route53.change_tags_for_resource(
+        ResourceType="hostedzone",
+        ResourceId=zone,
+        AddTags=[*tag_list(cluster), {"Key": "mesaform:region", "Value": REGION}],
+    )
+    return zone
+
+
+def _balancer(
+    cloud: Cloud, cluster: str | None, vpc: str, subnet: str, suffix: str
+) -> dict[str, str]:
+    """A load balancer with a listener and a target group."""
+    elb, tags = cloud.client("elbv2"), tag_list(cluster)
+    balancer = elb.create_load_balancer(
+        Name=f"{suffix}-masters", Subnets=[subnet], Type="network", Tags=tags
+    )["LoadBalancers"][0]["LoadBalancerArn"]
+    group = elb.create_target_group(
+        Name=f"{suffix}-5050", Protocol="TCP", Port=5050, VpcId=vpc, TargetType="ip", Tags=tags
+    )["TargetGroups"][0]["TargetGroupArn"]
+    listener = elb.create_listener(
+        LoadBalancerArn=balancer,
+        Protocol="TCP",
+        Port=5050,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": group}],
+        Tags=tags,
+    )["Listeners"][0]["ListenerArn"]
+    return {"load balancer": balancer, "target group": group, "listener": listener}

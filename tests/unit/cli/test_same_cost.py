@@ -17,15 +17,25 @@ from mesaform.aws.pricing.cluster_cost import (
     standing_items,
 )
 from mesaform.aws.pricing.prices import BOOK_PRICES
-from mesaform.aws.resources.owned import OwnedResource
+from mesaform.aws.resources.owned import STANDING_KINDS, OwnedResource
 from mesaform.cli.validate import summary
-from mesaform.config.schema import ClusterSpec
+from mesaform.config.schema import ClusterSpec, LoadBalancer, Network
 from mesaform.status.view import Sources, join
-from mesaform.teardown.plan import Inventory, TeardownRequest, plan
-from mesaform.teardown.survey import EngineLoad, _surveyed
+from mesaform.teardown.plan import Inventory, Plan, TeardownRequest, plan
+from mesaform.teardown.survey import EngineLoad, _surveyed, _without_standing_prices
 from mesaform.topology.names import Tag
 
-SPEC = ClusterSpec(name="one")
+ALL = TeardownRequest()
+SPECS = [
+    ClusterSpec(name="one"),
+    ClusterSpec(
+        name="one",
+        network=Network(
+            mode="private", nat="single", load_balancer=LoadBalancer(), private_dns="one.internal"
+        ),
+    ),
+    ClusterSpec(name="one", network=Network(mode="private", nat="none")),
+]
 NOW = 1_800_000_000.0
 
 
@@ -42,11 +52,11 @@ MACHINES = [
 ]
 
 
-def volumes() -> list[OwnedResource]:
-    """The disks as EC2 lists them."""
-    sizes = [*master_volumes_gib(SPEC) * 3, *[SPEC.agents[0].disk_gib] * 2]
+def resources(spec: ClusterSpec) -> list[OwnedResource]:
+    """The disks as EC2 lists them, and the parts of the network with their own prices."""
+    sizes = [*master_volumes_gib(spec) * 3, *[spec.agents[0].disk_gib] * 2]
     rates = BOOK_PRICES.rates
-    return [
+    disks = [
         OwnedResource(
             "volume",
             f"vol-{number}",
@@ -55,25 +65,30 @@ def volumes() -> list[OwnedResource]:
         )
         for number, gib in enumerate(sizes)
     ]
+    network = [
+        OwnedResource(kind, f"{kind}-1", {Tag.CLUSTER: "one"}, usd_per_hour=1.0)
+        for kind in STANDING_KINDS
+    ]
+    return [*disks, *network]
 
 
-def by_down() -> float:
+def by_down(spec: ClusterSpec, request: TeardownRequest = ALL) -> Plan:
     engine = EngineLoad({}, {}, "answers")
-    costs = machine_costs(SPEC, MACHINES, BOOK_PRICES)
-    items = standing_items(SPEC, BOOK_PRICES.rates)
+    costs = machine_costs(spec, MACHINES, BOOK_PRICES)
+    standing = sum(item.usd_per_hour for item in standing_items(spec, BOOK_PRICES.rates))
     inventory = Inventory(
         "one",
         tuple(_surveyed(m, engine, cost) for m, cost in zip(MACHINES, costs, strict=True)),
-        tuple(volumes()),
-        standing_usd_per_hour=sum(item.usd_per_hour for item in items),
+        _without_standing_prices(resources(spec), standing),
+        standing_usd_per_hour=standing,
     )
-    return plan(inventory, TeardownRequest()).usd_per_hour
+    return plan(inventory, request)
 
 
-def by_plan() -> float:
-    costs = costs_of(SPEC, MACHINES, BOOK_PRICES)
+def by_plan(spec: ClusterSpec) -> float:
+    costs = costs_of(spec, MACHINES, BOOK_PRICES)
     snapshot = Snapshot(
-        SPEC,
+        spec,
         None,
         None,
         tuple(MACHINES),
@@ -84,9 +99,9 @@ def by_plan() -> float:
     return build_supply(snapshot, NOW).usd_per_hour
 
 
-def by_cost() -> float:
+def by_cost(spec: ClusterSpec) -> float:
     """An hour of the ledger, with the prices that the autoscaler writes."""
-    costs = machine_costs(SPEC, MACHINES, BOOK_PRICES)
+    costs = machine_costs(spec, MACHINES, BOOK_PRICES)
     rows: list[dict[str, object]] = [
         {
             "kind": "machine_started",
@@ -99,18 +114,25 @@ def by_cost() -> float:
         }
         for machine, cost in zip(MACHINES, costs, strict=True)
     ]
-    standing = sum(item.usd_per_hour for item in standing_items(SPEC, BOOK_PRICES.rates))
+    standing = sum(item.usd_per_hour for item in standing_items(spec, BOOK_PRICES.rates))
     bill = with_standing(add_up(rows, NOW, NOW + 3600, columns=4), rows, standing)
     assert sum(share.usd for share in bill.shares) == pytest.approx(bill.usd)
     assert bill.series == pytest.approx([bill.usd] * 4, abs=1e-4)
     return bill.usd
 
 
-def test_a_cluster_costs_the_same_in_every_verb() -> None:
-    validated = summary(SPEC, BOOK_PRICES)["usd_per_hour"]
-    shown = join(SPEC, Sources(at=NOW, machines=MACHINES), BOOK_PRICES).usd_per_hour
-    assert validated == planned_cost(SPEC, BOOK_PRICES).usd_per_hour
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_cluster_costs_the_same_in_every_verb(spec: ClusterSpec) -> None:
+    validated = summary(spec, BOOK_PRICES)["usd_per_hour"]
+    shown = join(spec, Sources(at=NOW, machines=MACHINES), BOOK_PRICES).usd_per_hour
+    assert validated == planned_cost(spec, BOOK_PRICES).usd_per_hour
     assert shown == validated
-    assert by_plan() == pytest.approx(validated, abs=2e-6)
-    assert by_down() == pytest.approx(validated, abs=2e-6)
-    assert by_cost() == pytest.approx(validated, abs=1e-4), "a bill has four digits"
+    assert by_plan(spec) == pytest.approx(validated, abs=2e-6)
+    assert by_down(spec).usd_per_hour == pytest.approx(validated, abs=2e-6)
+    assert by_cost(spec) == pytest.approx(validated, abs=1e-4), "a bill has four digits"
+
+
+def test_what_stays_without_agents_costs_the_rest_of_the_cluster() -> None:
+    removed = by_down(SPECS[1], TeardownRequest(agents_only=True))
+    whole = by_down(SPECS[1]).usd_per_hour
+    assert removed.usd_per_hour + removed.kept_usd_per_hour == pytest.approx(whole, abs=2e-6)

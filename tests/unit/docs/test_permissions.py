@@ -12,10 +12,9 @@ import pytest
 from mesaform.config.parser import parse
 from mesaform.doctor.policy import operator_policy
 from mesaform.topology import iam
-from mesaform_images.bundle import parse_recipe
-from mesaform_images.module_graph import module_name, reachable
 from tests.support import aws_calls
 from tests.support import operator_policy as generated
+from tests.support.machine_modules import modules_of_machines
 
 REGENERATE = "run: .venv/bin/python -m tests.support.operator_policy"
 MANAGED_POLICY_CHARACTERS = 6144
@@ -35,23 +34,6 @@ account: {kms_key: "arn:aws:kms:us-east-1:111122223333:key/k"}
 def actions(document) -> set[str]:
     listed = (statement["Action"] for statement in document["Statement"])
     return {name for item in listed for name in ([item] if isinstance(item, str) else item)}
-
-
-def modules_of_masters() -> list:
-    folder = aws_calls.REPOSITORY / "cluster"
-    names = {
-        module_name(f"mesaform/{path.relative_to(folder).as_posix()}"): path
-        for path in folder.rglob("*.py")
-    }
-    sources = {name: path.read_bytes() for name, path in names.items()}
-    reached = reachable(_entry_points(), sources)
-    return [path for name, path in names.items() if name in reached]
-
-
-def _entry_points() -> tuple[str, ...]:
-    """The programs that run on machines; those of agents call nothing of AWS with rights."""
-    recipe = aws_calls.REPOSITORY / "images" / "recipe.toml"
-    return parse_recipe(recipe.read_text(), str(recipe)).entry_points
 
 
 def test_every_call_names_the_service_that_it_calls():
@@ -82,7 +64,7 @@ def test_every_resource_type_of_the_stacks_has_a_row():
 
 
 def test_the_masters_policy_has_every_call_of_masters_and_no_unused_action():
-    called = aws_calls.actions_of(aws_calls.sites(modules_of_masters()))
+    called = aws_calls.actions_of(aws_calls.sites(modules_of_machines()))
     implied = {extra for name in called for extra in generated.IMPLIED.get(name, ())}
     document = iam.master_document("toy", "us-east-1", "111122223333", ["m5.large"])
     assert actions(document) == set(called) | implied

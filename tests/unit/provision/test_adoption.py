@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from mesaform.common.json_types import JsonObject
-from mesaform.provision.adoption.account import FINDERS
+from mesaform.provision.adoption.account import FINDERS, NOT_IMPORTED
 from mesaform.provision.adoption.declared import Declared, resolve
 from mesaform.provision.adoption.importing import (
     Import,
@@ -19,25 +16,13 @@ from mesaform.provision.adoption.importing import (
 )
 from mesaform.provision.state_folders import CONFIGURATION_FILE, adoption_dir, stack_dir
 from mesaform.provision.terraform_run import OutlineChange
-
-STACKS_FOLDER = Path(__file__).parents[3] / "stacks"
-
-
-def terraform_type(name: str) -> str:
-    """`VpcSecurityGroupEgressRule` as `aws_vpc_security_group_egress_rule`."""
-    words = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-    return f"aws_{words}"
+from tests.support import aws_calls
 
 
 def test_every_kind_of_resource_in_the_stacks_can_be_found():
-    texts = [path.read_text() for path in STACKS_FOLDER.glob("*.py")]
-    used = {
-        name for text in texts for name in re.findall(r"\baws\.([A-Z]\w+)\(\s*self|stack", text)
-    }
-    kinds = {terraform_type(name) for name in used if name}
-    kinds -= {"aws_aws_provider", "aws_data_aws_caller_identity"}
-    assert {"aws_vpc", "aws_sqs_queue"} <= kinds
-    assert kinds <= {kind.replace("ec2_subnet", "ec2_subnet") for kind in FINDERS}
+    kinds = aws_calls.resource_types()
+    assert {"aws_vpc", "aws_sqs_queue", "aws_nat_gateway", "aws_lb"} <= kinds
+    assert kinds <= {*FINDERS, *NOT_IMPORTED}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ OPERATIONS = Path(__file__).parents[4] / "docs" / "operations.md"
 
 def test_the_order_is_the_documented_one() -> None:
     section = OPERATIONS.read_text().partition("### Order of deletion")[2]
-    documented = re.findall(r"^\d+\. ([a-z ]+)$", section.partition("\n#")[0], re.MULTILINE)
+    documented = re.findall(r"^\d+\. ([a-z -]+)$", section.partition("\n#")[0], re.MULTILINE)
     assert documented == list(registered_kinds())
 
 
