@@ -79,14 +79,12 @@ class Wiring:
 
         List prices that are not stored are read from AWS.
         """
-        import sys
         import time
 
-        import structlog
-
         from mesaform.aws.pricing.market import aws_market
+        from mesaform.common.logs import print_events_to_stderr
 
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+        print_events_to_stderr()
         spec = self.context.spec
         return aws_market(
             spec.region, self.bucket, spec.name, self.limiter, time.time, reads_list=True

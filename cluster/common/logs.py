@@ -11,22 +11,28 @@ import structlog
 from structlog.typing import Processor
 
 
-class _LossyStream:
-    """A stream that drops what cannot be written: a full disk must not end what logs."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+class _LossyStderr:
+    """The present stderr. It drops what cannot be written: a full disk must not end what logs."""
 
     def write(self, text: str) -> int:
         """Write the text if that is possible."""
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush if that is possible."""
-        with contextlib.suppress(OSError):
-            self._stream.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
+def _stderr_loggers() -> structlog.PrintLoggerFactory:
+    return structlog.PrintLoggerFactory(cast("TextIO", _LossyStderr()))
+
+
+def print_events_to_stderr() -> None:
+    """Send structlog's events to stderr as text for people; stdout has a verb's answer."""
+    structlog.configure(logger_factory=_stderr_loggers())
 
 
 def configure_logging(level: int = logging.INFO) -> None:
@@ -44,7 +50,7 @@ def configure_logging(level: int = logging.INFO) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _LossyStream(sys.stderr))),
+        logger_factory=_stderr_loggers(),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -65,6 +65,9 @@ RESTART = Backoff(first_s=0.5, cap_s=30.0)
 ACKNOWLEDGE_TIMEOUT_S = 4.0
 """Seconds for which an agent that shuts down waits for acknowledgements of its last updates."""
 
+MOST_ENDED = 150
+"""Ended tasks that the agent still lists; Apache Mesos lists as many of each framework."""
+
 
 class Stop(Exception):
     """Ends the task group."""
@@ -94,6 +97,7 @@ class Agent:
         self._ending = asyncio.Event()
         self._refused = ""
         self._counted: set[str] = set()
+        self._ended: deque[TaskRecord] = deque(maxlen=MOST_ENDED)
         self.counters = Counter(
             dict.fromkeys(
                 (f"tasks_{name}" for name in ("failed", "finished", "gone", "killed", "lost")), 0
@@ -117,7 +121,7 @@ class Agent:
 
     def snapshot(self) -> Snapshot:
         """The agent as its endpoints show it."""
-        records = list(self.core.tasks.values())
+        records, ended = list(self.core.tasks.values()), list(self._ended)
         leader = self.uplink.leader
         return Snapshot(
             config=self.config,
@@ -130,8 +134,9 @@ class Agent:
                 record.container_id: str(
                     self.layout.sandbox(record.framework_id, record.task_id, record.container_id)
                 )
-                for record in records
+                for record in (*records, *ended)
             },
+            ended=ended,
             own_state={
                 "records_set_aside": [
                     {"id": entry.id, "place": entry.place, "detail": entry.detail}
@@ -269,6 +274,7 @@ class Agent:
         self.checkpoints.remove_task(container_id)
         self.containerizer.forget(container_id)
         touch(self.layout.sandbox(*record.key, container_id))
+        self._ended.append(record)
         self._counted.discard(container_id)
 
     def _count(self, record: TaskRecord) -> None:

@@ -5,7 +5,7 @@ Pure: a `Snapshot` of the agent becomes a document.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -42,7 +42,8 @@ class Snapshot:
     """An agent at one moment.
 
     `port` is that of its HTTP server. `sandboxes` has the folder of each container. `own_state` is
-    what Apache Mesos' agent does not show.
+    what Apache Mesos' agent does not show. `ended` are tasks whose end the framework has
+    acknowledged, the newest ones: their output can still be read.
     """
 
     config: Config
@@ -53,6 +54,7 @@ class Snapshot:
     tasks: list[TaskRecord]
     sandboxes: Mapping[str, str]
     own_state: Document
+    ended: Sequence[TaskRecord] = ()
 
     @property
     def used(self) -> Resources:
@@ -107,14 +109,28 @@ def state_json(snapshot: Snapshot) -> Document:
         },
         "master_hostname": snapshot.master_hostname,
         "flags": dict(config.flags),
-        "frameworks": [
-            framework_json(snapshot, framework, records)
-            for framework, records in by_framework(snapshot.tasks)
-        ],
-        "completed_frameworks": [],
+        **_frameworks_json(snapshot),
         "mesaform": snapshot.own_state,
     }
     return state
+
+
+def _frameworks_json(snapshot: Snapshot) -> Document:
+    """The frameworks with a task, and those of which all tasks have ended, each with its tasks."""
+    groups = by_framework([*snapshot.tasks, *snapshot.ended])
+    live = {record.framework_id for record in snapshot.tasks}
+
+    def documents(*, are_live: bool) -> list[Document]:
+        return [
+            framework_json(snapshot, framework, records)
+            for framework, records in groups
+            if (records[0].framework_id in live) is are_live
+        ]
+
+    return {
+        "frameworks": documents(are_live=True),
+        "completed_frameworks": documents(are_live=False),
+    }
 
 
 def attribute_json(attribute: Attribute) -> str | float:

@@ -8,11 +8,13 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from mesaform.common.errors import Exit
+from mesaform.common.json_types import as_list, as_object
 from mesaform.engine import link
 from tests.integration.engine_agent.agent_process import (
     AgentProcess,
@@ -420,3 +422,18 @@ async def test_files_are_read_below_the_sandboxes_only(master, agent):
     assert (await agent.get("/files/read", path=sandbox, offset="0"))[0] == 400
     assert (await agent.get("/files/read", path=out, offset="x"))[0] == 400
     assert (await agent.get("/files/read", path=out, offset="-5"))[0] == 400
+
+
+async def test_the_sandbox_of_a_task_is_listed_after_its_end_was_acknowledged(master, agent):
+    await master.registered()
+    master.launch(task("over", "echo done"), OWNER)
+    await master.status("over", "TASK_FINISHED")
+    frameworks: list[Any] = []
+    async with asyncio.timeout(60):
+        while not frameworks:  # until the agent has the acknowledgement
+            state = as_object((await agent.get("/state"))[1])
+            frameworks = as_list(state["completed_frameworks"])
+            await asyncio.sleep(0.01)
+    (executor,) = as_list(as_object(frameworks[0])["completed_executors"])
+    folder = Path(str(as_object(executor)["directory"]))
+    assert (folder / "stdout").read_text() == "done\n"
