@@ -120,20 +120,8 @@ async def deploy(
             await cdktf_driver.synthesize(place, boot_image, report, turn)
         wanted = [stack for stack in STACKS if stack not in preview.unchanged]
         await StacksRun(place, boot_image, report, turn).run("apply", wanted)
-        await _tag_disks(place)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()
-
-
-async def _tag_disks(place: ClusterContext) -> None:
-    """Tag disks that no run of Terraform tagged, so that they belong to the deployment."""
-    import asyncio
-
-    from mesaform.provision.deployment import require_deployment
-    from mesaform.provision.disk_tags import tag_disks
-
-    deployment = require_deployment(place.cluster_dir)
-    await asyncio.to_thread(tag_disks, deployment.deployment_id, place.spec.region)
 
 
 async def plan_adoption(place: ClusterContext, report: Report, held: HeldLock) -> Findings:

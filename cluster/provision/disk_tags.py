@@ -1,7 +1,8 @@
 """Tags of disks whose machine was created by an interrupted run.
 
 The AWS provider tags the disks of a machine in a call of its own, after the machine. Terraform does
-not repeat the call for a machine that was taken over, so its disks would belong to nobody.
+not repeat the call for a machine that was taken over, so its disks would belong to nobody. They get
+the tags of every resource, as from the provider: it would take others away again.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from mesaform.config.schema import ClusterSpec
+from mesaform.topology import names
 from mesaform.topology.names import Tag
 
 ALIVE_STATES = ("pending", "running", "stopping", "stopped")
-RESERVED_PREFIX = "aws:"  # of tags that only AWS may write
 
 
-def tag_disks(deployment_id: str, region: str) -> int:
-    """Give untagged disks that end with a machine the machine's tags. Blocks. Idempotent.
+def tag_disks(spec: ClusterSpec, deployment_id: str) -> int:
+    """Give untagged disks that end with a machine the cluster's tags. Blocks. Idempotent.
 
     Args:
+        spec: the cluster.
         deployment_id: only machines of this deployment.
-        region: where.
 
     Returns:
         The number of disks that were tagged.
@@ -32,19 +34,19 @@ def tag_disks(deployment_id: str, region: str) -> int:
     from mesaform.aws.client import client
     from mesaform.aws.errors import translate_errors
 
-    ec2 = client("ec2", region)
-    tags = _tags_by_disk(ec2, deployment_id)
-    untagged = _untagged(ec2, tags)
+    ec2 = client("ec2", spec.region)
+    tags = names.tags(spec, DEPLOYMENT=deployment_id)
+    given = [{"Key": key, "Value": value} for key, value in tags.items()]
+    untagged = _untagged(ec2, _disks(ec2, deployment_id))
     for volume_id in untagged:
-        given = [{"Key": key, "Value": value} for key, value in tags[volume_id].items()]
         with translate_errors("ec2 CreateTags"):
             ec2.create_tags(Resources=[volume_id], Tags=given)
     return len(untagged)
 
 
-def _tags_by_disk(ec2: Any, deployment_id: str) -> dict[str, dict[str, str]]:
-    """The machine's tags for each disk of the deployment's living machines."""
-    from mesaform.aws.resources.kind import pages, tag_map
+def _disks(ec2: Any, deployment_id: str) -> set[str]:
+    """The disks of the deployment's living machines."""
+    from mesaform.aws.resources.kind import pages
 
     ours = [
         {"Name": f"tag:{Tag.DEPLOYMENT}", "Values": [deployment_id]},
@@ -56,15 +58,7 @@ def _tags_by_disk(ec2: Any, deployment_id: str) -> dict[str, dict[str, str]]:
         for reservation in page["Reservations"]
         for instance in reservation["Instances"]
     )
-    return {
-        volume_id: {
-            key: value
-            for key, value in tag_map(instance.get("Tags")).items()
-            if not key.startswith(RESERVED_PREFIX)
-        }
-        for instance in instances
-        for volume_id in _own_disks(instance)
-    }
+    return {volume_id for instance in instances for volume_id in _own_disks(instance)}
 
 
 def _untagged(ec2: Any, volume_ids: Collection[str]) -> list[str]:

@@ -40,7 +40,7 @@ async def take_over(
     if findings.imports:
         await adopt(place, findings.imports, runner, report)
     await _untaint_machines(place, runner, report)
-    await asyncio.to_thread(tag_disks, deployment.deployment_id, place.spec.region)
+    await asyncio.to_thread(tag_disks, place.spec, deployment.deployment_id)
 
 
 async def _untaint_machines(place: ClusterContext, runner: TerraformRunner, report: Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesaform.provision.disk_tags import tag_disks
-from tests.integration.provision.conftest import REGION
+from mesaform.topology import names
 from tests.integration.provision.test_guards import OWNER, SECOND, Cloud
 
 pytestmark = pytest.mark.slow
@@ -19,12 +19,12 @@ def test_untagged_disks_of_this_deployment_get_the_tags_of_their_machine(aws, pl
     kept = ec2.create_volume(AvailabilityZone=zone_of(ec2, ours), Size=1)["VolumeId"]
     ec2.attach_volume(VolumeId=kept, InstanceId=ours, Device="/dev/sdf")
 
-    assert tag_disks(OWNER, REGION) == 1
+    assert tag_disks(place.spec, OWNER) == 1
     (root,) = set(disks_of(ec2, ours)) - {kept}
-    assert tags_of(ec2, root) == instance_tags(ec2, ours)
+    assert tags_of(ec2, root) == names.tags(place.spec, DEPLOYMENT=OWNER)
     assert tags_of(ec2, kept) == {}, "it outlives the machine: it may be somebody else's"
     assert [tags_of(ec2, disk) for disk in disks_of(ec2, theirs)] == [{}]
-    assert tag_disks(OWNER, REGION) == 0
+    assert tag_disks(place.spec, OWNER) == 0
 
 
 def instance_of(ec2, instance_id):
@@ -33,10 +33,6 @@ def instance_of(ec2, instance_id):
 
 def zone_of(ec2, instance_id):
     return instance_of(ec2, instance_id)["Placement"]["AvailabilityZone"]
-
-
-def instance_tags(ec2, instance_id):
-    return {tag["Key"]: tag["Value"] for tag in instance_of(ec2, instance_id)["Tags"]}
 
 
 def disks_of(ec2, instance_id):
