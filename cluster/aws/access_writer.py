@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mesaform.aws.access_parameter import AccessParameter
 from mesaform.aws.client import client
@@ -26,13 +27,7 @@ class AccessWriter(AccessParameter):
             BadInput: it is too large for a parameter.
 
         """
-        with translate_errors(f"ssm {self.name}"):
-            self._ssm.put_parameter(
-                Name=self.name,
-                Value=_text(document, self.name),
-                Type="SecureString",
-                Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
-            )
+        self._put(document, Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
 
     def replace(self, document: AccessDocument) -> None:
         """Store another document in place of the present one. May be repeated.
@@ -42,13 +37,12 @@ class AccessWriter(AccessParameter):
             BadInput: it is too large for a parameter.
 
         """
+        self._put(document, Overwrite=True)
+
+    def _put(self, document: AccessDocument, **options: Any) -> None:
+        text = _text(document, self.name)
         with translate_errors(f"ssm {self.name}"):
-            self._ssm.put_parameter(
-                Name=self.name,
-                Value=_text(document, self.name),
-                Type="SecureString",
-                Overwrite=True,
-            )
+            self._ssm.put_parameter(Name=self.name, Value=text, Type="SecureString", **options)
 
 
 def _text(document: AccessDocument, name: str) -> str:

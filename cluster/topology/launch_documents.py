@@ -41,7 +41,7 @@ def lease_terms(spec: ClusterSpec) -> LeaseTerms:
 
 
 def access_terms(spec: ClusterSpec) -> AccessTerms | None:
-    """What masters are told of access; None where nobody needs a credential."""
+    """The settings of access in masters' node documents; None where nobody needs a credential."""
     if not spec.access.is_in_use:
         return None
     return AccessTerms(

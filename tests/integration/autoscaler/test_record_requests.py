@@ -36,7 +36,7 @@ async def zk(zookeeper_hosts: str) -> AsyncIterator[ZooKeeper]:
 
 
 class Control(FakeControl):
-    """S3 that does not take the next answer if told so."""
+    """S3 that ends the caller once `calls_left` calls were made."""
 
     loses_answer = False
 
