@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Compiled modules are kept: otherwise each of the many processes compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup up down check test test-fast coverage mutants fuzz differential faults bench
+.PHONY: help setup up down check test test-fast coverage mutants fuzz differential faults checkov bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
@@ -68,6 +68,13 @@ differential: ## the same calls to a real Apache Mesos and to the embedded engin
 faults: ## kill, stop, fill, cut and interrupt a cluster; FAULTS='--only killed --seed 7'
 	@scripts/setup --tests
 	$(RUN)/python -m benchmarks.faults $(FAULTS)
+
+checkov: ## Checkov on the Terraform JSON of every example; tests/checkov/exceptions.toml
+	@scripts/setup --tests
+	@test -x .venv/checkov/bin/checkov || $(RUN)/python -m venv .venv/checkov
+	@.venv/checkov/bin/python -m pip install -q --disable-pip-version-check \
+	  --require-hashes --no-deps -r tests/checkov/requirements.lock
+	$(RUN)/python -m tests.checkov
 
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing

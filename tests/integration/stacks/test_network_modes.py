@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,24 +11,9 @@ from mesaform.config.parser import parse
 from mesaform.topology.endpoints import CALLED_SERVICES
 from tests.support import aws_calls
 from tests.support.machine_modules import modules_of_machines
+from tests.support.synthesis import Stacks, example_files, synthesize
 
 pytestmark = [pytest.mark.slow]
-
-PROGRAM = """
-import json, sys
-from pathlib import Path
-from mesaform.config.parser import parse
-from mesaform.provision.image import BootImage, BootImages
-from mesaform_stacks.app import build
-from mesaform_stacks.base import Settings
-folder = Path(sys.argv[1])
-for name, text in json.loads(sys.stdin.read()).items():
-    out = folder / name
-    image = BootImage("ami-0123456789abcdef0", "/dev/sda1")
-    images = BootImages({"x86_64": image, "arm64": image}, "digest")
-    settings = Settings(parse(text), images, out / "state", "0123456789abcdef")
-    build(settings, outdir=str(out)).synth()
-"""
 
 MODES = {
     "public": "mode: public",
@@ -51,7 +32,6 @@ SIZES = {
     "existing": ((2, 3),),
 }
 """Numbers of zones and masters of each mode."""
-Stacks = dict[str, dict]
 
 
 def cluster_file(mode: str, zones: int, masters: int, options: str = "") -> str:
@@ -77,33 +57,9 @@ def clusters() -> dict[str, str]:
     return files
 
 
-def examples() -> dict[str, str]:
-    """The cluster files of `examples/`."""
-    folder = Path(__file__).parents[3] / "examples"
-    return {path.parent.name: path.read_text() for path in folder.glob("*/cluster.yaml")}
-
-
 @pytest.fixture(scope="module")
 def synthesized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stacks]:
     return synthesize(tmp_path_factory.mktemp("modes"), clusters())
-
-
-def synthesize(folder: Path, files: dict[str, str]) -> dict[str, Stacks]:
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder)],
-        input=json.dumps(files),
-        text=True,
-        check=True,
-        env=dict(os.environ),
-        cwd=Path(__file__).parents[3],
-    )
-    return {
-        name: {
-            path.parent.name: json.loads(path.read_text())
-            for path in (folder / name / "stacks").glob("*/cdk.tf.json")
-        }
-        for name in files
-    }
 
 
 def resources(stack: dict, kind: str) -> dict[str, dict]:
@@ -319,7 +275,7 @@ def test_options_add_ipv6_flow_logs_and_names(synthesized):
 
 
 def test_every_example_is_valid_and_becomes_stacks(tmp_path):
-    files = examples()
+    files = example_files()
     assert {"minimal", "production", "private", "existing-vpc", "spot-arm"} <= set(files)
     for name, stacks in synthesize(tmp_path, files).items():
         assert set(stacks) == {"network", "notices", "masters", "agents"}, name

@@ -1,0 +1,1 @@
+"""Checkov on the Terraform JSON of every example, and the list of exceptions with their reasons."""
