@@ -224,6 +224,10 @@ class Pool(Model):
     disk_gib: Whole = Field(
         default=40, ge=8, le=16384, description="Size of an agent's disk in GiB."
     )
+    burst: Switch = Field(
+        default=False,
+        description="Whether T types offer all vCPUs and pay surplus credits; else their baseline.",
+    )
 
     @property
     def floor(self) -> int:
@@ -424,6 +428,12 @@ class Autoscaler(Model):
         default=(),
         max_length=20,
         description="Spare slots of a shape, such as [{count: 2, cpus: 4, mem_mib: 8192}].",
+    )
+    zone_balance_percent: Number = Field(
+        default=2.0,
+        ge=0,
+        le=100,
+        description="What an even spread of a pool over zones may cost, in percent of the price.",
     )
     calendar: tuple[Expected, ...] = Field(
         default=(),

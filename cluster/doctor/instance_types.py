@@ -81,20 +81,28 @@ def _pool(spec: ClusterSpec, pool: Pool, market: Market) -> Iterable[Finding]:
             yield warning(CHECK, detail, "take it out, or name other zones")
         if pool.spot_share > 0 and "spot" not in facts.capacities:
             yield warning(CHECK, f"{subject} is not sold as spot", "take it out, or set spot_share")
-        yield from _surprises(subject, facts)
+        yield from _surprises(subject, facts, has_burst=pool.burst)
 
 
-def _surprises(subject: str, facts: TypeFacts) -> Iterable[Finding]:
+def _surprises(subject: str, facts: TypeFacts, *, has_burst: bool) -> Iterable[Finding]:
     if facts.gpus:
         detail = f"{subject} has {facts.gpus} GPUs, which no image offers to tasks"
         yield warning(CHECK, detail, "take a type without GPUs, which costs less")
     if facts.is_burstable:
-        yield warning(
-            CHECK,
-            f"{subject} is burstable: all its vCPUs are planned, and those beyond its baseline"
-            " cost $0.05 per vCPU-hour more",
-            "take an m, c or r type, or expect this cost",
+        yield _burst(subject, has_burst=has_burst)
+
+
+def _burst(subject: str, *, has_burst: bool) -> Finding:
+    """What a pool offers of a T type."""
+    if has_burst:
+        detail = "all its vCPUs are offered, and those beyond its baseline cost $0.05 per vCPU-hour"
+        return warning(
+            CHECK, f"{subject} is burstable: {detail}", "take an m, c or r type, or unset burst"
         )
+    detail = "its agents offer only the baseline that its CPU credits pay for"
+    return warning(
+        CHECK, f"{subject} is burstable: {detail}", "take an m, c or r type, or set burst"
+    )
 
 
 def _unusable(name: str, market: Market) -> str:

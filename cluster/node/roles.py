@@ -14,6 +14,7 @@ from mesaform.node import identities, zookeeper
 from mesaform.node.data_volume import data_folder
 from mesaform.node.model import Desired, Hardware, Identity, Programs, Service
 from mesaform.topology.agent_attributes import AgentMachine, fault_domain, machine_attributes
+from mesaform.topology.burstable import offered_vcpus
 from mesaform.topology.capacity import agent_resources
 from mesaform.topology.ports import Port
 from mesaform.topology.user_data import LeaseTerms, NodeDocument
@@ -224,7 +225,8 @@ def _agent(
 ) -> Desired:
     work_dir = machine_dir / "engine-agent"
     proof = identities.proof_environment(identity, machine_dir)
-    resources = agent_resources(hardware.vcpus, hardware.mem_mib, document.disk_gib)
+    vcpus = offered_vcpus(identity.instance_type, hardware.vcpus, has_burst=document.has_burst)
+    resources = agent_resources(vcpus, hardware.mem_mib, document.disk_gib)
     engine = Service(
         "engine-agent",
         _engine_argv(document, programs, "agent"),

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesaform.aws.ports import Offering
+from mesaform.aws.pricing.pool_offerings import complete, with_offered_cpus
+from mesaform.aws.pricing.prices import BOOK_PRICES
+from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.simulator.baselines import baseline
 from mesaform.simulator.bound import Bound, bound_of
 from mesaform.simulator.market import Market, Settings, offerings
@@ -36,9 +39,14 @@ class Outcome:
 
 
 def catalogue_of(policy: Policy) -> dict[str, tuple[Offering, ...]]:
-    """What each pool of a policy may buy."""
+    """What each pool of a policy may buy, at the price of a machine with all its parts."""
     spec = policy.spec
-    return {pool.name: offerings(pool.types, spec.zones, pool.disk_gib) for pool in spec.agents}
+    return {pool.name: _offerings_of(pool, spec) for pool in spec.agents}
+
+
+def _offerings_of(pool: Pool, spec: ClusterSpec) -> tuple[Offering, ...]:
+    sold = with_offered_cpus(offerings(pool.types, spec.zones, pool.disk_gib), pool)
+    return tuple(complete(sold, pool, spec, BOOK_PRICES))
 
 
 def simulate(trace: Trace, policy: Policy, settings: Settings, rule: str = "") -> Outcome:

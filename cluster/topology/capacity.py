@@ -13,10 +13,11 @@ SYSTEM_MEM_PART = 20
 """The system keeps one twentieth of the memory, at least `MIN_SYSTEM_MEM_MIB`."""
 
 
-def agent_resources(vcpus: int, mem_mib: int, disk_gib: int, gpus: int = 0) -> Resources:
+def agent_resources(vcpus: float, mem_mib: int, disk_gib: int, gpus: int = 0) -> Resources:
     """Return what the engine advertises of a machine.
 
-    All cpus, gpus and task ports; the memory and the disk without what the system keeps.
+    All cpus, gpus and task ports; the memory and the disk without what the system keeps. `vcpus`
+    are those that a T type offers (`burstable.offered_vcpus`).
     """
     system_mem_mib = max(MIN_SYSTEM_MEM_MIB, mem_mib // SYSTEM_MEM_PART)
     return Resources.of(

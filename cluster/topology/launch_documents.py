@@ -141,6 +141,7 @@ def _with_pool(document: NodeDocument, spec: ClusterSpec, member: Membership) ->
     return msgspec.structs.replace(
         document,
         disk_gib=own_pool.disk_gib,
+        has_burst=own_pool.burst,
         attributes=pool_attributes(own_pool, spec, member.architecture),
         lease=lease_terms(spec) if member.has_lease and not is_protected else None,
     )

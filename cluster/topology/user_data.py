@@ -121,6 +121,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         recipe: the digest of the image from which the machine must have booted.
         pool: the agent's pool; empty for masters.
         disk_gib: the size of an agent's disk (`capacity.agent_resources`).
+        has_burst: whether an agent of a T type offers all vCPUs (`burstable.offered_vcpus`).
         attributes: the pool's attributes. The node adds `instance_id`, `instance_type`, `zone`,
             `pool` and `lifecycle`.
         data_volume: of masters: the volume that outlives the machine. None: an older deployment,
@@ -158,6 +159,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     data_volume: DataVolume | None = None
     session_manager: bool = False
     access: AccessTerms | None = None
+    has_burst: bool = False
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

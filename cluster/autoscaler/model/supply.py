@@ -96,11 +96,11 @@ class AgentNode:
 class Supply:
     """Machines and nodes of a pass.
 
-    `agent_nodes` are the live agent machines, `pools` the same by pool, and `zones` their number by
-    pool and zone. `nodes` are sorted in the order that tasks are placed. `ordered_by_pool` counts
-    machines that are ordered and not listed by EC2 yet. `usage` is where instances of apps with
-    constraints run. `history` holds each machine's states; `quarantined` maps a machine whose
-    history breaks the state machine to that history.
+    `agent_nodes` are the live agent machines, `pools` the same by pool. `zones` counts
+    staying and ordered machines by pool and zone. `nodes` are sorted in the order that tasks are
+    placed. `ordered_by_pool` counts machines that are ordered and not listed by EC2 yet. `usage` is
+    where instances of apps with constraints run. `history` holds each machine's states;
+    `quarantined` maps a machine whose history breaks the state machine to that history.
     """
 
     agent_nodes: tuple[AgentNode, ...]

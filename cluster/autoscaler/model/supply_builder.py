@@ -53,7 +53,7 @@ def build_supply(snapshot: Snapshot, now: float) -> Supply:
         history=histories.states,
         quarantined=histories.quarantined,
         pools=_by_pool(agent_nodes),
-        zones=_by_zone(agent_nodes),
+        zones=_by_zone(agent_nodes, unlisted),
     )
 
 
@@ -155,11 +155,18 @@ def _by_pool(agent_nodes: Iterable[AgentNode]) -> dict[str, tuple[AgentNode, ...
     return {pool: tuple(members) for pool, members in pools.items()}
 
 
-def _by_zone(agent_nodes: Iterable[AgentNode]) -> dict[str, dict[str, int]]:
+def _by_zone(
+    agent_nodes: Iterable[AgentNode], unlisted: Iterable[tuple[Intent, int]]
+) -> dict[str, dict[str, int]]:
+    """Machines that stay, and ordered ones in the zone that their order names first."""
     counts: dict[str, dict[str, int]] = {}
-    for node in agent_nodes:
-        zones = counts.setdefault(node.pool, {})
-        zones[node.machine.zone] = zones.get(node.machine.zone, 0) + 1
+    staying = [(node.pool, node.machine.zone, 1) for node in agent_nodes if node.removal is None]
+    ordered = [
+        (intent.request.pool, intent.request.offerings[0].zone, count) for intent, count in unlisted
+    ]
+    for pool, zone, count in (*staying, *ordered):
+        zones = counts.setdefault(pool, {})
+        zones[zone] = zones.get(zone, 0) + count
     return counts
 
 

@@ -1,17 +1,18 @@
-"""Prices of a pass with all their parts: of machines, of offerings, and of the cluster. Pure.
+"""Prices of a pass with all their parts: of machines and of the cluster. Pure.
 
-The fleet prices instances alone. Depends on `aws.pricing.cluster_cost`, as every verb does.
+Depends on `aws.pricing.cluster_cost`, as every verb does. `aws.pricing.pool_offerings` prices what
+can be bought.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from mesaform.aws.ports import Machine, Offering
+from mesaform.aws.ports import Machine
 from mesaform.aws.pricing import cluster_cost
 from mesaform.aws.pricing.prices import Prices
-from mesaform.config.schema import ClusterSpec, Pool
+from mesaform.config.schema import ClusterSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +33,3 @@ def costs_of(spec: ClusterSpec, machines: Sequence[Machine], prices: Prices) -> 
     }
     items = cluster_cost.standing_items(spec, prices.rates) if machines else ()
     return Costs(known, sum(item.usd_per_hour for item in items))
-
-
-def complete(
-    offered: Sequence[Offering], pool: Pool, spec: ClusterSpec, prices: Prices
-) -> list[Offering]:
-    """The offerings of a pool with what a machine costs besides the instance."""
-    extras: dict[str, float] = {}
-    for name in {offering.instance_type for offering in offered}:
-        machine = cluster_cost.priced_agent(spec, name, "", "on-demand", pool.disk_gib)
-        extras[name] = cluster_cost.extras_usd_per_hour(machine, prices.rates)
-    return [
-        replace(
-            offering,
-            usd_per_hour=round(
-                offering.usd_per_hour + extras[offering.instance_type], cluster_cost.DIGITS
-            ),
-        )
-        for offering in offered
-    ]

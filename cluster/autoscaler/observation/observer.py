@@ -22,12 +22,13 @@ from mesaform.autoscaler.model.cluster_view import ClusterView, QueueEntry
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
-from mesaform.autoscaler.observation.complete_prices import Costs, complete, costs_of
+from mesaform.autoscaler.observation.complete_prices import Costs, costs_of
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from mesaform.autoscaler.observation.mesos_parsers import AppPlacements
 from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import Fleet, Offering, Template
+from mesaform.aws.pricing.pool_offerings import complete, with_offered_cpus
 from mesaform.aws.pricing.prices import Prices
 from mesaform.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from mesaform.common.faults import Fault, contained
@@ -341,6 +342,7 @@ class Observer:
             offered = await asyncio.to_thread(
                 self.fleet.offerings, pool.types, spec.zones, pool.disk_gib
             )
+            offered = with_offered_cpus(offered, pool)
             if self.prices:
                 offered = complete(offered, pool, spec, self.prices())
             return tuple(offered)

@@ -7,8 +7,10 @@ of the pass splits a purchase into several calls. Depends on offerings and launc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from mesaform.autoscaler.model.command import Purchase
 from mesaform.autoscaler.model.demand_item import DemandItem
@@ -19,6 +21,7 @@ from mesaform.autoscaler.packing import NewNode
 from mesaform.autoscaler.planner import priorities
 from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
 from mesaform.autoscaler.planner.offerings import ANY_ZONE, TYPE_FIELD, Pins, usable_offerings
+from mesaform.autoscaler.planner.zone_balance import machines_by_zone
 from mesaform.aws.ports import Capacity, LaunchRequest, Offering
 from mesaform.common.architecture import ARCH, architecture_of
 from mesaform.config.schema import Pool
@@ -59,12 +62,73 @@ class RequestBuilder:
     now: float
     quota: LaunchQuota
     number: int = 0
+    _planned: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def build(self, pool: Pool, chosen: ChosenOffering, nodes: list[NewNode]) -> list[Purchase]:
         """Calls that buy machines of a pool; none when the catalogue no longer has the offering.
 
-        Machines that the launch quota does not allow are in no call.
+        Machines that the launch quota does not allow are in no call. Machines whose work pins no
+        zone are spread over zones.
         """
+        located = self._located(pool, chosen, nodes)
+        return [
+            purchase
+            for zone, part in located.items()
+            for purchase in self._build_in(pool, replace(chosen, zone=zone), part)
+        ]
+
+    def _located(
+        self, pool: Pool, chosen: ChosenOffering, nodes: Sequence[NewNode]
+    ) -> dict[str, list[NewNode]]:
+        """The machines by zone: the chosen one where work pins it, else by `zone_balance`."""
+        pinned: list[NewNode] = []
+        free: list[NewNode] = []
+        for node in nodes:
+            (pinned if self._pins(chosen, [node]).zone else free).append(node)
+        located: dict[str, list[NewNode]] = {}
+        # The spread is lazy: it counts the pinned machines as planned.
+        for zone, part in chain([(chosen.zone, pinned)], self._spread(pool, chosen, free)):
+            if part:
+                located.setdefault(zone, []).extend(part)
+                self._planned[pool.name, zone] = self._planned.get((pool.name, zone), 0) + len(part)
+        return located
+
+    def _spread(
+        self, pool: Pool, chosen: ChosenOffering, nodes: list[NewNode]
+    ) -> Iterator[tuple[str, list[NewNode]]]:
+        """Machines that may be in any zone, by zone."""
+        if not nodes:
+            return
+        offered = self._offerings_by_zone(pool, chosen, nodes)
+        percent = self.snapshot.spec.autoscaler.zone_balance_percent
+        counts = machines_by_zone(len(nodes), offered, self._zone_counts(pool), percent)
+        for zone, count in (counts or {chosen.zone: len(nodes)}).items():
+            yield zone, nodes[:count]
+            nodes = nodes[count:]
+
+    def _zone_counts(self, pool: Pool) -> dict[str, int]:
+        """Machines of a pool by zone: those that stay, ordered ones and those of this pass."""
+        counts = dict(self.supply.zones.get(pool.name, {}))
+        for (name, zone), count in self._planned.items():
+            if name == pool.name:
+                counts[zone] = counts.get(zone, 0) + count
+        return counts
+
+    def _offerings_by_zone(
+        self, pool: Pool, chosen: ChosenOffering, nodes: Sequence[NewNode]
+    ) -> list[Offering]:
+        """Offerings of the chosen type, none dearer than the chosen one under a cost cap."""
+        pins = self._pins(chosen, nodes)
+        usable = usable_offerings(self.snapshot, pool, chosen.capacity, self.now, pins)
+        same_type = [o for o in usable if o.instance_type == chosen.instance_type]
+        if self.snapshot.spec.cost.max_usd_per_hour is None:
+            return same_type
+        own_usd = (o.usd_per_hour for o in same_type if o.zone == chosen.zone)
+        most_usd = min(own_usd, default=math.inf) + PRICE_TOLERANCE_USD
+        return [o for o in same_type if o.usd_per_hour <= most_usd]
+
+    def _build_in(self, pool: Pool, chosen: ChosenOffering, nodes: list[NewNode]) -> list[Purchase]:
+        """Calls for machines of which the chosen zone is the first choice."""
         offerings = self._offerings(pool, chosen, nodes)
         if not offerings:
             return []
@@ -112,7 +176,8 @@ class RequestBuilder:
         same_type = [o for o in candidates if o.instance_type == chosen.instance_type]
         if not same_type:
             return ()
-        most_usd = same_type[0].usd_per_hour * self._price_ratio(pins) + PRICE_TOLERANCE_USD
+        cheapest_usd = min(offering.usd_per_hour for offering in same_type)
+        most_usd = cheapest_usd * self._price_ratio(pins) + PRICE_TOLERANCE_USD
         others = [
             o
             for o in candidates
@@ -120,7 +185,10 @@ class RequestBuilder:
             and o.usd_per_hour <= most_usd
             and contains(shape_of(o.resources), load)
         ]
-        ranked = self._ranked(pool, chosen, same_type) + self._ranked(pool, chosen, others)
+        of_zone = [o for o in same_type if o.zone == chosen.zone]
+        elsewhere = [o for o in same_type if o.zone != chosen.zone]
+        ranked = of_zone + self._ranked(pool, chosen, elsewhere)
+        ranked += self._ranked(pool, chosen, others)
         return tuple(ranked[:MAX_OFFERINGS])
 
     def _price_ratio(self, pins: Pins) -> float:
@@ -131,7 +199,7 @@ class RequestBuilder:
     def _ranked(
         self, pool: Pool, chosen: ChosenOffering, offerings: Sequence[Offering]
     ) -> list[Offering]:
-        zone_counts = self.supply.zones.get(pool.name, {})
+        zone_counts = self._zone_counts(pool)
         return sorted(
             offerings,
             key=lambda o: (

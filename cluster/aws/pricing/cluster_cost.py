@@ -20,6 +20,7 @@ from mesaform.aws.pricing.rates import (
     VOLUME_TYPE,
     Rates,
 )
+from mesaform.topology.burstable import baseline_share
 from mesaform.topology.hourly_items import ItemKind, hourly_items
 from mesaform.topology.names import Tag
 
@@ -43,20 +44,6 @@ PUTS_PER_HOUR = 720 + 240
 
 QUEUE_REQUESTS_PER_HOUR = 180
 """Long polls of 20 s."""
-
-T_BASELINE: Mapping[str, float] = {
-    "nano": 0.05,
-    "micro": 0.1,
-    "small": 0.2,
-    "medium": 0.2,
-    "large": 0.3,
-    "xlarge": 0.4,
-    "2xlarge": 0.4,
-}
-"""Share of each vCPU that T3, T3a and T4g types earn credits for, by size.
-
-Source: EC2 user guide, "Key concepts for burstable performance instances".
-"""
 
 T_VCPUS: Mapping[str, int] = {"xlarge": 4, "2xlarge": 8}
 """vCPUs of T types by size; 2 where absent."""
@@ -88,8 +75,8 @@ ESTIMATES = frozenset({CostKind.CREDITS, CostKind.TRAFFIC, CostKind.REQUESTS})
 class PricedMachine:
     """What a machine's price depends on.
 
-    `agents` is for masters: how many agents they lead. Agents of T types are taken to use their
-    vCPUs in full, since the planner sells them in full.
+    `agents` is for masters: how many agents they lead. Agents of T types use what they offer: their
+    baseline, or with `has_burst` all vCPUs (`topology.burstable`).
     """
 
     instance_type: str
@@ -100,6 +87,7 @@ class PricedMachine:
     has_address: bool = True
     passes_per_hour: float = 1800.0
     agents: int = 0
+    has_burst: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +211,16 @@ def _extras(machine: PricedMachine, rates: Rates) -> dict[str, float]:
     return {
         "volumes": sum(volumes),
         "address": rates.address_usd_per_hour if machine.has_address else 0.0,
-        "credits": surplus_usd_per_hour(
-            machine.instance_type, rates, None if machine.is_agent else master_load(machine.agents)
-        ),
+        "credits": surplus_usd_per_hour(machine.instance_type, rates, _load(machine)),
         "traffic": _traffic(machine, rates),
     }
+
+
+def _load(machine: PricedMachine) -> float | None:
+    """How many vCPUs are used; None for all of them."""
+    if not machine.is_agent:
+        return master_load(machine.agents)
+    return None if machine.has_burst else 0.0
 
 
 def master_load(agents: int) -> float:
@@ -244,8 +237,8 @@ def surplus_usd_per_hour(
     `used_vcpus` None stands for all of them.
     """
     family, _, size = instance_type.partition(".")
-    baseline, credit_usd = T_BASELINE.get(size), rates.credit_usd.get(family)
-    if baseline is None or credit_usd is None:
+    baseline, credit_usd = baseline_share(instance_type), rates.credit_usd.get(family, 0.0)
+    if baseline == 1 or not credit_usd:
         return 0.0
     vcpus = T_VCPUS.get(size, 2)
     used = vcpus if used_vcpus is None else min(used_vcpus, vcpus)
@@ -266,17 +259,18 @@ def has_public_addresses(spec: ClusterSpec) -> bool:
 
 
 def priced_agent(
-    spec: ClusterSpec, instance_type: str, zone: str, capacity: Capacity, disk_gib: float
+    spec: ClusterSpec, instance_type: str, zone: str, capacity: Capacity, pool: Pool
 ) -> PricedMachine:
-    """An agent with a disk of this size."""
+    """An agent of a pool."""
     return PricedMachine(
         instance_type,
         zone,
         capacity,
         is_agent=True,
-        volumes_gib=(disk_gib,),
+        volumes_gib=(pool.disk_gib,),
         has_address=has_public_addresses(spec),
         passes_per_hour=3600 / spec.autoscaler.interval_s,
+        has_burst=pool.burst,
     )
 
 
@@ -309,10 +303,9 @@ def priced(spec: ClusterSpec, machine: ListedMachine, agents: int) -> PricedMach
 def agent_of_pool(
     spec: ClusterSpec, instance_type: str, zone: str, capacity: Capacity, pool: str
 ) -> PricedMachine:
-    """An agent of a pool; of a pool that the spec lacks, with the first pool's disk."""
-    sizes = {item.name: item.disk_gib for item in spec.agents}
-    disk_gib = sizes.get(pool, spec.agents[0].disk_gib)
-    return priced_agent(spec, instance_type, zone, capacity, disk_gib)
+    """An agent of a pool; of a pool that the spec lacks, with the first pool's settings."""
+    own = next((item for item in spec.agents if item.name == pool), spec.agents[0])
+    return priced_agent(spec, instance_type, zone, capacity, own)
 
 
 def billed_agents(machines: Iterable[ListedMachine]) -> int:
@@ -369,7 +362,7 @@ def pool_machines(spec: ClusterSpec, pool: Pool) -> list[PricedMachine]:
     """The machines that a pool begins with."""
     zones = spec.zones
     return [
-        priced_agent(spec, pool.types[0], zones[number % len(zones)], "on-demand", pool.disk_gib)
+        priced_agent(spec, pool.types[0], zones[number % len(zones)], "on-demand", pool)
         for number in range(pool.count)
     ]
 

@@ -26,6 +26,7 @@ from mesaform.config.schema import ClusterSpec
 from mesaform.localcloud import pricing
 
 SPEC = ClusterSpec(name="one")
+POOL = SPEC.agents[0]
 FRANKFURT = "eu-central-1"
 
 
@@ -41,7 +42,7 @@ def sample() -> list[Machine]:
 
 
 def test_a_machine_costs_its_instance_disk_address_and_traffic() -> None:
-    agent = priced_agent(SPEC, "m5.large", "us-east-1a", "on-demand", 40)
+    agent = priced_agent(SPEC, "m5.large", "us-east-1a", "on-demand", POOL)
     cost = machine_cost(agent, BOOK_PRICES)
     assert cost.instance == 0.096
     assert cost.volumes == pytest.approx(40 * 0.08 / 730)
@@ -128,7 +129,7 @@ def test_a_region_has_its_own_prices_and_says_when_it_has_none() -> None:
     prices = Prices(
         FRANKFURT, {"m5.large": 0.115}, rates=rates_from_list(FRANKFURT), has_rates=True
     )
-    agent = priced_agent(SPEC, "m5.large", "eu-central-1a", "on-demand", 40)
+    agent = priced_agent(SPEC, "m5.large", "eu-central-1a", "on-demand", POOL)
     assert machine_cost(agent, prices).instance == 0.115
     assert machine_cost(agent, prices).volumes == pytest.approx(40 * 0.088 / 730)
     assert prices.note(["m5.large"]) == ""

@@ -132,6 +132,14 @@ def test_an_agent_advertises_the_resources_that_the_planner_expects() -> None:
     )
 
 
+def test_an_agent_of_a_t_type_advertises_its_baseline_unless_its_pool_bursts() -> None:
+    machine = replace(AGENT, instance_type="t3.xlarge")
+    usual = services(document("agent"), machine)["engine-agent"]
+    burst = services(document("agent", has_burst=True), machine)["engine-agent"]
+    assert usual.env["MESOS_RESOURCES"].startswith("cpus:1.6;")
+    assert burst.env["MESOS_RESOURCES"].startswith("cpus:4;")
+
+
 def test_every_agent_runs_an_interruption_monitor_with_the_autoscalers_addresses() -> None:
     monitor = services(document("agent"), AGENT)["interruption-monitor"]
     assert monitor.argv[1:] == ("-m", "mesaform.node.interruption_monitor")

@@ -183,7 +183,8 @@ def test_the_bound_is_exact_where_a_machine_is_full_all_the_time():
     policy = a_policy(types=("c5.large",))
     memory = catalogue_of(policy)["default"][0].resources.mem_mib
     trace = a_trace(a_task(runs_s=3600, cpus=2, mem_mib=memory))
-    assert least_usd(trace, policy, STEADY).divisible == pytest.approx(0.085)
+    usd_per_hour = catalogue_of(policy)["default"][0].usd_per_hour
+    assert least_usd(trace, policy, STEADY).divisible == pytest.approx(usd_per_hour, abs=1e-4)
 
 
 def test_the_real_planner_is_compared_with_the_cheapest_that_serves_as_well():
