@@ -120,7 +120,7 @@ class RequestBuilder:
         """Offerings of the chosen type, none dearer than the chosen one under a cost cap."""
         pins = self._pins(chosen, nodes)
         usable = usable_offerings(self.snapshot, pool, chosen.capacity, self.now, pins)
-        same_type = [o for o in usable if o.instance_type == chosen.instance_type]
+        same_type = _of_type(usable, chosen)
         if self.snapshot.spec.cost.max_usd_per_hour is None:
             return same_type
         own_usd = (o.usd_per_hour for o in same_type if o.zone == chosen.zone)
@@ -173,11 +173,10 @@ class RequestBuilder:
     ) -> tuple[Offering, ...]:
         """Offerings of the chosen type, then types that hold `load`, cheapest first."""
         candidates = usable_offerings(self.snapshot, pool, chosen.capacity, self.now, pins)
-        same_type = [o for o in candidates if o.instance_type == chosen.instance_type]
+        same_type = self._ranked(pool, chosen, _of_type(candidates, chosen))
         if not same_type:
             return ()
-        cheapest_usd = min(offering.usd_per_hour for offering in same_type)
-        most_usd = cheapest_usd * self._price_ratio(pins) + PRICE_TOLERANCE_USD
+        most_usd = same_type[0].usd_per_hour * self._price_ratio(pins) + PRICE_TOLERANCE_USD
         others = [
             o
             for o in candidates
@@ -185,10 +184,8 @@ class RequestBuilder:
             and o.usd_per_hour <= most_usd
             and contains(shape_of(o.resources), load)
         ]
-        of_zone = [o for o in same_type if o.zone == chosen.zone]
-        elsewhere = [o for o in same_type if o.zone != chosen.zone]
-        ranked = of_zone + self._ranked(pool, chosen, elsewhere)
-        ranked += self._ranked(pool, chosen, others)
+        same_type.sort(key=lambda offering: offering.zone != chosen.zone)
+        ranked = same_type + self._ranked(pool, chosen, others)
         return tuple(ranked[:MAX_OFFERINGS])
 
     def _price_ratio(self, pins: Pins) -> float:
@@ -215,3 +212,7 @@ class RequestBuilder:
         text = f"{self.snapshot.spec.name}/{pool}/{self.now!r}/{self.number}"
         self.number += 1
         return "ms-" + hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _of_type(offerings: Sequence[Offering], chosen: ChosenOffering) -> list[Offering]:
+    return [o for o in offerings if o.instance_type == chosen.instance_type]
