@@ -41,6 +41,8 @@ STYLES = {
     "anomaly": "yellow",
     "no_capacity": "yellow",
     "launch_failed": "red",
+    "pool_stopped": "red",
+    "purchases_stopped": "red",
 }
 
 

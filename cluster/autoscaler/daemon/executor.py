@@ -226,7 +226,7 @@ class PlanExecutor:
             await self._journal.resolve(request.token)
             failed = Reason.of(ReasonCode.API_ERROR, error=str(error))
             self._report(_without_launch(decision, "launch_failed", (failed,)))
-            return launch_backoff.state_after_refusal(planner_state, request, now)
+            return launch_backoff.state_after_refusal(planner_state, request, str(error), now)
         planner_state = launch_backoff.state_after_result(planner_state, request, result, now)
         if not result.machines:
             await self._journal.resolve(request.token)
@@ -262,10 +262,10 @@ class PlanExecutor:
             result = await asyncio.to_thread(self._fleet.launch, intent.request)
         except NotAuthenticated:  # the call was not made
             return planner_state, intent
-        except Permanent:
+        except Permanent as error:
             await self._journal.resolve(intent.request.token)
             return launch_backoff.state_after_refusal(
-                planner_state, intent.request, self._clock()
+                planner_state, intent.request, str(error), self._clock()
             ), None
         except MesaformError:
             return planner_state, intent

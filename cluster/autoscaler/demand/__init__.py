@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from mesaform.autoscaler.demand import (
     displaced,
+    failing_apps,
     frameworks,
     headroom,
     queue,
@@ -51,7 +52,8 @@ def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
 def remember(memory: PlannerState, snapshot: Snapshot, now: float) -> PlannerState:
     """The state that demand needs next time.
 
-    It holds since when frameworks lack offers, their counters, and what was in use at each hint.
+    It holds since when frameworks lack offers, their counters, what was in use at each hint, and
+    which apps fail.
     """
     if snapshot.cluster is None:
         return memory
@@ -62,4 +64,5 @@ def remember(memory: PlannerState, snapshot: Snapshot, now: float) -> PlannerSta
         dry_since=frameworks.dry_since(snapshot, now),
         marks=rates.marks(snapshot.cluster, snapshot.state.marks, now),
         hint_baselines=scheduled.baselines(snapshot, used, now),
+        failing_apps=failing_apps.observe(snapshot, now),
     )

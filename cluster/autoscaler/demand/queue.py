@@ -44,6 +44,7 @@ def _unit(entry: QueueEntry, now: float) -> DemandItem:
         blocked,
         kind,
         role=entry.role,
+        config=entry.config,
     )
 
 

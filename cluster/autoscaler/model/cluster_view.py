@@ -61,7 +61,9 @@ class Agent:
     tasks; empty unless consolidation needs them. Resources reserved and not in use are not in
     `total` but in `reserved`, by role: no other role is offered them. `ports` are the free host
     ports. `app_configs` counts the running instances of `apps` by their configuration, for apps
-    with constraints; an instance of unknown configuration is in no entry.
+    with constraints; an instance of unknown configuration is in no entry. `app_since` is when the
+    longest running instance of each app and configuration started (epoch seconds). `ended` counts
+    tasks of the agent that ended and that the master still lists.
     """
 
     agent_id: str
@@ -79,6 +81,8 @@ class Agent:
     reserved: Mapping[str, Shape] = field(default_factory=dict)
     ports: tuple[Range, ...] = ()
     app_configs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    app_since: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    ended: int = 0
 
     @property
     def instance_id(self) -> str:

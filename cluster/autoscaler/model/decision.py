@@ -33,6 +33,8 @@ Kind = Literal[
     "leader_changed",  # another daemon leads
     "pool_stopped",  # a pool buys nothing, because its machines fail
     "pool_resumed",  # it buys again
+    "purchases_stopped",  # nothing is bought for a demand, because its machines are of no use
+    "purchases_resumed",  # machines are bought for it again
 ]
 """Public: the values of `decision` in rows and of the label `kind` of metrics."""
 

@@ -25,11 +25,26 @@ BlockedKind = Literal[
 """Verdicts on demand that a new machine would not serve, or whose need is not certain yet."""
 
 
+StopKind = Literal["purchases_stopped", "app_failing"]
+"""Verdicts on demand that existing machines may serve and for which little is bought."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseStop:
+    """At most `pieces` of an item are bought for, less those that existing machines serve."""
+
+    kind: StopKind
+    pieces: int
+    reason: Reason
+
+
 @dataclass(frozen=True, slots=True)
 class DemandItem:
     """`count` equal pieces of work. Nothing is bought for an item that is `blocked`.
 
-    `reasons` say why the demand is there, `blocked` why no machine would serve it.
+    `reasons` say why the demand is there, `blocked` why no machine would serve it, `stop` why
+    little is bought. `refused_by` are machines that did not serve it although it fits on them.
+    `config` is the version of the app's configuration.
     """
 
     source: Source
@@ -43,6 +58,9 @@ class DemandItem:
     framework_id: str = ""
     role: str = "*"
     leaves: str = ""  # the instance that these tasks run on and have to leave
+    config: str = ""
+    stop: PurchaseStop | None = None
+    refused_by: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:

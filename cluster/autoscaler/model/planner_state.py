@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mesaform.autoscaler.model.lifetimes import LifetimeHistogram
 from mesaform.autoscaler.model.notice import Notice, Risk, is_near
+from mesaform.autoscaler.model.purchase_record import FailingApp, UnitPurchases
 from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.removal import NOTICE_POLICIES, Removal, Replacement
 from mesaform.autoscaler.model.shape import Shape
@@ -18,11 +19,15 @@ from mesaform.autoscaler.model.shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Recent capacity errors: no request before `until`, then at most `window` machines at once."""
+    """Recent errors: no request before `until`, then at most `window` machines at once.
+
+    `cause` is the cloud's text, or the machine that failed; empty for want of capacity.
+    """
 
     until: float
     consecutive_errors: int
     window: int = 1
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,8 @@ class PlannerState:
         probes, dry_since, marks: by framework id; `marks` are counters over time, oldest first.
         findings: the probe framework's results, by shape as text.
         hint_baselines: by override id: the least that was in use since the hint was given.
+        purchases: by demand item: purchases for it and their outcomes (`purchase_outcomes`).
+        failing_apps: by app: apps in a crash loop.
     Tasks:
         moves: by app: when its tasks were moved to save money.
         lifetimes: by app: how long its tasks ran.
@@ -166,6 +173,8 @@ class PlannerState:
     risks: dict[str, Risk] = field(default_factory=dict)
     launch_failures: dict[str, LaunchFailures] = field(default_factory=dict)
     failures_seen: dict[str, float] = field(default_factory=dict)
+    purchases: dict[str, UnitPurchases] = field(default_factory=dict)
+    failing_apps: dict[str, FailingApp] = field(default_factory=dict)
 
 
 def is_terminating(state: PlannerState, instance_id: str, now: float) -> bool:

@@ -80,8 +80,18 @@ class ReasonCode(StrEnum):
     LARGER_TYPE_EXCLUDED = "larger_type_excluded", "instance_type pool constraints"
     POOLS_FULL = "pools_full", "pools maxima"
     CAPACITY_BACKOFF = "capacity_backoff", "retry_s"
+    LAUNCH_FAILED = "launch_failed", "cause retry_s"
     LAUNCH_RAMP_UP = "launch_ramp_up"
     POOL_STOPPED = "pool_stopped", "pool count cause instance_id retry_s"
+    MACHINE_REFUSED = (
+        "machine_refused",
+        "instance_id agent_id refusals differences retry_s",
+    )
+    PURCHASES_UNUSED = "purchases_unused", "count within_s retry_s"
+    DEMAND_WITHDRAWN = "demand_withdrawn", "count retry_s"
+    AGENTS_REFUSED = "agents_refused", "agents"
+    PURCHASE_OF_USE = "purchase_of_use"
+    APP_FAILING = "app_failing", "app lived_s"
     COST_CAP = "cost_cap", "max_usd_per_hour left_usd_per_hour cheapest_usd_per_hour"
     OTHER_DEMAND_FIRST = "other_demand_first"
 

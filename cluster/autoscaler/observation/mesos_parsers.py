@@ -7,6 +7,7 @@ package.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -77,9 +78,15 @@ def cluster_view(
     faults = [] if faults is None else faults
     on_agents = by_agent(answers.tasks)
     names = _framework_names(answers.frameworks) if detailed else None
+    ended = Counter(task.agent_id for task in answers.over)
     return ClusterView(
         agents=tuple(
-            _with_tasks(agent, on_agents.get(agent.agent_id, ()), names) for agent in agents.agents
+            _with_tasks(
+                replace(agent, ended=ended[agent.agent_id]),
+                on_agents.get(agent.agent_id, ()),
+                names,
+            )
+            for agent in agents.agents
         ),
         frameworks=_frameworks(
             _others(answers.frameworks, set(own)), answers.tasks, metrics, faults
@@ -225,18 +232,24 @@ def _fixed_ports(app: Json) -> tuple[int, ...]:
 def _with_tasks(agent: Agent, tasks: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
     apps: dict[str, int] = {}
     configs: dict[str, dict[str, int]] = {}
+    since: dict[str, dict[str, float]] = {}
     for task in tasks:
         if task.app is not None:
             apps[task.app] = apps.get(task.app, 0) + 1
             if task.config:
                 by_config = configs.setdefault(task.app, {})
                 by_config[task.config] = by_config.get(task.config, 0) + 1
+            if task.since:
+                oldest = since.setdefault(task.app, {})
+                oldest[task.config] = min(task.since, oldest.get(task.config, task.since))
     work = (
         ()
         if frameworks is None
         else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in tasks)
     )
-    return replace(agent, tasks=len(tasks), apps=apps, app_configs=configs, work=work)
+    return replace(
+        agent, tasks=len(tasks), apps=apps, app_configs=configs, app_since=since, work=work
+    )
 
 
 def _work(task: Seen, framework: str) -> RunningTask:

@@ -60,6 +60,8 @@ def _round(
     for position, (node, capacity) in enumerate(free):
         if not result.left[index]:
             break
+        if node.name in unit.refused_by:
+            continue
         count = min(result.left[index], how_often(unit.shape, capacity))
         if count and (count := min(count, room(unit.name, unit.constraints, node, usage))):
             free[position] = (node, minus(capacity, times(unit.shape, count)))

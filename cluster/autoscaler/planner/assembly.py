@@ -12,7 +12,7 @@ from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import PlannerState, Probe
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.packing import Packing
-from mesaform.autoscaler.planner import timers
+from mesaform.autoscaler.planner import purchase_stops, timers
 from mesaform.autoscaler.planner.observed_state import with_lifetimes
 from mesaform.autoscaler.planner.pass_context import CollectedDemand, PassContext, Prepared
 from mesaform.autoscaler.planner.purchases import PurchasePlan
@@ -70,7 +70,7 @@ def assemble(
     removals: RemovalPlan,
 ) -> Plan:
     """The plan: reports first, then purchases, replacements and removals."""
-    reports = report(context, prepared, purchases)
+    reports = report(context, prepared, purchases, collected.state)
     usd, now = context.supply.usd_per_hour, context.now
     packed = _packed(purchases.packing)
     acting = [_buy(purchase, context.items, packed) for purchase in purchases.purchases]
@@ -121,8 +121,9 @@ def _merge(
 ) -> PlannerState:
     """The planner state after the pass. Each stage contributes the fields that it decides."""
     view, observed = context.snapshot.cluster or ClusterView(), context.observed
+    state = purchase_stops.state_after(collected.state, context, purchases.purchases)
     return replace(
-        with_lifetimes(collected.state, view),
+        with_lifetimes(state, view),
         idle_since=observed.idle_since,
         idle_s=observed.idle_s,
         underused_since=observed.underused_since,

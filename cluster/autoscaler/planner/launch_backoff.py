@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Machine, Offering
+from mesaform.topology.names import Tag
 
 MAX_AT_ONCE = 500
 """Machines of one offering in one call: half of what EC2 lets an account launch in a burst."""
@@ -34,6 +35,9 @@ MAX_PAUSE_S = 60.0
 
 ERROR_LIFETIME_S = 3600.0
 """Age at which an error is forgotten."""
+
+FAILED = "failed:"
+"""Start of the scopes of machines that failed before their agent registered."""
 
 MAX_DOUBLINGS = 16
 """Limit of the exponent of a back-off, against overflow."""
@@ -121,9 +125,11 @@ def state_after_result(
     return replace(state, backoffs=absorb(state.backoffs, request, result, now))
 
 
-def state_after_refusal(state: PlannerState, request: LaunchRequest, now: float) -> PlannerState:
+def state_after_refusal(
+    state: PlannerState, request: LaunchRequest, cause: str, now: float
+) -> PlannerState:
     """Return the planner state after a refused call; it blocks all offerings of the call."""
-    return replace(state, backoffs=absorb_refusal(state.backoffs, request, now))
+    return replace(state, backoffs=absorb_refusal(state.backoffs, request, cause, now))
 
 
 def absorb(
@@ -155,19 +161,91 @@ def add_error(backoffs: dict[str, Backoff], machine: Machine, now: float) -> Non
     backoffs[key] = _after_error(backoffs.get(key), 1, 0, now)
 
 
+def add_failure(
+    backoffs: dict[str, Backoff],
+    machine: Machine,
+    cause: str,
+    offered: Sequence[Offering],
+    now: float,
+) -> None:
+    """Block what a machine that failed before its agent registered has in common with others.
+
+    Its type and its zone are blocked for the pool, where the pool has others, else its offering:
+    the next machine is another one. Machines that fail together count once.
+    """
+    what = f"{machine.instance_id} ({machine.instance_type}, {machine.zone}) {cause}"
+    for key in _scopes_of_failure(machine, offered):
+        known = backoffs.get(key)
+        errors = known.consecutive_errors + 1 if known else 1
+        if known is None or known.until <= now:
+            until = now + _doubled(FIRST_BLOCK_S, MAX_BLOCK_S, errors)
+            backoffs[key] = Backoff(until, errors, cause=what)
+
+
+def _scopes_of_failure(machine: Machine, offered: Sequence[Offering]) -> list[str]:
+    pool, instance_type, zone = machine.tags.get(Tag.POOL, ""), machine.instance_type, machine.zone
+    scopes = []
+    if len({offering.instance_type for offering in offered}) > 1:
+        scopes.append(_failed(pool, instance_type, ""))
+    if len({offering.zone for offering in offered}) > 1:
+        scopes.append(_failed(pool, "", zone))
+    return scopes or [_failed(pool, instance_type, zone)]
+
+
+def drop_failures(backoffs: dict[str, Backoff], pool: str) -> None:
+    """Forget the failures of a pool: one of its machines has registered."""
+    for key in [key for key in backoffs if key.startswith(f"{FAILED}{pool}:")]:
+        del backoffs[key]
+
+
 def absorb_refusal(
-    backoffs: Mapping[str, Backoff], request: LaunchRequest, now: float
+    backoffs: Mapping[str, Backoff], request: LaunchRequest, cause: str, now: float
 ) -> dict[str, Backoff]:
-    """The entries after the cloud refused a call as a whole."""
-    nothing = LaunchResult((), tuple(offering.key for offering in request.offerings))
-    return absorb(backoffs, request, nothing, now)
+    """The entries after the cloud refused a call as a whole, for a cause."""
+    keys = tuple(offering.key for offering in request.offerings)
+    entries = absorb(backoffs, request, LaunchResult((), keys), now)
+    for key in (*keys, _pool_key(request.pool, request.offerings[0].capacity)):
+        entries[key] = replace(entries[key], cause=cause)
+    return entries
+
+
+def cause_of(
+    backoffs: Mapping[str, Backoff], offerings: Iterable[tuple[str, Offering]], now: float
+) -> str:
+    """Why the first of these offerings to be free is blocked; empty for want of capacity."""
+    blocking = [
+        max((backoffs[key] for key in _keys(o, pool) if key in backoffs), key=_until, default=None)
+        for pool, o in offerings
+    ]
+    entries = [entry for entry in blocking if entry is not None and entry.until > now]
+    return min(entries, key=_until).cause if entries else ""
 
 
 def _blocked_until(backoffs: Mapping[str, Backoff], offering: Offering, pool: str) -> float:
     if not backoffs:
         return 0.0
-    keys = (*capacity_errors.concerning(offering), _pool_key(pool, offering.capacity))
-    return max((backoffs[key].until for key in keys if key in backoffs), default=0.0)
+    return max(
+        (backoffs[key].until for key in _keys(offering, pool) if key in backoffs), default=0.0
+    )
+
+
+def _keys(offering: Offering, pool: str) -> tuple[str, ...]:
+    """All scopes that block an offering for a pool."""
+    kind, zone = offering.instance_type, offering.zone
+    return (
+        *capacity_errors.concerning(offering),
+        _pool_key(pool, offering.capacity),
+        *(_failed(pool, *scope) for scope in ((kind, ""), ("", zone), (kind, zone))),
+    )
+
+
+def _until(entry: Backoff) -> float:
+    return entry.until
+
+
+def _failed(pool: str, instance_type: str, zone: str) -> str:
+    """The scope of machines of a pool that failed, by type or zone or both."""
+    return f"{FAILED}{pool}:{instance_type}/{zone or capacity_errors.ANY}/{capacity_errors.ANY}"
 
 
 def _pool_key(pool: str, capacity: Capacity) -> str:

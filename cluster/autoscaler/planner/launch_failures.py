@@ -1,8 +1,10 @@
 """Machines that end at once or never register: counted by pool and cause, until a pool stops. Pure.
 
-After `MAX_FAILURES` machines of a pool failed in a row for one cause, the pool buys nothing for
-`FIRST_STOP_S`, then one machine at a time as a probe. A failed probe doubles the pause; a machine
-that registers, or a new version of the pool's launch template, ends the stop.
+After each failure the pool tries another type in another zone, as far as it has others
+(`launch_backoff.add_failure`). After `MAX_FAILURES` machines of a pool failed in a row for one
+cause, the pool buys nothing for `FIRST_STOP_S`, then one machine at a time as a probe. A failed
+probe doubles the pause; a machine that registers, or a new version of the pool's launch template,
+ends the stop.
 
 Karpenter's registration health and the suspension of an Auto Scaling group after failed launches
 are the models.
@@ -10,11 +12,11 @@ are the models.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from mesaform.autoscaler.model.lifecycle import REGISTERED
-from mesaform.autoscaler.model.planner_state import LaunchFailures, PlannerState
+from mesaform.autoscaler.model.planner_state import Backoff, LaunchFailures, PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE, Supply
@@ -27,7 +29,10 @@ MAX_FAILURES = 3
 
 FIRST_STOP_S = 300.0
 MAX_STOP_S = 3600.0
-"""Seconds until the first probe, and at most between two probes."""
+"""Seconds until the first probe of the same offering, and at most between two probes."""
+
+FIRST_PROBE_S = 1.0
+"""Seconds until the first probe of another offering."""
 
 REMEMBERED_S = 7200.0
 """Seconds that a machine is remembered: EC2 lists it for about an hour after its end."""
@@ -58,14 +63,16 @@ def observe(snapshot: Snapshot, now: float) -> PlannerState:
     """The planner state with the failures and the registrations that a snapshot shows."""
     state = snapshot.state
     failures, backoffs, seen = _in_force(snapshot), dict(state.backoffs), _recent(state, now)
-    ours = [machine for machine in snapshot.machines if _is_open(machine, seen)]
-    _drop_pools(failures, {_pool(m) for m in ours if _has_just_registered(m, snapshot)})
-    for machine, cause in _ended(ours, state):
+    ours = list(filter(_is_ours, snapshot.machines))
+    _drop_pools(failures, backoffs, ours, snapshot)
+    for machine, cause in _ended(ours, seen, snapshot, now):
         seen[machine.instance_id] = now
         if cause == NO_CAPACITY_CODE:
             launch_backoff.add_error(backoffs, machine, now)
-        elif cause:
+        elif cause and _is_latest(machine, snapshot):
             _add(failures, machine, cause, snapshot, now)
+            offered = snapshot.offerings.get(_pool(machine), ())
+            launch_backoff.add_failure(backoffs, machine, cause, offered, now)
     return replace(state, launch_failures=failures, failures_seen=seen, backoffs=backoffs)
 
 
@@ -128,11 +135,10 @@ def _in_force(snapshot: Snapshot) -> dict[str, LaunchFailures]:
     }
 
 
-def _is_open(machine: Machine, seen: Mapping[str, float]) -> bool:
-    """Whether the autoscaler launched the machine, and its end was not seen yet."""
+def _is_ours(machine: Machine) -> bool:
+    """Whether the autoscaler launched the machine."""
     tags = machine.tags
-    is_ours = tags.get(Tag.MANAGED_BY) == "autoscaler" and tags.get(Tag.ROLE) == "agent"
-    return is_ours and machine.instance_id not in seen
+    return tags.get(Tag.MANAGED_BY) == "autoscaler" and tags.get(Tag.ROLE) == "agent"
 
 
 def _has_just_registered(machine: Machine, snapshot: Snapshot) -> bool:
@@ -161,6 +167,18 @@ def _cause(machine: Machine, state: PlannerState) -> str | None:
     return _failure_code(machine.ended_by)
 
 
+def _is_late(machine: Machine, snapshot: Snapshot, now: float) -> bool:
+    """Whether a machine runs for longer than `boot_timeout_s` without having registered.
+
+    It counts before it is given up, so that the same pass buys another one.
+    """
+    leader_since = snapshot.state.leader_since
+    if snapshot.cluster is None or leader_since is None or machine.state not in LIVE:
+        return False
+    late_at = max(machine.launched_at, leader_since) + snapshot.spec.autoscaler.boot_timeout_s
+    return now > late_at and not _has_registered(machine, snapshot.state)
+
+
 def _has_registered(machine: Machine, state: PlannerState) -> bool:
     name = machine.instance_id
     return name in state.registered_at or bool(REGISTERED & set(state.history.get(name, ())))
@@ -174,10 +192,14 @@ def _failure_code(code: str) -> str:
     return code if is_failure else ""
 
 
-def _ended(machines: Sequence[Machine], state: PlannerState) -> Iterator[tuple[Machine, str]]:
-    """The machines that ended or never registered, each with its cause (see `_cause`)."""
-    for machine in machines:
-        cause = _cause(machine, state)
+def _ended(
+    machines: Iterable[Machine], seen: Mapping[str, float], snapshot: Snapshot, now: float
+) -> Iterator[tuple[Machine, str]]:
+    """The machines that newly ended or never registered, each with its cause (see `_cause`)."""
+    agents = snapshot.agents_by_instance
+    for machine in [machine for machine in machines if machine.instance_id not in seen]:
+        is_late = machine.instance_id not in agents and _is_late(machine, snapshot, now)
+        cause = NEVER_REGISTERED if is_late else _cause(machine, snapshot.state)
         if cause is not None:
             yield machine, cause
 
@@ -186,9 +208,18 @@ def _pool(machine: Machine) -> str:
     return machine.tags.get(Tag.POOL, "")
 
 
-def _drop_pools(failures: dict[str, LaunchFailures], pools: Collection[str]) -> None:
+def _drop_pools(
+    failures: dict[str, LaunchFailures],
+    backoffs: dict[str, Backoff],
+    machines: Iterable[Machine],
+    snapshot: Snapshot,
+) -> None:
+    """Forget the failures of pools of which a machine has just registered."""
+    pools = {_pool(machine) for machine in machines if _has_just_registered(machine, snapshot)}
     for key in [key for key, item in failures.items() if item.pool in pools]:
         del failures[key]
+    for pool in pools:
+        launch_backoff.drop_failures(backoffs, pool)
 
 
 def _add(
@@ -202,8 +233,6 @@ def _add(
 
     It stops the pool if it is the third, or if it is that of a probe.
     """
-    if not _is_latest(machine, snapshot):
-        return
     pool = _pool(machine)
     template = snapshot.templates.get(pool)
     key = f"{pool}/{cause}"
@@ -216,6 +245,14 @@ def _add(
         template=template.latest if template else "",
     )
     if counted.count >= MAX_FAILURES and now >= known.until:
-        pause_s = min(MAX_STOP_S, FIRST_STOP_S * 2.0 ** min(known.stops, 16))
-        counted = replace(counted, stops=known.stops + 1, until=now + pause_s)
+        until = now + _pause_s(known.stops, has_others=len(snapshot.offerings.get(pool, ())) > 1)
+        counted = replace(counted, stops=known.stops + 1, until=until)
     failures[key] = counted
+
+
+def _pause_s(stops: int, *, has_others: bool) -> float:
+    """Seconds until the next probe. The first probe of another offering is made at once."""
+    if has_others and not stops:
+        return FIRST_PROBE_S
+    exponent = stops - 1 if has_others else stops
+    return min(MAX_STOP_S, FIRST_STOP_S * 2.0 ** min(exponent, 16))

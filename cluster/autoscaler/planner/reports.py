@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesaform.autoscaler.interruption import announcements, controller
 from mesaform.autoscaler.model.command import Command
 from mesaform.autoscaler.model.decision import Decision, DemandCount
 from mesaform.autoscaler.model.notice import Notice
-from mesaform.autoscaler.model.planner_state import Advertised
+from mesaform.autoscaler.model.planner_state import Advertised, PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
-from mesaform.autoscaler.planner import advertised_capacity, launch_failures
+from mesaform.autoscaler.planner import advertised_capacity, launch_failures, purchase_stops
 from mesaform.autoscaler.planner.pass_context import PassContext, Prepared
 from mesaform.autoscaler.planner.purchases import PurchasePlan
 from mesaform.autoscaler.planner.verdicts import Verdict, VerdictBuilder
@@ -35,8 +35,13 @@ class Reports:
     anomalies: dict[str, Reason]
 
 
-def report(context: PassContext, prepared: Prepared, purchases: PurchasePlan) -> Reports:
-    """The reports of a pass. While purchases are held, refusals are not reported."""
+def report(
+    context: PassContext, prepared: Prepared, purchases: PurchasePlan, state: PlannerState
+) -> Reports:
+    """The reports of a pass. While purchases are held, refusals are not reported.
+
+    `state` is the planner state after demand was collected.
+    """
     snapshot, supply, now = context.snapshot, context.supply, context.now
     held = context.holds.of_purchases
     builder = VerdictBuilder(snapshot, supply, context.placement, purchases.purchases, held, now)
@@ -47,7 +52,7 @@ def report(context: PassContext, prepared: Prepared, purchases: PurchasePlan) ->
     refused = () if held else _new_refusals(verdicts, reported, supply.usd_per_hour, now)
     return Reports(
         verdicts=verdicts,
-        announced=tuple(map(Command, (*announced, *_stops(context, prepared)))),
+        announced=tuple(map(Command, (*announced, *_stops(context, prepared, state)))),
         observed=tuple(map(Command, learned.decisions)),
         refused=refused,
         last_reported=reported if held else _refusal_kinds(verdicts),
@@ -57,10 +62,15 @@ def report(context: PassContext, prepared: Prepared, purchases: PurchasePlan) ->
     )
 
 
-def _stops(context: PassContext, prepared: Prepared) -> Iterator[Decision]:
-    """Decisions about pools that stopped or resumed since the last pass."""
+def _stops(context: PassContext, prepared: Prepared, state: PlannerState) -> Iterator[Decision]:
+    """Decisions about pools and units of demand that stopped or resumed since the last pass."""
     usd, now = context.supply.usd_per_hour, context.now
-    before, after = prepared.state_before, context.state
+    before = prepared.state_before
+    for decision in (*_pool_stops(before, state, now), *_unit_stops(before, state, now)):
+        yield replace(decision, before_usd=usd, after_usd=usd)
+
+
+def _pool_stops(before: PlannerState, after: PlannerState, now: float) -> Iterator[Decision]:
     for failures in launch_failures.newly_stopped(before, after):
         yield Decision(
             now,
@@ -68,12 +78,23 @@ def _stops(context: PassContext, prepared: Prepared) -> Iterator[Decision]:
             (launch_failures.reason(failures, now),),
             pool=failures.pool,
             machines=(failures.instance_id,),
-            before_usd=usd,
-            after_usd=usd,
         )
     for pool in launch_failures.resumed(before, after):
         reasons = (Reason.of(ReasonCode.AGENTS_REGISTER_AGAIN),)
-        yield Decision(now, "pool_resumed", reasons, pool=pool, before_usd=usd, after_usd=usd)
+        yield Decision(now, "pool_resumed", reasons, pool=pool)
+
+
+def _unit_stops(before: PlannerState, after: PlannerState, now: float) -> Iterator[Decision]:
+    for key, record in purchase_stops.newly_stopped(before, after):
+        reasons = purchase_stops.stop_reasons(record, now)
+        refused = tuple(str(r.params["instance_id"]) for r in reasons if "instance_id" in r.params)
+        count = record.pieces.waiting if record.pieces else 1
+        demand = (DemandCount(record.app or key, count),)
+        yield Decision(now, "purchases_stopped", reasons, machines=refused, demand=demand)
+    for key in purchase_stops.resumed(before, after):
+        demand = (DemandCount(after.purchases[key].app or key, 1),)
+        of_use = (Reason.of(ReasonCode.PURCHASE_OF_USE),)
+        yield Decision(now, "purchases_resumed", of_use, demand=demand)
 
 
 def _refusal_kinds(verdicts: Sequence[Verdict]) -> dict[str, str]:

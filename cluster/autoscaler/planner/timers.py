@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from mesaform.autoscaler.demand import frameworks, rates, scheduled
+from mesaform.autoscaler.demand import failing_apps, frameworks, rates, scheduled
 from mesaform.autoscaler.forecasting.weekly_profile import SLOT_S
 from mesaform.autoscaler.interruption import controller
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LISTING_LAG_S
-from mesaform.autoscaler.planner import removal_steps
+from mesaform.autoscaler.planner import purchase_outcomes, removal_steps
 from mesaform.autoscaler.planner.pass_context import PassContext
 from mesaform.autoscaler.planner.preparation import LEADER_SETTLE_S, REPLACEMENT_GRACE_S
 from mesaform.config import calendar
@@ -47,6 +47,8 @@ def _ends_of_waits(state: PlannerState) -> Iterator[float]:
     """When offerings and stopped pools are tried again."""
     yield from (backoff.until + LATENESS_S for backoff in state.backoffs.values())
     yield from (failures.until + LATENESS_S for failures in state.launch_failures.values())
+    yield from (record.until + LATENESS_S for record in state.purchases.values())
+    yield from (failing.until + LATENESS_S for failing in state.failing_apps.values())
 
 
 def _timers(context: PassContext, state: PlannerState) -> Iterator[float]:
@@ -61,6 +63,7 @@ def _timers(context: PassContext, state: PlannerState) -> Iterator[float]:
     yield from _leader(snapshot, state)
     yield from _frameworks(state)
     yield from _predictions(snapshot, context.now)
+    yield from _refusals(state)
 
 
 def _machines(context: PassContext, state: PlannerState) -> Iterator[float]:
@@ -133,6 +136,18 @@ def _frameworks(state: PlannerState) -> Iterator[float]:
     """When a framework counts as starved, and when rates have enough history."""
     yield from (since + frameworks.DRY_FOR_S for since in state.dry_since.values())
     yield from (marks[0].at + rates.MARK_EVERY_S for marks in state.marks.values() if marks)
+
+
+def _refusals(state: PlannerState) -> Iterator[float]:
+    """When work that fits on agents counts as refused by them, and when failing apps have lived."""
+    yield from (
+        record.pieces.since + purchase_outcomes.REFUSED_AFTER_S
+        for record in state.purchases.values()
+        if record.pieces is not None and record.pieces.agents
+    )
+    yield from (
+        failing.backed_off_at + failing_apps.LIVED_S for failing in state.failing_apps.values()
+    )
 
 
 def _predictions(snapshot: Snapshot, now: float) -> Iterator[float]:

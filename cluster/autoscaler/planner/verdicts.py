@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mesaform.autoscaler.model.command import Purchase
-from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
+from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem, StopKind
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, contains, named, times
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -35,6 +35,7 @@ from mesaform.placement.constraints import (
 RefusalKind = (
     Literal["impossible", "pool_max", "cost_cap", "no_capacity", "no_offering", "paused"]
     | BlockedKind
+    | StopKind
 )
 
 LASTING = frozenset({"impossible", "constraint", "no_offering"})
@@ -126,9 +127,11 @@ class VerdictBuilder:
         if self._offerings is None:
             self._offerings = OfferingIndex(self._snapshot, self._supply, self._now)
         refusal = self._offerings.explain(unit)
-        if self._blocked is not None and refusal.kind not in LASTING:
+        if refusal.kind in LASTING:
+            return refusal
+        if self._blocked is not None:
             return Refusal("paused", (self._blocked,))
-        return refusal
+        return Refusal(unit.stop.kind, (unit.stop.reason,)) if unit.stop is not None else refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,12 +302,12 @@ class OfferingIndex:
 
     def _backoff(self, candidates: Sequence[Candidate]) -> Reason:
         """When the first of these is requested again."""
-        again_at = launch_backoff.next_try_at(
-            self._snapshot.state.backoffs,
-            [(c.pool.name, c.offering) for c in candidates],
-            self._now,
-        )
-        retry_s = (again_at or self._now) - self._now
+        backoffs, now = self._snapshot.state.backoffs, self._now
+        blocked = [(c.pool.name, c.offering) for c in candidates]
+        retry_s = (launch_backoff.next_try_at(backoffs, blocked, now) or now) - now
+        cause = launch_backoff.cause_of(backoffs, blocked, now)
+        if cause:
+            return Reason.of(ReasonCode.LAUNCH_FAILED, cause=cause, retry_s=retry_s)
         return Reason.of(ReasonCode.CAPACITY_BACKOFF, retry_s=retry_s)
 
     def _cost_cap(self, ready: Sequence[Candidate], limits: Limits) -> Reason | None:

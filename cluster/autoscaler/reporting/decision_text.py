@@ -78,6 +78,10 @@ def _unschedulable(decision: Decision) -> str:
     return f"no machine for {', '.join(str(part) for part in decision.demand)}"
 
 
+def _names(decision: Decision) -> str:
+    return ", ".join(part.name for part in decision.demand)
+
+
 def _notice(decision: Decision) -> str:
     capacity = decision.offering.rpartition("/")[2]
     names = ", ".join(decision.machines)
@@ -117,4 +121,6 @@ _TEMPLATES: Mapping[Kind, Callable[[Decision], str]] = {
     "leader_changed": _leader_changed,
     "pool_stopped": lambda decision: f"pool {decision.pool} STOPS buying machines",
     "pool_resumed": lambda decision: f"pool {decision.pool} buys machines again",
+    "purchases_stopped": lambda decision: f"purchases for {_names(decision)} STOP",
+    "purchases_resumed": lambda decision: f"machines are bought for {_names(decision)} again",
 }

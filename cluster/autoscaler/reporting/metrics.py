@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from mesaform.autoscaler.planner import launch_failures
+from mesaform.autoscaler.planner import launch_failures, purchase_stops
 from mesaform.autoscaler.planner.planner import Plan
 
 PREFIX = "mesaform_autoscaler_"
@@ -61,6 +61,9 @@ class Measures:
         self.stopped = self._gauge(
             "pool_stopped", "Machines in a row that failed, of pools that stopped", "pool", "cause"
         )
+        self.stopped_purchases = self._gauge(
+            "purchases_stopped", "Seconds until demand that stopped buys one machine", "demand"
+        )
         self.overrides = self._gauge("overrides", "Operators' overrides in force")
         self.removals = self._gauge("removals", "Machines on their way out, by phase", "phase")
         self.notices = self._counter("notices", "Notices of the cloud about machines", "kind")
@@ -94,6 +97,7 @@ class Measures:
             self.blocked.labels(label).set(1 if getattr(plan, name) else 0)
         self.overrides.set(len(plan.overrides))
         self._show_stopped_pools(plan)
+        self._show_stopped_purchases(plan)
         if plan.packed is not None:
             self.gap.set(plan.packed.gap_percent)
 
@@ -101,6 +105,11 @@ class Measures:
         self.stopped.clear()
         for failures in launch_failures.stopped_pools(plan.state).values():
             self.stopped.labels(failures.pool, failures.cause).set(failures.count)
+
+    def _show_stopped_purchases(self, plan: Plan) -> None:
+        self.stopped_purchases.clear()
+        for key, record in purchase_stops.stopped_units(plan.state).items():
+            self.stopped_purchases.labels(record.app or key).set(max(0.0, record.until - plan.at))
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)

@@ -127,6 +127,18 @@ def _values(params: Mapping[str, Param]) -> str:
     return f"no pool satisfies {params['constraint']} (the pools have {listed(params['values'])})"
 
 
+def _machine_refused(params: Mapping[str, Param]) -> str:
+    """Which machine was refused, in what it differs, and which offers were refused."""
+    where = f"{params['instance_id']} (agent {params['agent_id']})"
+    differences = _joined(params["differences"], "; ")
+    offers = f"; refused offers: {_joined(params['refusals'])}" if params["refusals"] else ""
+    return (
+        f"purchases for it are STOPPED: {where} was bought, registered and was not used: "
+        f"{differences or 'it has what was expected'}{offers}; "
+        f"one machine is tried in {duration(params['retry_s'])}"
+    )
+
+
 def _exceeds(params: Mapping[str, Param]) -> str:
     required, capacity, shortfall = (
         _joined(params[name], " and ") for name in ("required", "capacity", "shortfall")
@@ -271,9 +283,27 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
         "the cloud had no capacity of any offering that is large enough; "
         "next request in {retry_s:.0f} s"
     ),
+    ReasonCode.LAUNCH_FAILED: "the last launch failed: {cause}; next request in {retry_s:.0f} s",
     ReasonCode.POOL_STOPPED: (
         "pool {pool} is STOPPED: {count} machines in a row failed ({cause}), the last one "
         "{instance_id}; one machine is tried in {retry_s:.0f} s"
+    ),
+    ReasonCode.MACHINE_REFUSED: _machine_refused,
+    ReasonCode.PURCHASES_UNUSED: lambda p: (
+        f"purchases for it are STOPPED: {p['count']} launches in a row were given back without a "
+        f"task within {duration(p['within_s'])}; one machine is tried in {duration(p['retry_s'])}"
+    ),
+    ReasonCode.DEMAND_WITHDRAWN: lambda p: (
+        f"purchases for it PAUSE: {p['count']} times in a row its demand ended before its machines "
+        f"came; they go on in {duration(p['retry_s'])}"
+    ),
+    ReasonCode.AGENTS_REFUSED: lambda p: (
+        f"it fits on {listed(p['agents'])} and does not start there; one machine is bought to test"
+    ),
+    ReasonCode.PURCHASE_OF_USE: "a machine bought for it has a task, or its app has changed",
+    ReasonCode.APP_FAILING: lambda p: (
+        f"tasks of {p['app']} fail; machines are bought once one has run for "
+        f"{duration(p['lived_s'])}"
     ),
     ReasonCode.AGENTS_REGISTER_AGAIN: "its machines register, or its launch template is new",
     ReasonCode.LAUNCH_RAMP_UP: (

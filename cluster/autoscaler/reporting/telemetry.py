@@ -29,7 +29,7 @@ from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE
-from mesaform.autoscaler.planner import launch_failures
+from mesaform.autoscaler.planner import launch_failures, purchase_stops
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.reporting import api_views
 from mesaform.autoscaler.reporting.decision_text import render_decision, render_reasons, render_row
@@ -180,9 +180,14 @@ class Telemetry:
         }
 
     def note_stopped_pools(self, plan: Plan) -> None:
-        """Raise or end the alert about pools whose machines fail."""
+        """Raise or end the alert about pools and units of demand that stopped to buy."""
         stopped = launch_failures.stopped_pools(plan.state).values()
         texts = [render(launch_failures.reason(failures, plan.at)) for failures in stopped]
+        texts += [
+            f"{record.app or key}: {render(reason)}"
+            for key, record in purchase_stops.stopped_units(plan.state).items()
+            for reason in purchase_stops.stop_reasons(record, plan.at)
+        ]
         if texts:
             self.health.conditions.failed(Condition.LAUNCHES, "; ".join(texts))
         else:

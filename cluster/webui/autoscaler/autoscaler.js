@@ -10,11 +10,12 @@ const UP = new Set(["buy", "reactivate"]);
 const DOWN = new Set(["terminate", "give_up"]);
 const KINDS = {
   buy: "good", reactivate: "good", terminate: "", drain: "", deactivate: "", drain_timed_out: "busy", give_up: "busy", notice: "busy", instance_terminated: "busy", unschedulable: "busy", anomaly: "busy",
-  no_capacity: "busy", launch_failed: "bad", pool_stopped: "bad", pool_resumed: "good",
+  no_capacity: "busy", launch_failed: "bad", pool_stopped: "bad", pool_resumed: "good", purchases_stopped: "bad", purchases_resumed: "good",
 };
 const WORDS = {
   notice: "announced", instance_terminated: "has ended", self_terminated: "ended itself", no_capacity: "no capacity", launch_failed: "launch failed", give_up: "gave up", reactivate: "reactivated",
   drain_timed_out: "drain timed out", capacity_mismatch: "less capacity", leader_changed: "new leader", pool_stopped: "pool stopped", pool_resumed: "pool resumed",
+  purchases_stopped: "purchases stopped", purchases_resumed: "purchases resumed",
 };
 const PLOT_EVERY_MS = 10_000;
 

@@ -52,7 +52,7 @@ def test_machines_that_end_at_once_stop_their_pool_and_are_probed_one_at_a_time(
     launched = sum(request.count for request in world.fleet.launches)
     assert kinds(world).count("pool_stopped") == 1
     assert launched <= 2 * 8
-    world.go_on(120)
+    world.go_on(180)
     probes = world.fleet.launches[-1]
     assert probes.count == 1
     assert sum(request.count for request in world.fleet.launches) == launched + 1
@@ -180,3 +180,37 @@ def test_the_alert_is_a_condition_for_which_no_leader_resigns() -> None:
     assert "pool default is STOPPED" in telemetry.health.reasons()[0]
     telemetry.note_stopped_pools(replace(plan, state=PlannerState()))
     assert telemetry.health.reasons() == []
+
+
+def test_after_a_machine_that_never_registers_another_type_in_another_zone_is_tried() -> None:
+    class Deaf(World):
+        def run(self, seconds: float, step_s: float = 2.0) -> None:
+            for _ in range(round(seconds / step_s)):
+                self.never_boot |= {m.instance_id for m in self.ours if m.zone == "us-east-1a"}
+                super().run(step_s, step_s)
+
+    world = Deaf(
+        a_spec(pools=[{"count": 0, "types": ["m5.large", "m5.xlarge"]}], boot_timeout_s=60)
+    )
+    world.want(queued("/web", count=1, cpus=1.5))
+    world.run(60 + 120, STEP_S)
+    first, second = world.fleet.launches
+    assert first.offerings[0].key == "m5.large/us-east-1a/on-demand"
+    assert second.offerings[0].instance_type == "m5.xlarge"
+    assert {offering.zone for offering in second.offerings} == {"us-east-1b", "us-east-1c"}
+    assert world.running("/web") == 1
+    assert not world.journal.memory.backoffs
+
+
+def test_a_pool_with_one_offering_waits_longer_after_each_failure_and_says_why() -> None:
+    one = a_spec(pools=[{"types": ["m5.large"], "count": 2}])
+    known: PlannerState | None = None
+    waits = []
+    for number in range(4):
+        at = NOW + 1000 * number
+        snapshot = a_snapshot(one, machines=[failed(f"i-{number}")], queue=[queued(cpus=1.5)])
+        offered = {"default": snapshot.offerings["default"][:1]}
+        snapshot = replace(snapshot, state=known or PlannerState(), offerings=offered)
+        known = launch_failures.observe(snapshot, at)
+        waits.append(known.backoffs["failed:default:m5.large/us-east-1a/*"].until - at)
+    assert waits == [60, 120, 240, 480]

@@ -32,7 +32,7 @@ def state_of_5698494() -> PlannerState:
     return state.planner_state
 
 
-NEWER = {"launch_failures", "failures_seen"}
+NEWER = {"failing_apps", "failures_seen", "launch_failures", "purchases"}
 """Fields that the old state did not have."""
 
 

@@ -159,9 +159,12 @@ class Running:
     def view(self) -> Agent:
         allocated = NOTHING
         apps: dict[str, int] = {}
+        since: dict[str, dict[str, float]] = {}
         for task in self.tasks:
             allocated = plus(allocated, task.shape)
             apps[task.app] = apps.get(task.app, 0) + 1
+            oldest = since.setdefault(task.app, {"": task.since})
+            oldest[""] = min(oldest[""], task.since)
         work = tuple(
             RunningTask(
                 f"t{task.number}",
@@ -173,7 +176,14 @@ class Running:
             )
             for task in self.tasks
         )
-        return replace(self.agent, allocated=allocated, tasks=len(self.tasks), apps=apps, work=work)
+        return replace(
+            self.agent,
+            allocated=allocated,
+            tasks=len(self.tasks),
+            apps=apps,
+            app_since=since,
+            work=work,
+        )
 
 
 class World:
@@ -183,6 +193,14 @@ class World:
         spec: the cluster.
         boot_s: how long a machine takes to register.
         lag_s: how long EC2 hides a new machine.
+
+    Attributes:
+        refused: apps whose framework refuses every offer of the autoscaler's machines.
+        refused_everywhere: apps whose framework refuses every offer.
+        registers_as: attributes that new agents register with instead of the expected ones.
+        total_of_new: what new agents advertise instead of their type's resources.
+        fails_after_s: apps whose tasks fail, with the time that each lives.
+        worked: machines that had a task.
 
     """
 
@@ -211,6 +229,14 @@ class World:
         self.moved: list[tuple[float, Task]] = []
         self.numbers = 0
         self.usd = 0.0
+        self.refused: set[str] = set()
+        self.refused_everywhere: set[str] = set()
+        self.registers_as: dict[str, str] = {}
+        self.total_of_new: Shape | None = None
+        self.fails_after_s: dict[str, float] = {}
+        self.retry_at: dict[str, tuple[float, int]] = {}
+        self.worked: set[str] = set()
+        self.usd_by_machine: dict[str, float] = {}
         self.offerings = offerings(spec)
         for pool in spec.agents:
             for number in range(pool.count):
@@ -303,7 +329,20 @@ class World:
             self._pass()
             self._drain()
             self.usd += self.usd_per_hour * step_s / 3600
+            self._account(step_s)
             self.check()
+
+    def _account(self, step_s: float) -> None:
+        """Add what each of the autoscaler's machines costs, and note which had a task."""
+        sizes = {offering.key: offering for pool in self.offerings.values() for offering in pool}
+        for machine in self.ours:
+            name, usd = machine.instance_id, price_of(machine, sizes) * step_s / 3600
+            self.usd_by_machine[name] = self.usd_by_machine.get(name, 0.0) + usd
+
+    @property
+    def unused_usd(self) -> float:
+        """Dollars spent on the autoscaler's machines that never had a task."""
+        return sum(usd for name, usd in self.usd_by_machine.items() if name not in self.worked)
 
     # what must always hold
 
@@ -395,13 +434,35 @@ class World:
             if name in self.agents or machine.tags[Tag.ROLE] != "agent" or name in self.never_boot:
                 continue
             if self.now - machine.launched_at >= self.boot_s:
-                self.agents[name] = Running(
-                    an_agent(machine, total=a_total(machine.instance_type), registered_at=self.now)
-                )
+                self.agents[name] = Running(self._registered(machine))
+
+    def _registered(self, machine: Machine) -> Agent:
+        """The agent of a machine; one that the autoscaler bought may register something else."""
+        is_ours = machine.tags[Tag.MANAGED_BY] == "autoscaler"
+        total = a_total(machine.instance_type)
+        shape = self.total_of_new or total if is_ours else total
+        pool = next(p for p in self.spec.agents if p.name == machine.tags[Tag.POOL])
+        stated = {**pool.attributes, **(self.registers_as if is_ours else {})}
+        return an_agent(machine, total=shape, registered_at=self.now, attributes=stated)
+
+    def _may_launch(self, entry: QueueEntry) -> bool:
+        """Whether an app may launch: it is not in back-off after failures."""
+        return entry.overdue and self.retry_at.get(entry.app, (0.0, 0))[0] <= self.now
+
+    def _fail(self) -> None:
+        """End tasks that fail. Their app backs off, twice as long each time, as in Marathon."""
+        for running in self.agents.values():
+            for task in list(running.tasks):
+                lives_s = self.fails_after_s.get(task.app)
+                if lives_s is not None and self.now - task.since >= lives_s:
+                    running.tasks.remove(task)
+                    _, failures = self.retry_at.get(task.app, (0.0, 0))
+                    self.retry_at[task.app] = (self.now + min(300, 2**failures), failures + 1)
 
     def _schedule(self) -> None:
         if not self.leader:
             return
+        self._fail()
         usage = InstanceCounts()
         for running in self.agents.values():
             for task in running.tasks:
@@ -410,7 +471,7 @@ class World:
             for running in self.agents.values():
                 while (
                     self.running(entry.app) < entry.count
-                    and entry.overdue
+                    and self._may_launch(entry)
                     and self._takes(running, entry, usage)
                 ):
                     self.numbers += 1
@@ -424,18 +485,30 @@ class World:
                         framework,
                     )
                     running.tasks.append(task)
+                    self.worked.add(running.agent.instance_id)
                     running.protected = frozenset(self.protected)
                     usage.add(entry.app, entry.constraints, running.agent, 1)
 
-    @staticmethod
-    def _takes(running: Running, entry: QueueEntry, usage: InstanceCounts) -> bool:
+    def _takes(self, running: Running, entry: QueueEntry, usage: InstanceCounts) -> bool:
         view = running.view
         if not view.active or view.deactivated:
+            return False
+        if entry.app in self.refused_everywhere:
+            return False
+        if entry.app in self.refused and self._is_bought(running):
             return False
         return (
             contains(minus(view.total, view.allocated), entry.shape)
             and room(entry.app, entry.constraints, running.agent, usage) > 0
         )
+
+    def _is_bought(self, running: Running) -> bool:
+        return running.agent.instance_id in {machine.instance_id for machine in self.ours}
+
+    def _refusals(self, entry: QueueEntry) -> dict[str, int]:
+        """The offers that an app refused, as the services' queue counts them."""
+        is_waiting = entry.count > self.running(entry.app) and self.agents
+        return {"UnfulfilledConstraint": len(self.agents)} if is_waiting else {}
 
     def _drain(self) -> None:
         """Tasks on draining agents stop and wait again; stubborn ones stay for a random time."""
@@ -449,7 +522,12 @@ class World:
 
     def snapshot(self) -> Snapshot:
         queue = [
-            replace(entry, count=entry.count - self.running(entry.app))
+            replace(
+                entry,
+                count=entry.count - self.running(entry.app),
+                overdue=self._may_launch(entry),
+                rejections=self._refusals(entry),
+            )
             for entry in self.apps.values()
         ]
         view = (
