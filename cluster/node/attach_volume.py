@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -17,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mesaform.aws.client import client
 from mesaform.aws.errors import error_code
 from mesaform.common.backoff import Backoff
+from mesaform.common.errors import MesaformError
 from mesaform.node.data_volume import DEVICE, VolumeRefused
 from mesaform.node.model import EXIT_REFUSED
 
@@ -39,7 +41,7 @@ class NotAttached(Exception):
 
 
 def attach(
-    ec2: EC2Client,
+    open_ec2: Callable[[], EC2Client],
     volume_id: str,
     instance_id: str,
     log: Callable[[str], None],
@@ -49,14 +51,17 @@ def attach(
 ) -> None:
     """Attach the volume; return once EC2 has accepted it. Idempotent.
 
+    `open_ec2` is called for each attempt: the metadata service may give the machine's credentials
+    late, because a new instance profile spreads slowly or the host is busy.
+
     Raises:
         VolumeRefused: it is in another zone, or does not exist.
-        NotAttached: another instance has it, or EC2 does not answer.
+        NotAttached: another instance has it, EC2 does not answer, or there are no credentials.
 
     """
     began = monotonic()
     logged_at, failures = began - LOG_INTERVAL_S, 0
-    while (obstacle := _attempt(ec2, volume_id, instance_id, monotonic() - began)) is not None:
+    while (obstacle := _attempt(open_ec2, volume_id, instance_id, monotonic() - began)) is not None:
         now = monotonic()
         if now - began > GIVE_UP_AFTER_S:
             raise NotAttached(obstacle)
@@ -67,8 +72,14 @@ def attach(
         sleep(BACKOFF.delay_s(failures))
 
 
-def _attempt(ec2: EC2Client, volume_id: str, instance_id: str, waited_s: float) -> str | None:
+def _attempt(
+    open_ec2: Callable[[], EC2Client], volume_id: str, instance_id: str, waited_s: float
+) -> str | None:
     """Call EC2 once; None once the volume is this instance's, else what is in the way."""
+    try:
+        ec2 = open_ec2()
+    except MesaformError as error:
+        return str(error)
     try:
         ec2.attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device=DEVICE)
     except ClientError as error:
@@ -110,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
 
     try:
-        attach(client("ec2", region), volume_id, instance_id, log)
+        attach(partial(client, "ec2", region), volume_id, instance_id, log)
     except VolumeRefused as error:
         log(f"refused: the data volume {volume_id}: {error}")
         return EXIT_REFUSED

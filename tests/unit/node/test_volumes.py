@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
+from mesaform.aws.errors import no_credentials
 from mesaform.node import attach_volume, volumes
 from mesaform.node.data_volume import MARK, MARK_NAME, VolumeMark, VolumeRefused
 from mesaform.node.volumes import BlockDevices, DataVolume, FolderVolumes, open_data_volume
@@ -200,11 +201,19 @@ class Clock:
         self.now += seconds
 
 
-def attach(ec2: Ec2) -> list[str]:
+def attach(ec2: Ec2, *opening_errors: Exception) -> list[str]:
+    """Attach the volume; the first attempts to open EC2 fail with these errors."""
     lines: list[str] = []
     clock = Clock()
+    errors = list(opening_errors)
+
+    def open_ec2() -> Ec2:
+        if errors:
+            raise errors.pop(0)
+        return ec2
+
     attach_volume.attach(
-        ec2,  # type: ignore[arg-type]  # it answers the two calls that are made
+        open_ec2,  # type: ignore[arg-type]  # it answers the two calls that are made
         VOLUME_ID,
         "i-2",
         lines.append,
@@ -236,6 +245,13 @@ def test_answers_that_become_right_later_are_waited_for(early):
     ec2 = Ec2([early, NoCredentialsError(), early, ""])
     attach(ec2)
     assert len(ec2.calls) == 4
+
+
+def test_credentials_that_the_metadata_service_gives_late_are_waited_for():
+    ec2 = Ec2([""])
+    (line,) = attach(ec2, *[no_credentials("client of ec2")] * 3)
+    assert "no AWS credentials" in line
+    assert len(ec2.calls) == 1
 
 
 def test_a_volume_in_another_zone_is_refused_at_once():
