@@ -18,6 +18,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
         fleet,
         network,
         network_options,
+        queues,
         requests,
         states,
         templates,
@@ -29,6 +30,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
     network_options.apply()
     states.apply()
     requests.apply()
+    queues.apply()
     templates.apply()
     volumes.apply()
     fleet.apply()

@@ -40,6 +40,17 @@ def test_a_queue_takes_what_its_policy_admits_and_nothing_else():
         assert not admits(json.dumps({"Statement": [{**statement, field: value}]}), RULE, QUEUE)
 
 
+def test_a_queue_shows_its_redrive_policy_as_sqs_does_without_spaces(cloud: Cloud):
+    sqs = cloud.client("sqs")
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
+    policy = {"deadLetterTargetArn": arn["QueueArn"], "maxReceiveCount": 5}
+    attributes = {"RedrivePolicy": json.dumps(policy)}
+    queue = sqs.create_queue(QueueName="live", Attributes=attributes)["QueueUrl"]
+    shown = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+    assert shown["RedrivePolicy"] == json.dumps(policy, separators=(",", ":"))
+
+
 def test_a_scheduled_event_is_announced_until_it_is_due():
     registry, fault = (
         FaultRegistry(),

@@ -21,7 +21,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.server import MotoRequestHandler
 from werkzeug.serving import run_simple
 
-from mesaform.localcloud.moto_patches import network_options, templates
+from mesaform.localcloud.moto_patches import network_options, queues, templates
 
 
 def interfaces_as_on_aws() -> None:
@@ -81,5 +81,6 @@ if __name__ == "__main__":
     reservations_as_on_aws()
     templates.apply()
     network_options.apply()
+    queues.apply()
     interfaces_as_on_aws()
     serve(sys.argv[1], int(sys.argv[2]))
