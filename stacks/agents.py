@@ -75,6 +75,7 @@ class AgentsStack(ClusterStack):
             "agent",
             self.settings.images.recipe,
             launch_documents.Membership(pool.name, architecture, has_lease=True),
+            authorities=self.settings.authorities,
         )
         document = launch_documents.with_masters(document, self._network.master_addresses)
         return aws.LaunchTemplate(

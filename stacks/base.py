@@ -16,7 +16,8 @@ class Settings:
     """What the stacks are built from.
 
     `deployment_id`, `account_id` and `secret` are empty before the first `mesaform up` has settled
-    them. `state_bucket` is the bucket with Terraform's states; empty: they are in `folder`.
+    them. `authorities` are the certificates of the cluster's CA, PEM; empty without TLS.
+    `state_bucket` is the bucket with Terraform's states; empty: they are in `folder`.
     """
 
     spec: ClusterSpec
@@ -25,6 +26,7 @@ class Settings:
     deployment_id: str = ""
     account_id: str = ""
     secret: str = field(default="", repr=False)
+    authorities: str = ""
     state_bucket: str = ""
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mesaform.common.errors import MissingPrerequisite
 from mesaform.config.parser import load
 from mesaform.config.schema import ClusterSpec
+from mesaform.provision.authority import certificates_file
 from mesaform.provision.deployment import Deployment, read_deployment
 from mesaform.provision.image import IMAGE_ID, destroys, from_environment
 from mesaform.provision.state_folders import cluster_dir
@@ -32,7 +34,7 @@ def read_settings() -> Settings:
 
     Raises:
         BadInput: the cluster file is wrong.
-        MissingPrerequisite: there is no image of this checkout's recipe.
+        MissingPrerequisite: there is no image of this checkout's recipe, or no CA.
 
     """
     file = cluster_file()
@@ -49,8 +51,30 @@ def read_settings() -> Settings:
         deployment_id=deployment.deployment_id if deployment else "",
         account_id=deployment.account_id if deployment else "",
         secret=deployment.secret if deployment else "",
+        authorities=_authorities(spec, folder, is_required=not is_offline),
         state_bucket=_state_bucket(spec, deployment),
     )
+
+
+def _authorities(spec: ClusterSpec, folder: Path, *, is_required: bool) -> str:
+    """The certificates of the cluster's CA.
+
+    Raises:
+        MissingPrerequisite: machines would be created, and there is no CA yet.
+
+    """
+    if not spec.tls:
+        return ""
+    file = certificates_file(folder)
+    if file.exists():
+        return file.read_text(encoding="ascii")
+    if is_required:
+        raise MissingPrerequisite(
+            "the cluster has no CA yet",
+            where=str(file),
+            fix="mesaform up creates it; where it exists already: mesaform ca show",
+        )
+    return ""
 
 
 def _state_bucket(spec: ClusterSpec, deployment: Deployment | None) -> str:

@@ -1,7 +1,7 @@
 """A Network Load Balancer in front of the operators' ports of the masters.
 
 Targets are the masters' addresses, so that the replacement of a master changes nothing here. With a
-certificate the load balancer ends TLS; inside the VPC the ports speak HTTP.
+certificate the load balancer ends TLS, and speaks TLS to the masters where the cluster has it.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ class LoadBalancer:
             f"targets-{port}",
             name=names.target_group_name(self._stack.spec.name, port),
             port=port,
-            protocol="TCP",
+            protocol="TLS" if self._certificate and self._stack.spec.tls else "TCP",
             target_type="ip",
             vpc_id=self._vpc_id,
             preserve_client_ip="true",
             deregistration_delay="30",
             health_check=aws.LbTargetGroupHealthCheck(
-                protocol="HTTP",
+                protocol="HTTPS" if self._stack.spec.tls else "HTTP",
                 path=MESOS_LEADER_PATH if is_mesos else HEALTH_PATHS[port],
                 port=str(port),
                 matcher="200",

@@ -92,6 +92,7 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
         stack.settings.images.recipe,
         launch_documents.Membership(machine.pool, architecture),
         masters=machine.data,
+        authorities=stack.settings.authorities,
     )
     document = launch_documents.with_masters(document, machine.master_addresses)
     interfaces = _given_interfaces(machine)

@@ -36,6 +36,7 @@ VERBS = (
     "hint",
     "drain",
     "token",
+    "ca",
     "simulate",
     "down",
     "bake",

@@ -43,7 +43,8 @@ def _urls(context: Context, port: int) -> list[str]:
     balancer = context.spec.network.load_balancer
     if context.spec.target == "aws" and balancer and balancer.host_name:
         return [f"https://{balancer.host_name}:{port}"]
-    return [f"http://{address}:{port}" for address in _addresses(context)]
+    scheme = "https" if context.spec.tls else "http"
+    return [f"{scheme}://{address}:{port}" for address in _addresses(context)]
 
 
 def _addresses(context: Context) -> list[str]:

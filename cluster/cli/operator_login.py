@@ -63,10 +63,11 @@ def read_token(context: Context) -> str:
 
 def operator_login(context: Context) -> OperatorLogin | None:
     """The login of a verb; None where the cluster asks for none."""
-    if not context.spec.access.needs_token:
+    spec = context.spec
+    if not spec.access.needs_token:
         return None
     token = StoredToken(partial(read_token, context))
-    return OperatorLogin(partial(_master_hosts, context), OPERATOR_PORTS, token)
+    return OperatorLogin(partial(_master_hosts, context), OPERATOR_PORTS, token, needs_tls=spec.tls)
 
 
 def _master_hosts(context: Context) -> Collection[str]:

@@ -205,9 +205,10 @@ def _running_masters(wiring: Wiring) -> list[str]:
     from mesaform.status.view import reachable
 
     spec = wiring.context.spec
+    scheme = "https" if spec.tls else "http"
     addresses = [
         reachable(machine.private_address, machine.public_address, spec.target)
         for machine in wiring.fleet.machines(spec.name)
         if machine.tags.get(Tag.ROLE) == "master" and machine.state == "running"
     ]
-    return [f"http://{address}:{Port.ENGINE_MASTER}" for address in addresses]
+    return [f"{scheme}://{address}:{Port.ENGINE_MASTER}" for address in addresses]

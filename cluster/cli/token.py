@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,6 +17,7 @@ from mesaform.common.errors import Busy
 
 if TYPE_CHECKING:
     from mesaform.common.access import AccessDocument
+    from mesaform.common.tls import Trust
 
 HELP = """Show and replace the credentials of a cluster with `access` in its file.
 
@@ -89,19 +90,20 @@ def rotate(file: FileOption = DEFAULT_FILE, json_: JsonOption = False) -> None:
 def _wait(context: Context) -> Callable[[str, bool], None]:
     """Wait until every port of every master accepts a token, or refuses it."""
     from mesaform.cli.masters import hosts_of
+    from mesaform.cli.trust import cluster_trust
 
     if not context.spec.access.needs_token:
         return lambda _token, _accepts: None
     ports = dict(PROBES)
     if context.spec.engine == "mesos":
         del ports[5050]
-    hosts = hosts_of(context)
+    hosts, trust = hosts_of(context), cluster_trust(context)
 
     def wait(token: str, accepts: bool) -> None:
         pending = [(host, port) for host in hosts for port in ports]
         ends = time.monotonic() + READ_TIMEOUT_S
         while pending:
-            pending = [at for at in pending if accepts_token(*at, token) is not accepts]
+            pending = [at for at in pending if accepts_token(*at, token, trust) is not accepts]
             if pending and time.monotonic() > ends:
                 raise Busy(
                     f"{', '.join(f'{host}:{port}' for host, port in pending)} did not read the new"
@@ -116,9 +118,13 @@ def _wait(context: Context) -> Callable[[str, bool], None]:
     return wait
 
 
-def accepts_token(host: str, port: int, token: str) -> bool | None:
+def accepts_token(host: str, port: int, token: str, trust: Trust | None = None) -> bool | None:
     """Whether a port accepts a token; None if it does not answer."""
-    connection = HTTPConnection(host, port, timeout=CALL_TIMEOUT_S)
+    connection = (
+        HTTPConnection(host, port, timeout=CALL_TIMEOUT_S)
+        if trust is None
+        else HTTPSConnection(host, port, timeout=CALL_TIMEOUT_S, context=trust.context())
+    )
     try:
         headers = {"Authorization": basic_header(OPERATOR, token)}
         connection.request("GET", PROBES[port], headers=headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,13 +22,15 @@ from mesaform.cli.options import (
 )
 from mesaform.common.errors import MesaformError, MissingPrerequisite
 from mesaform.common.progress import Report, stage
+from mesaform.config.schema import ClusterSpec
 from mesaform.provision.lock import HeldLock
 from mesaform.status.ready import Missing
-from mesaform.status.view import Status
+from mesaform.status.view import Sources, Status
 
 POLL_S = 0.5
 STOPPING = "stopping Terraform in order; this may take some seconds"
 Reporter = Callable[[], AbstractContextManager[Report]]
+FindMissing = Callable[[Status, Sources], Awaitable[tuple[Missing, ...]]]
 TIMEOUT_S = {"local": 180.0, "aws": 900.0}
 
 
@@ -105,6 +107,7 @@ def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOpti
     from mesaform.cli import interrupt
     from mesaform.cli.confirm_changes import confirm_changes
     from mesaform.cli.doctor import check_account
+    from mesaform.status.tls_switch import TlsSwitch
 
     timeout_s = options.timeout or TIMEOUT_S[context.spec.target]
     with reporter() as report:
@@ -118,14 +121,15 @@ def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOpti
         preview = interrupt.run(lambda: provision.prepare(context, report, held), stopping=STOPPING)
     confirm_changes(context, preview, yes=options.yes)
     with reporter() as report:
+        switch = TlsSwitch(context.spec)
 
         async def wait_until_whole() -> None:
-            await wait_until_up(context, report, timeout_s)
+            await wait_until_up(context, report, timeout_s, switch.missing)
 
         async def deploy_and_wait() -> Status:
             await provision.replace_masters(context, report, held, preview, wait_until_whole)
             await provision.deploy(context, report, held, preview)
-            return await wait_until_up(context, report, timeout_s)
+            return await wait_until_up(context, report, timeout_s, every_part(context.spec))
 
         return interrupt.run(deploy_and_wait, stopping=STOPPING)
 
@@ -243,7 +247,19 @@ def _ownership(context: Context, report: Report) -> None:
         under_way.outcome = f"account {caller.account_id}"
 
 
-async def wait_until_up(context: Context, report: Report, timeout_s: float) -> Status:
+def every_part(spec: ClusterSpec) -> FindMissing:
+    """Finds the missing parts of a whole cluster."""
+    from mesaform.status.ready import missing
+
+    async def find(picture: Status, sources: Sources) -> tuple[Missing, ...]:
+        return missing(picture, spec, sorted(sources.masters_up), sorted(sources.services_up))
+
+    return find
+
+
+async def wait_until_up(
+    context: Context, report: Report, timeout_s: float, find_missing: FindMissing
+) -> Status:
     """Look until nothing is missing. Lifts the freeze of an unfinished `down` on the way.
 
     Raises:
@@ -255,7 +271,6 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
     from mesaform.cli.teardown_rollback import TeardownRollback
     from mesaform.cli.wiring import Wiring
     from mesaform.status.gather import Gatherer
-    from mesaform.status.ready import missing
     from mesaform.status.view import join
 
     spec = context.spec
@@ -273,9 +288,7 @@ async def wait_until_up(context: Context, report: Report, timeout_s: float) -> S
                 if gatherer.expired is not None:
                     raise gatherer.expired
                 picture = join(spec, sources, prices)
-                lacking = missing(
-                    picture, spec, sorted(sources.masters_up), sorted(sources.services_up)
-                )
+                lacking = await find_missing(picture, sources)
                 if picture.leader and not teardown.done:
                     await teardown.step(picture.agents)
                 elif not lacking:

@@ -162,12 +162,13 @@ class Wiring:
     def open_session(self) -> aiohttp.ClientSession:
         """A session for calls to the masters, with the operator's token where one is required.
 
-        The caller closes it.
+        It verifies them against the cluster's CA where the cluster has TLS. The caller closes it.
         """
         from mesaform.cli.operator_login import operator_login
-        from mesaform.http.login import operator_session
+        from mesaform.cli.trust import cluster_trust
+        from mesaform.http import open_session
 
-        return operator_session(operator_login(self.context))
+        return open_session(operator_login(self.context), trust=cluster_trust(self.context))
 
     def operator(self, session: aiohttp.ClientSession) -> OperatorClient:
         """Client of the leading master's operator API.

@@ -28,9 +28,21 @@ def spec_problems(spec: ClusterSpec) -> list[Problem]:
         *_pool_reference_problems(spec),
         *_pool_name_problems(spec),
         *_engine_problems(spec),
+        *_tls_problems(spec),
         *_architecture_problems(spec),
         *_size_problems(spec),
     ]
+
+
+def _tls_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    if spec.tls and spec.engine == "mesos":
+        yield (
+            ("tls",),
+            (
+                "only for engine embedded: builds of Apache Mesos without --enable-ssl ignore "
+                "LIBPROCESS_SSL_ENABLED and would listen without TLS"
+            ),
+        )
 
 
 def _reserved_name_problems(spec: ClusterSpec) -> Iterator[Problem]:

@@ -655,6 +655,13 @@ class ClusterSpec(Model):
         default=None,
         description="ssm: operators with the right can open a shell by AWS Session Manager.",
     )
+    tls: Switch = Field(
+        default=False,
+        description=(
+            "5050, 5051, 5052, 8080 and 9550 speak TLS only, by a CA of the cluster; see "
+            "mesaform ca show."
+        ),
+    )
     network: Network = Network()
     masters: Masters = Masters()
     agents: tuple[Pool, ...] = Field(default=(Pool(),), min_length=1)

@@ -7,6 +7,7 @@ msgspec, structlog and `mesaform.common`.
 
 from mesaform.http.access import Access, AccessFile, PortAccess, paths
 from mesaform.http.body import decode_json, read_body, read_json
+from mesaform.http.client import open_session
 from mesaform.http.errors import BadRequest, ErrorBody, json_message, plain_text
 from mesaform.http.hosts import AcceptedHosts
 from mesaform.http.jsonp import json_or_script
@@ -39,6 +40,7 @@ __all__ = [
     "json_message",
     "json_or_script",
     "mark_stream",
+    "open_session",
     "pass_on",
     "paths",
     "plain_text",

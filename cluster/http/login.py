@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 
 import aiohttp
-from aiohttp.typedefs import LooseHeaders
 
 from mesaform.common.access import OPERATOR, basic_header
 from mesaform.http.access import Access
@@ -28,15 +27,22 @@ class OperatorLogin:
         hosts: names and addresses of the masters.
         ports: their ports.
         token: the source of the token.
+        needs_tls: whether requests without TLS do not get it, such as those of a redirect.
 
     """
 
     def __init__(
-        self, hosts: Callable[[], Collection[str]], ports: Collection[int], token: TokenSource
+        self,
+        hosts: Callable[[], Collection[str]],
+        ports: Collection[int],
+        token: TokenSource,
+        *,
+        needs_tls: bool = False,
     ) -> None:
         self._hosts = hosts
         self._ports = frozenset(ports)
         self._token = token
+        self._needs_tls = needs_tls
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -59,6 +65,8 @@ class OperatorLogin:
     def _is_for_masters(self, request: aiohttp.ClientRequest) -> bool:
         if "Authorization" in request.headers:
             return False
+        if self._needs_tls and request.url.scheme != "https":
+            return False
         return request.url.port in self._ports and request.url.host in self._hosts()
 
     @staticmethod
@@ -68,7 +76,11 @@ class OperatorLogin:
 
 
 def file_login(
-    access: Access | None, hosts: Collection[str], ports: Collection[int]
+    access: Access | None,
+    hosts: Collection[str],
+    ports: Collection[int],
+    *,
+    needs_tls: bool = False,
 ) -> OperatorLogin | None:
     """The login of a master's own program; None where no token is required."""
     if access is None or not access.is_required:
@@ -78,11 +90,4 @@ def file_login(
         tokens = access.file.document().tokens
         return tokens[0] if tokens else ""
 
-    return OperatorLogin(lambda: hosts, ports, token)
-
-
-def operator_session(
-    login: OperatorLogin | None, *, headers: LooseHeaders | None = None
-) -> aiohttp.ClientSession:
-    """A session that logs in; a plain one without a login."""
-    return aiohttp.ClientSession(headers=headers, middlewares=(login,) if login else ())
+    return OperatorLogin(lambda: hosts, ports, token, needs_tls=needs_tls)

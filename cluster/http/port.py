@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mesaform.common.tls import TlsFiles
 from mesaform.http.access import PortAccess
 from mesaform.http.errors import ErrorRenderer, plain_text
 
@@ -76,6 +77,7 @@ class HttpPort:
         cancels_handlers: whether a handler is cancelled when its client disconnects.
         access: which requests need an operator's credential; None: no request does.
         standbys: what the server does with requests for the leader while it does not lead.
+        tls: the machine's TLS files; None: the port speaks plain HTTP.
 
     """
 
@@ -88,3 +90,4 @@ class HttpPort:
     cancels_handlers: bool = False
     access: PortAccess | None = None
     standbys: Standbys = Standbys.AUTOMATIC
+    tls: TlsFiles | None = None

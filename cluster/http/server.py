@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,6 +22,7 @@ from mesaform.http.connection import Connection
 from mesaform.http.errors import phrase
 from mesaform.http.hosts import AcceptedHosts
 from mesaform.http.port import HttpPort, Limits
+from mesaform.http.tls import ServerTls
 from mesaform.http.unhandled import UNHANDLED
 
 NO_TIMEOUT_S = 10**6
@@ -119,6 +121,38 @@ class _Runner(web.AppRunner):
         return self.protocols
 
 
+class _Site(web.TCPSite):
+    """aiohttp's listener, with a limit for the handshake of TLS."""
+
+    __slots__ = ("_handshake_s",)
+
+    def __init__(
+        self,
+        runner: _Runner,
+        address: tuple[str, int],
+        tls: ssl.SSLContext | None,
+        handshake_s: float,
+    ) -> None:
+        super().__init__(runner, *address, ssl_context=tls, backlog=BACKLOG)
+        self._handshake_s = handshake_s
+
+    async def start(self) -> None:
+        """Listen."""
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the application is not prepared")
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=self._handshake_s if self._ssl_context else None,
+        )
+        self._bound_port = int(self._server.sockets[0].getsockname()[1])
+
+
 class HttpServer:
     """An application behind the boundary.
 
@@ -144,6 +178,7 @@ class HttpServer:
         self._runner = _Runner(app, self, shutdown_s)
         self._sites: dict[tuple[str, int], web.BaseSite] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self._tls = None if port.tls is None else ServerTls(port.tls)
 
     @property
     def limits(self) -> Limits:
@@ -171,12 +206,15 @@ class HttpServer:
     async def listen(self, address: str, number: int, *, fix: str = "") -> int:
         """Listen on an address, and return the port's number. 0 takes a free one.
 
+        A port with TLS waits for the machine's certificate, and refuses plain HTTP.
+
         Raises:
             Busy: the port is taken, or the machine lacks the address. `fix` says what to do.
 
         """
         await self.start()
-        site = web.TCPSite(self._runner, address, number, backlog=BACKLOG)
+        context = None if self._tls is None else await self._tls.context()
+        site = _Site(self._runner, (address, number), context, self.limits.header_s)
         try:
             await site.start()
         except OSError as error:
@@ -192,7 +230,9 @@ class HttpServer:
     async def listen_on(self, listening: socket.socket) -> None:
         """Listen on a socket that is bound already."""
         await self.start()
-        await web.SockSite(self._runner, listening, backlog=BACKLOG).start()
+        context = None if self._tls is None else await self._tls.context()
+        site = web.SockSite(self._runner, listening, backlog=BACKLOG, ssl_context=context)
+        await site.start()
 
     async def stop_listening(self, address: str, number: int) -> None:
         """Close the listener of an address; its connections end by themselves. Idempotent."""
@@ -214,6 +254,8 @@ class HttpServer:
         interval_s = min(SWEEP_S, limits.header_s / 4, limits.idle_s / 4, limits.blocked_s / 4)
         while True:
             await asyncio.sleep(interval_s)
+            if self._tls is not None:
+                self._tls.refresh()
             if self._runner.protocols is not None:
                 self._runner.protocols.end_overdue()
 

@@ -1,4 +1,4 @@
-"""What a process's environment says about its HTTP port: names, JSONP, access of operators."""
+"""What a process's environment says about its HTTP port: names, JSONP, access, TLS."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mesaform.common.tls import TlsFiles, scheme, tls_files
 from mesaform.http.access import Access, access_from
 from mesaform.http.hosts import AcceptedHosts
 from mesaform.http.port import Standbys
@@ -21,12 +22,21 @@ STANDBYS_VARIABLE = "MESAFORM_HTTP_STANDBYS"
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Settings of a process's HTTP port. Without `access` operators need no credential."""
+    """Settings of a process's HTTP port.
+
+    Without `access` operators need no credential. Without `tls` the port speaks plain HTTP.
+    """
 
     hosts: AcceptedHosts = field(default_factory=AcceptedHosts)
     allows_jsonp: bool = False
     access: Access | None = None
     standbys: Standbys = Standbys.AUTOMATIC
+    tls: TlsFiles | None = None
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the URLs of this process, and of the other ports of its cluster."""
+        return scheme(self.tls)
 
 
 def http_settings(environment: Mapping[str, str], *own_names: str) -> HttpSettings:
@@ -47,4 +57,5 @@ def http_settings(environment: Mapping[str, str], *own_names: str) -> HttpSettin
         allows_jsonp=environment.get(JSONP_VARIABLE) == "1",
         access=access_from(environment),
         standbys=Standbys(environment.get(STANDBYS_VARIABLE) or Standbys.AUTOMATIC),
+        tls=tls_files(environment),
     )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import aiohttp
 from aiohttp import web
 
+from mesaform.common.tls import scheme, trust_of
 from mesaform.http.body import PORT, read_body
+from mesaform.http.client import open_session
 from mesaform.http.errors import BadRequest
 from mesaform.http.hosts import LOCALHOST, host_of
 from mesaform.http.port import Standbys
@@ -59,11 +61,13 @@ async def pass_on(request: web.Request, leader: str) -> web.StreamResponse:
     """
     body = await read_body(request, decompresses=False)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+    port = request.get(PORT)
+    tls = None if port is None else port.tls
+    async with open_session(trust=trust_of(tls), timeout=timeout, decompresses=False) as session:
         try:
             answer = await session.request(
                 request.method,
-                f"http://{leader}{request.raw_path}",
+                f"{scheme(tls)}://{leader}{request.raw_path}",
                 headers=_passed_headers(request),
                 data=body or None,
                 allow_redirects=False,

@@ -15,10 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
 import msgspec
 
+from mesaform.common.tls import Trust, tls_files, trust_of
 from mesaform.node import notices
 from mesaform.node.imds import Metadata, MetadataUnavailable
 from mesaform.topology.instance_identity import PROOF_VARIABLE, identity_header, read_proof
@@ -33,12 +34,16 @@ CALL_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The machine, the addresses (`host:port`) of the autoscalers, and the file of the proof."""
+    """The machine, the addresses (`host:port`) of the autoscalers, and the file of the proof.
+
+    `trust` accepts the masters' certificates; None where the cluster has no TLS.
+    """
 
     instance_id: str
     address: str
     autoscalers: tuple[str, ...]
     proof_file: str = ""
+    trust: Trust | None = None
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -48,6 +53,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         environment["MESAFORM_ADDRESS"],
         tuple(environment["MESAFORM_AUTOSCALERS"].split(",")),
         environment.get(PROOF_VARIABLE, ""),
+        trust_of(tls_files(environment)),
     )
 
 
@@ -95,23 +101,40 @@ def send_to_leader(settings: Settings, notice: MachineNotice) -> bool:
     body = msgspec.json.encode(notice)
     proof = identity_header(read_proof(settings.proof_file))
     for autoscaler in settings.autoscalers:
-        answer = _post(autoscaler, settings.address, body, proof)
+        try:
+            connection = _connection(autoscaler, settings)
+        except OSError:
+            return False
+        answer = _post(connection, body, proof)
         if answer is not None:
             return bool(answer.get("known"))
     return False
 
 
-def _post(
-    autoscaler: str, own_address: str, body: bytes, proof: Mapping[str, str]
-) -> dict[str, bool] | None:
-    """The leader's answer; None from a standby or without an answer.
+def _connection(autoscaler: str, settings: Settings) -> HTTPConnection:
+    """A connection from the machine's own address, which must be that of the proof.
 
-    The connection starts at the machine's own address, which must be that of the proof.
+    Raises:
+        OSError: the CA cannot be read.
+
     """
     host, _, port = autoscaler.rpartition(":")
-    connection = HTTPConnection(
-        host, int(port), timeout=CALL_TIMEOUT_S, source_address=(own_address, 0)
+    source = (settings.address, 0)
+    if settings.trust is None:
+        return HTTPConnection(host, int(port), timeout=CALL_TIMEOUT_S, source_address=source)
+    return HTTPSConnection(
+        host,
+        int(port),
+        timeout=CALL_TIMEOUT_S,
+        source_address=source,
+        context=settings.trust.context(),
     )
+
+
+def _post(
+    connection: HTTPConnection, body: bytes, proof: Mapping[str, str]
+) -> dict[str, bool] | None:
+    """The leader's answer; None from a standby or without an answer."""
     try:
         connection.request(
             "POST", NOTICES_PATH, body=body, headers={"Content-Type": "application/json", **proof}

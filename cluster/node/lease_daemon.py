@@ -22,6 +22,8 @@ import msgspec
 
 from mesaform.common.errors import MesaformError
 from mesaform.common.json_types import JsonObject, as_list, as_object
+from mesaform.common.tls import scheme, tls_files, trust_of
+from mesaform.http import open_session
 from mesaform.mesos.operator import OperatorClient
 from mesaform.node.control_channel import ChannelBroken, ControlChannel
 from mesaform.node.lease_monitor import (
@@ -344,22 +346,23 @@ async def main(environ: Mapping[str, str] = os.environ) -> int:
     zk_hosts, zk_path = split_zk_url(environ["MESAFORM_ZK"])
     masters, _ = split_zk_url(environ["MESAFORM_MASTERS"])
     hosts = [item.partition(":")[0] for item in masters.split(",")]
-    urls = [f"http://{host}:{Port.ENGINE_MASTER}" for host in hosts]
+    tls = tls_files(environ)
+    urls = [f"{scheme(tls)}://{host}:{Port.ENGINE_MASTER}" for host in hosts]
     monitor = LeaseMonitor(
         Terms(float(environ["MESAFORM_LEASE_S"]), float(environ["MESAFORM_EMPTY_S"])),
         time.monotonic(),
     )
     proof = read_proof(environ.get(PROOF_VARIABLE, ""))
     # The masters carry out a call from an agent's machine only with its proof.
-    async with aiohttp.ClientSession(headers=identity_header(proof)) as session:
+    async with open_session(headers=identity_header(proof), trust=trust_of(tls)) as session:
         cluster = Cluster(
             zk_hosts,
             zk_path,
-            f"http://{environ['MESAFORM_AGENT']}",
+            f"{scheme(tls)}://{environ['MESAFORM_AGENT']}",
             environ["MESAFORM_MACHINE"],
             OperatorClient(urls, session),
             session,
-            [f"http://{host}:{Port.AUTOSCALER}{SHUTDOWN_REPORTS_PATH}" for host in hosts],
+            [f"{scheme(tls)}://{host}:{Port.AUTOSCALER}{SHUTDOWN_REPORTS_PATH}" for host in hosts],
             has_proof=proof is not None,
         )
         try:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from mesaform.node import identities, zookeeper
+from mesaform.node import identities, tls, zookeeper
 from mesaform.node.data_volume import data_folder
 from mesaform.node.model import Desired, Hardware, Identity, Programs, Service
 from mesaform.topology.agent_attributes import AgentMachine, fault_domain, machine_attributes
@@ -81,12 +81,13 @@ def _domain(document: NodeDocument, identity: Identity) -> dict[str, str]:
     return {"MESOS_DOMAIN": json.dumps(fault_domain(document.region, identity.zone))}
 
 
-def _http(document: NodeDocument, identity: Identity) -> dict[str, str]:
-    """What the HTTP ports accept, for `mesaform.http.settings`."""
+def _http(document: NodeDocument, identity: Identity, machine_dir: PurePosixPath) -> dict[str, str]:
+    """What the HTTP ports accept, and their TLS, for `mesaform.http.settings`."""
     hosts = [name for name in (identity.public_address, *document.host_names) if name]
     environment = {"MESAFORM_HTTP_HOSTS": ",".join(hosts)} if hosts else {}
     if document.standbys != "automatic":
         environment["MESAFORM_HTTP_STANDBYS"] = document.standbys
+    environment |= tls.environment(document, machine_dir)
     return environment | ({"MESAFORM_HTTP_JSONP": "1"} if document.jsonp else {})
 
 
@@ -123,13 +124,16 @@ def _master(
     except ValueError as error:
         raise CannotServe(str(error)) from None
     services = (
+        *tls.services(document, identity, programs, machine_dir, {}),
         zookeeper.service(address, folder, programs),
         _engine_master(document, identity, programs, work_dir, secrets),
         _services(document, identity, programs, secrets),
         _autoscaler(document, identity, programs, secrets),
     )
     return Desired(
-        services, (*files, *secrets.files()), private_folders=(folder, zookeeper_data, work_dir)
+        services,
+        (*files, *secrets.files(), *tls.files(document, machine_dir)),
+        private_folders=(folder, zookeeper_data, work_dir),
     )
 
 
@@ -146,7 +150,7 @@ def _engine_master(
         _engine_argv(document, programs, "master"),
         {
             **_LEAN,
-            **_http(document, identity),
+            **_http(document, identity, secrets.machine_dir),
             "MESOS_IP": address,
             "MESOS_PORT": str(Port.ENGINE_MASTER),
             "MESOS_ZK": secrets.url(ZK_ENGINE_PATH),
@@ -175,7 +179,7 @@ def _services(
         (programs.python, "-m", "mesaform.services"),
         {
             **_LEAN,
-            **_http(document, identity),
+            **_http(document, identity, secrets.machine_dir),
             "MARATHON_MASTER": _url(document, ZK_ENGINE_PATH),
             "MARATHON_ZK": secrets.url(ZK_SERVICES_PATH),
             "MARATHON_HTTP_ADDRESS": address,
@@ -203,7 +207,8 @@ def _autoscaler(
         (programs.python, "-m", "mesaform.autoscaler"),
         {
             **_LEAN,
-            **_http(document, identity),
+            **_http(document, identity, secrets.machine_dir),
+            **tls.authority_environment(document, secrets.machine_dir),
             "MESAFORM_CLUSTER": document.cluster,
             "MESAFORM_ZK": secrets.url(ZK_AUTOSCALER_PATH),
             "MESAFORM_MASTERS": _url(document, ZK_ENGINE_PATH),
@@ -232,7 +237,7 @@ def _agent(
         _engine_argv(document, programs, "agent"),
         {
             **_LEAN,
-            **_http(document, identity),
+            **_http(document, identity, machine_dir),
             "MESOS_MASTER": _url(document, ZK_ENGINE_PATH),
             "MESOS_IP": identity.address,
             "MESOS_PORT": str(Port.ENGINE_AGENT),
@@ -249,14 +254,20 @@ def _agent(
         },
         ready=(identity.address, Port.ENGINE_AGENT),
     )
-    services = [engine, _interruption_monitor(document, identity, programs, proof)]
+    own = {**proof, **tls.environment(document, machine_dir)}
+    services = [
+        *tls.services(document, identity, programs, machine_dir, proof),
+        engine,
+        _interruption_monitor(document, identity, programs, own),
+    ]
     if document.lease:
-        services.append(_lease(document, identity, programs, proof))
-    return Desired(tuple(services), identities.proof_files(identity, machine_dir), (work_dir,))
+        services.append(_lease(document, identity, programs, own))
+    files = (*identities.proof_files(identity, machine_dir), *tls.files(document, machine_dir))
+    return Desired(tuple(services), files, (work_dir,))
 
 
 def _interruption_monitor(
-    document: NodeDocument, identity: Identity, programs: Programs, proof: Mapping[str, str]
+    document: NodeDocument, identity: Identity, programs: Programs, own: Mapping[str, str]
 ) -> Service:
     """The program that reports the end of this machine to the autoscaler."""
     autoscalers = ",".join(f"{member.address}:{Port.AUTOSCALER}" for member in document.zookeeper)
@@ -268,13 +279,13 @@ def _interruption_monitor(
             "MESAFORM_MACHINE": identity.instance_id,
             "MESAFORM_ADDRESS": identity.address,
             "MESAFORM_AUTOSCALERS": autoscalers,
-            **proof,
+            **own,
         },
     )
 
 
 def _lease(
-    document: NodeDocument, identity: Identity, programs: Programs, proof: Mapping[str, str]
+    document: NodeDocument, identity: Identity, programs: Programs, own: Mapping[str, str]
 ) -> Service:
     """The agent lease of machines that the autoscaler launched."""
     terms = document.lease or LeaseTerms(0.0, 0.0)
@@ -289,7 +300,7 @@ def _lease(
             "MESAFORM_MACHINE": identity.instance_id,
             "MESAFORM_LEASE_S": f"{terms.lease_s:g}",
             "MESAFORM_EMPTY_S": f"{terms.empty_s:g}",
-            **proof,
+            **own,
         },
         controls_node=True,
     )

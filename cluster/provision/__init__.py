@@ -67,6 +67,7 @@ async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Prev
     # Before the plan: a new secret or id changes machines, which must be seen and asked.
     # Other zones are recorded once they are confirmed.
     await asyncio.to_thread(_establish, place, caller)
+    await _settle_authority(place, report)
     await cdktf_driver.synthesize(place, boot_image, report, held)
     if is_interrupted:
         await take_over(place, boot_image, report, held)
@@ -115,6 +116,7 @@ async def deploy(
             await replace_masters(place, report, turn, preview)
         await asyncio.to_thread(_establish, place, caller, place.spec.zones)
         await _settle_access(place, report)
+        await _settle_authority(place, report)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
         if not preview.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
@@ -138,12 +140,14 @@ async def plan_adoption(place: ClusterContext, report: Report, held: HeldLock) -
     import asyncio
 
     from mesaform.provision import adoption, cdktf_driver, image
+    from mesaform.provision.authority import refresh_copy
     from mesaform.provision.deployment import require_deployment
     from mesaform.provision.terraform_state import set_unreadable_aside
 
     await asyncio.to_thread(require_pinned_account, place)
     deployment = require_deployment(place.cluster_dir)
     boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec)
+    await asyncio.to_thread(refresh_copy, place)
     set_unreadable_aside(place.cluster_dir)
     await cdktf_driver.synthesize(place, boot_image, report, held)
     return await adoption.find_and_search(place, deployment.deployment_id, report)
@@ -287,6 +291,18 @@ async def _settle_access(place: ClusterContext, report: Report) -> None:
             under_way.outcome = await asyncio.to_thread(ensure_access, place)
 
 
+async def _settle_authority(place: ClusterContext, report: Report) -> None:
+    """Create the CA before the stacks write its certificate into user data."""
+    import asyncio
+
+    from mesaform.common.progress import stage
+    from mesaform.provision.authority import ensure_authority
+
+    if place.spec.tls:
+        with stage(report, "TLS") as under_way:
+            under_way.outcome = await asyncio.to_thread(ensure_authority, place)
+
+
 def _establish(place: ClusterContext, caller: Caller, zones: Sequence[str] = ()) -> None:
     """Settle the deployment's record in the folder, and in the bucket where states are shared.
 
@@ -395,6 +411,7 @@ def forget_deployment(place: ClusterContext) -> None:
 
     States that still list resources are renamed, and the record of the deployment is removed.
     """
+    from mesaform.provision.authority import certificates_file
     from mesaform.provision.deployment import release_deployment
     from mesaform.provision.orphans import unfinished
     from mesaform.provision.shared_state import open_shared_state
@@ -404,6 +421,7 @@ def forget_deployment(place: ClusterContext) -> None:
         shared.forget()
     set_states_aside(place.cluster_dir)
     unfinished(place.cluster_dir).unlink(missing_ok=True)
+    certificates_file(place.cluster_dir).unlink(missing_ok=True)
     release_deployment(place.cluster_dir)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
+from mesaform.common.tls import TlsFiles
 from mesaform.http import (
     Access,
     HttpPort,
@@ -65,7 +66,10 @@ class InvalidJson(ValueError):
 
 
 def http_port(
-    number: int, access: Access | None = None, standbys: Standbys = Standbys.AUTOMATIC
+    number: int,
+    access: Access | None = None,
+    standbys: Standbys = Standbys.AUTOMATIC,
+    tls: TlsFiles | None = None,
 ) -> HttpPort:
     """Port 8080: errors as Marathon answers. Only health checks need no credential."""
     return HttpPort(
@@ -74,6 +78,7 @@ def http_port(
         json_message,
         access=PortAccess(access, paths("/ping", "/health")),
         standbys=standbys,
+        tls=tls,
     )
 
 

@@ -69,14 +69,14 @@ class AgentProxy:
         """
         agent_id = request.match_info["agent_id"]
         try:
-            address = await self._address(agent_id)
+            address, scheme = await self._address(agent_id), URL(await self.engine()).scheme
         except (MesaformError, msgspec.DecodeError, *_UNREACHABLE) as error:
             return problem(503, f"The engine's leading master does not answer: {error}")
         if address is None:
             return problem(404, f"Agent '{agent_id}' is not registered")
         try:
             async with self.session.get(
-                _target(request, address), timeout=TIMEOUT, allow_redirects=False
+                _target(request, scheme, address), timeout=TIMEOUT, allow_redirects=False
             ) as response:
                 if response.status >= 400:
                     return await _error(response)
@@ -99,11 +99,11 @@ class AgentProxy:
         return self._addresses.get(agent_id)
 
 
-def _target(request: web.Request, address: str) -> URL:
-    """The agent's URL for a request to the proxy."""
+def _target(request: web.Request, scheme: str, address: str) -> URL:
+    """The agent's URL for a request to the proxy. Agents have TLS where masters have."""
     what = request.match_info.get("what")
     path = f"/files/{what}" if what else "/state"
-    return URL(f"http://{address}").with_path(path).with_query(request.query)
+    return URL(f"{scheme}://{address}").with_path(path).with_query(request.query)
 
 
 async def _error(response: aiohttp.ClientResponse) -> web.Response:

@@ -115,7 +115,7 @@ async def info(request: web.Request) -> web.Response:
             "version": MARATHON_VERSION,
             "buildref": "mesaform",
             "elected": True,
-            "leader": settings.url.removeprefix("http://"),
+            "leader": settings.url.partition("://")[2],
             "frameworkId": scheduler.framework_id,
             "marathon_config": {
                 "master": settings.master,
@@ -126,9 +126,15 @@ async def info(request: web.Request) -> web.Response:
                 "mesos_role": "*",
             },
             "zookeeper_config": {"zk": settings.zk},
-            "http_config": {"http_port": settings.http_port, "https_port": None},
+            "http_config": _http_config(settings),
         }
     )
+
+
+def _http_config(settings: Settings) -> dict[str, int | None]:
+    has_tls = settings.http.tls is not None
+    port = settings.http_port
+    return {"http_port": None if has_tls else port, "https_port": port if has_tls else None}
 
 
 async def leader(request: web.Request) -> web.Response:
@@ -136,7 +142,7 @@ async def leader(request: web.Request) -> web.Response:
     url = request.app[LEADERSHIP].leader_url
     if url is None:
         return problem(404, "There is no leader")
-    return answer({"leader": url.removeprefix("http://")})
+    return answer({"leader": url.partition("://")[2]})
 
 
 async def metrics(request: web.Request) -> web.Response:

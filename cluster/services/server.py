@@ -17,8 +17,9 @@ import structlog
 from aiohttp import web
 
 from mesaform.common.errors import ClusterUnreachable
-from mesaform.http import HttpServer
-from mesaform.http.login import file_login, operator_session
+from mesaform.common.tls import trust_of
+from mesaform.http import HttpPort, HttpServer, open_session
+from mesaform.http.login import file_login
 from mesaform.services import api_apps, api_cluster
 from mesaform.services.api import Leadership, build, http_port
 from mesaform.services.api_agents import AgentProxy
@@ -53,11 +54,12 @@ class EngineLeader:
     """The engine's leading master, as last read from ZooKeeper."""
 
     url: str | None = None
+    scheme: str = "http"
 
     async def watch(self, zk: ZooKeeper, path: str) -> None:
         """Keep `url` up to date until cancelled."""
         async for payload in watch_leader(zk, path):
-            self.url = _url_of(payload)
+            self.url = _url_of(payload, self.scheme)
             log.info("leading master changed", url=self.url)
 
     async def __call__(self) -> str:
@@ -72,7 +74,7 @@ class EngineLeader:
         return self.url
 
 
-def _url_of(payload: bytes | None) -> str | None:
+def _url_of(payload: bytes | None, scheme: str) -> str | None:
     if payload is None:
         return None
     try:
@@ -80,7 +82,7 @@ def _url_of(payload: bytes | None) -> str | None:
     except msgspec.DecodeError as error:
         log.warning("the leading master's entry cannot be decoded", error=str(error))
         return None
-    return f"http://{address.ip or address.hostname}:{address.port}"
+    return f"{scheme}://{address.ip or address.hostname}:{address.port}"
 
 
 @asynccontextmanager
@@ -104,11 +106,13 @@ async def serve(settings: Settings) -> None:
     """
     engine_hosts, engine_path = split_zk_url(settings.master)
     hosts, root = split_zk_url(settings.zk)
-    leader = EngineLeader()
+    leader = EngineLeader(scheme=settings.http.scheme)
     masters = {host.rpartition(":")[0] for host in engine_hosts.split(",")}
-    login = file_login(settings.http.access, masters, OPERATOR_PORTS)
+    login = file_login(
+        settings.http.access, masters, OPERATOR_PORTS, needs_tls=settings.http.tls is not None
+    )
     async with (
-        operator_session(login) as session,
+        open_session(login, trust=trust_of(settings.http.tls)) as session,
         _session(hosts, settings.zk_credentials) as zk,
         _session(engine_hosts) as engine_zk,
     ):
@@ -120,7 +124,7 @@ async def serve(settings: Settings) -> None:
         leadership = Leadership(settings.url)
         server = HttpServer(
             _application(scheduler, leadership, settings, AgentProxy(leader, session)),
-            http_port(settings.http_port, settings.http.access, settings.http.standbys),
+            _http_port(settings),
             settings.http.hosts,
         )
         try:
@@ -140,6 +144,11 @@ async def serve(settings: Settings) -> None:
                 group.create_task(candidate.run(candidacy.lead), name="election")
         finally:
             await server.stop()
+
+
+def _http_port(settings: Settings) -> HttpPort:
+    http = settings.http
+    return http_port(settings.http_port, http.access, http.standbys, http.tls)
 
 
 def _backups(zk: ZooKeeper, root: str, settings: Settings, outputs: Outputs) -> Backups | None:
@@ -169,7 +178,8 @@ def _application(
     scheduler: Scheduler, leadership: Leadership, settings: Settings, proxy: AgentProxy
 ) -> web.Application:
     endpoints = [*api_apps.routes(), *api_cluster.routes(), *proxy.routes()]
-    app = build(scheduler, leadership, endpoints, peers_of(settings.zk, settings.http_port))
+    peers = peers_of(settings.zk, settings.http_port, settings.http.scheme)
+    app = build(scheduler, leadership, endpoints, peers)
     app[api_cluster.SETTINGS] = settings
     return app
 

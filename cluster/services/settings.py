@@ -55,7 +55,7 @@ class Settings:
     @property
     def url(self) -> str:
         """The base URL under which others reach this server."""
-        return f"http://{self.hostname}:{self.http_port}"
+        return f"{self.http.scheme}://{self.hostname}:{self.http_port}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:

@@ -93,6 +93,10 @@ class Gatherer:
             unreachable=tuple(self._silent),
         )
 
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.spec.tls else "http"
+
     def _masters(self, machines: Sequence[Machine] | None) -> dict[str, str]:
         """The reachable address of each master that may answer, by private address."""
         if machines is None:
@@ -151,7 +155,7 @@ class Gatherer:
         """The part of the sources that the engine answers."""
         up = await self._answering(reach, Port.ENGINE_MASTER, "/health")
         client = OperatorClient(
-            [f"http://{at}:{Port.ENGINE_MASTER}" for at in reach.values()], self.session
+            [f"{self._scheme}://{at}:{Port.ENGINE_MASTER}" for at in reach.values()], self.session
         )
         base = await self._read("engine", client.leader())
         if base is None:
@@ -175,7 +179,7 @@ class Gatherer:
     async def _unable(self, reach: Mapping[str, str]) -> tuple[str, ...]:
         """Why services and autoscalers cannot work, by their own account."""
         asked = [
-            (f"{name} of {private}", f"http://{at}:{port}/health")
+            (f"{name} of {private}", f"{self._scheme}://{at}:{port}/health")
             for private, at in sorted(reach.items())
             for name, port in (("services", Port.SERVICES), ("autoscaler", Port.AUTOSCALER))
         ]
@@ -191,7 +195,7 @@ class Gatherer:
         """The part of the sources that services answer."""
         up = await self._answering(reach, Port.SERVICES, "/ping")
         for private, at in reach.items():
-            code, body = await self._get(f"http://{at}:{Port.SERVICES}/v2/queue")
+            code, body = await self._get(f"{self._scheme}://{at}:{Port.SERVICES}/v2/queue")
             if code == 200:
                 return Sources(at=0, services_leader=private, services_up=up, queue=_decoded(body))
         self._silent.append(
@@ -203,7 +207,7 @@ class Gatherer:
 
     async def _answering(self, reach: Mapping[str, str], port: int, path: str) -> frozenset[str]:
         codes = await asyncio.gather(
-            *(self._get(f"http://{at}:{port}{path}") for at in reach.values())
+            *(self._get(f"{self._scheme}://{at}:{port}{path}") for at in reach.values())
         )
         return frozenset(private for private, (code, _) in zip(reach, codes, strict=True) if code)
 

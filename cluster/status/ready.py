@@ -44,6 +44,14 @@ def missing(
     )
 
 
+def missing_masters(
+    status: Status, spec: ClusterSpec, masters_up: Sequence[str], services_up: Sequence[str]
+) -> tuple[Missing, ...]:
+    """The part of `missing` that masters lack each for itself, whether one of them leads or not."""
+    silent = _silent_services(status, services_up)
+    return (*_masters(status, spec, masters_up), *silent)
+
+
 def describe_unattended(status: Status, spec: ClusterSpec) -> str:
     """What happens to the machines of a silent autoscaler; empty if it works or launched none."""
     age_s = status.autoscaler.heartbeat_age_s
@@ -144,14 +152,18 @@ def _state_of(agent: AgentView) -> str:
 
 
 def _services(status: Status, up: Sequence[str]) -> list[Missing]:
-    silent = [
+    silent = _silent_services(status, up)
+    if not silent and "services" not in status.urls:
+        return [Missing("no master leads the services", _first_master(status), "services")]
+    return silent
+
+
+def _silent_services(status: Status, up: Sequence[str]) -> list[Missing]:
+    return [
         _silent(master, Port.SERVICES, "services")
         for master in status.masters
         if master.address not in up
     ]
-    if not silent and "services" not in status.urls:
-        return [Missing("no master leads the services", _first_master(status), "services")]
-    return silent
 
 
 def _autoscaler(status: Status, spec: ClusterSpec) -> list[Missing]:

@@ -207,7 +207,7 @@ def join(spec: ClusterSpec, sources: Sources, prices: Prices = BOOK_PRICES) -> S
         engine=spec.engine,
         at=sources.at,
         leader=sources.leader,
-        urls=_urls(masters, sources, spec.target),
+        urls=_urls(masters, sources, spec),
         masters=masters,
         agents=agents,
         others=_others(machines, bill),
@@ -538,19 +538,22 @@ def _autoscaler(sources: Sources) -> AutoscalerView:
     )
 
 
-def _urls(masters: Sequence[MasterView], sources: Sources, target: str) -> dict[str, str]:
+def _urls(masters: Sequence[MasterView], sources: Sources, spec: ClusterSpec) -> dict[str, str]:
     """Web pages of the leaders, by the address that the operator's machine reaches."""
-    reach = {view.address: reachable(view.address, view.public_address, target) for view in masters}
+    reach = {
+        view.address: reachable(view.address, view.public_address, spec.target) for view in masters
+    }
+    scheme = "https" if spec.tls else "http"
     urls = {}
     for name, port, address in (
         ("engine", 5050, sources.leader),
         ("services", 8080, sources.services_leader),
     ):
         if address is not None:
-            urls[name] = f"http://{reach.get(address, address)}:{port}"
+            urls[name] = f"{scheme}://{reach.get(address, address)}:{port}"
     if sources.heartbeat is not None and (own := str(sources.heartbeat.get("address", ""))):
         host, _, own_port = own.rpartition(":")
-        urls["autoscaler"] = f"http://{reach.get(host, host)}:{own_port}"
+        urls["autoscaler"] = f"{scheme}://{reach.get(host, host)}:{own_port}"
     return urls
 
 

@@ -15,6 +15,7 @@ from mesaform.topology import eventbridge, session_manager
 from mesaform.topology.names import (
     Tag,
     access_parameter_name,
+    authority_parameter_name,
     bucket_name,
     flow_log_group_name,
     spec_parameter_name,
@@ -150,6 +151,7 @@ def master_document(
                 [
                     arn.parameter(spec_parameter_name(cluster)),
                     arn.parameter(access_parameter_name(cluster)),
+                    arn.parameter(authority_parameter_name(cluster)),
                 ],
             ),
             _allow("ReadPrices", "pricing:GetProducts", "*"),

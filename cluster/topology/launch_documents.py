@@ -11,7 +11,11 @@ import msgspec
 from mesaform.common.architecture import X86_64, Architecture
 from mesaform.topology.addresses import master_addresses, master_names, service_names
 from mesaform.topology.agent_attributes import pool_attributes
-from mesaform.topology.names import access_parameter_name, load_balancer_host_pattern
+from mesaform.topology.names import (
+    access_parameter_name,
+    authority_parameter_name,
+    load_balancer_host_pattern,
+)
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     PROTECT,
@@ -20,6 +24,7 @@ from mesaform.topology.user_data import (
     LeaseTerms,
     NodeDocument,
     Role,
+    TlsTerms,
     ZooKeeperMember,
 )
 
@@ -49,6 +54,14 @@ def access_terms(spec: ClusterSpec) -> AccessTerms | None:
         requires_token=spec.access.needs_token,
         authenticates_frameworks=spec.access.needs_token or spec.access.authenticate_frameworks,
     )
+
+
+def tls_terms(spec: ClusterSpec, role: Role, authorities: str) -> TlsTerms | None:
+    """The terms of TLS in a node document; None where the ports speak plain HTTP."""
+    if not spec.tls:
+        return None
+    parameter = authority_parameter_name(spec.name) if role == "master" else ""
+    return TlsTerms(authorities, parameter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,7 @@ def node_document(
     member: Membership = NO_POOL,
     *,
     masters: MasterData | None = None,
+    authorities: str = "",
 ) -> str:
     """Return the user data of a machine as JSON text.
 
@@ -94,6 +108,7 @@ def node_document(
         recipe: the digest of the image recipe.
         member: of agents: the pool, the architecture, and whether there is a lease.
         masters: what only documents of masters have; None for agents.
+        authorities: the certificates of the cluster's CA, PEM, if it has TLS.
 
     """
     own = masters if masters is not None and role == "master" else MasterData()
@@ -115,6 +130,7 @@ def node_document(
         session_manager=spec.debug == "ssm",
         access=access_terms(spec) if role == "master" else None,
         standbys=spec.http.standbys,
+        tls=tls_terms(spec, role, authorities),
     )
     if role == "agent":
         document = _with_pool(document, spec, member)

@@ -111,6 +111,14 @@ def access_parameter_name(cluster: str) -> str:
     return f"/mesaform/{cluster}/access"
 
 
+def authority_parameter_name(cluster: str) -> str:
+    """Name of the SSM parameter (a SecureString) with the cluster's CA, which masters read.
+
+    `mesaform up` writes it.
+    """
+    return f"/mesaform/{cluster}/ca"
+
+
 def bucket_name(account_id: str, region: str) -> str:
     """Name of the bucket of an account and region.
 

@@ -20,6 +20,12 @@ NOTICES_PATH = "/notices"
 SHUTDOWN_REPORTS_PATH = "/shutdown-reports"
 """Path of the autoscaler's HTTP port where agents post their `ShutdownReport`."""
 
+CERTIFICATES_PATH = "/certificates"
+"""Path of the autoscaler's HTTP port where agents post their `CertificateRequest`."""
+
+AUTHORITY_VARIABLE = "MESAFORM_TLS_AUTHORITY"
+"""Of masters: the file with the copy of the CA, its key included."""
+
 DEFAULT_DISK_GIB = 40
 DEFAULT_TASK_USER = "nobody"
 """Every Debian has it, and it owns nothing."""
@@ -103,6 +109,30 @@ class MachineNotice(msgspec.Struct, frozen=True):
     what: Annotated[str, msgspec.Meta(max_length=200)]
 
 
+class CertificateRequest(msgspec.Struct, frozen=True):
+    """A machine's request for a certificate: PKCS #10, PEM."""
+
+    request: Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class IssuedCertificate(msgspec.Struct, frozen=True):
+    """The answer: the certificate, and the certificates of all CAs of the cluster, PEM."""
+
+    certificate: Annotated[str, msgspec.Meta(max_length=8192)]
+    authorities: Annotated[str, msgspec.Meta(max_length=8192)]
+
+
+class TlsTerms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """TLS of a machine's ports.
+
+    `authorities` are the certificates of the cluster's CA, PEM. `parameter` is the name of the CA
+    with its key in SSM; masters have it and agents do not.
+    """
+
+    authorities: str
+    parameter: str = ""
+
+
 class AccessTerms(msgspec.Struct, frozen=True):
     """Where masters find the access document, and who needs a credential.
 
@@ -136,6 +166,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         task_user: the user of tasks that name none.
         allow_root_tasks: whether tasks may run as root.
         session_manager: whether the agent of Session Manager runs.
+        tls: None where the ports speak plain HTTP.
 
     """
 
@@ -160,6 +191,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     session_manager: bool = False
     access: AccessTerms | None = None
     has_burst: bool = False
+    tls: TlsTerms | None = None
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

@@ -52,10 +52,10 @@ def headers(peers: Iterable[str] = ()) -> dict[str, str]:
     }
 
 
-def peers_of(zk: str, port: int) -> list[str]:
+def peers_of(zk: str, port: int, scheme: str = "http") -> list[str]:
     """Origins of the servers on this port on every host of a `zk://` URL.
 
     Every master of a cluster runs a ZooKeeper server, so its hosts are the masters.
     """
     hosts = zk.removeprefix("zk://").partition("/")[0].split(",")
-    return [f"http://{host.rpartition(':')[0] or host}:{port}" for host in hosts if host]
+    return [f"{scheme}://{host.rpartition(':')[0] or host}:{port}" for host in hosts if host]

@@ -20,6 +20,7 @@ from functools import partial
 import aiohttp
 import msgspec
 import structlog
+from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
@@ -45,6 +46,7 @@ from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.observation.certificate_endpoint import CertificateEndpoint
 from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
@@ -75,16 +77,17 @@ from mesaform.common.errors import (
 )
 from mesaform.common.faults import Fault, contained
 from mesaform.common.leader_health import LeaderHealth
+from mesaform.common.tls import trust_of
 from mesaform.config.schema import ClusterSpec
-from mesaform.http import HttpServer, HttpSettings, http_settings
-from mesaform.http.login import file_login, operator_session
+from mesaform.http import HttpServer, HttpSettings, http_settings, open_session
+from mesaform.http.login import file_login
 from mesaform.mesos.credential import Credential, credential_from
 from mesaform.mesos.operator import OperatorClient
 from mesaform.topology.addresses import existing_subnet_filters
 from mesaform.topology.instance_identity import InstanceVerifier, verifier_from
 from mesaform.topology.names import spec_parameter_name
 from mesaform.topology.ports import OPERATOR_PORTS, Port
-from mesaform.topology.user_data import ShutdownReport
+from mesaform.topology.user_data import AUTHORITY_VARIABLE, ShutdownReport
 from mesaform.zookeeper import access
 from mesaform.zookeeper.candidacy import Candidacy
 from mesaform.zookeeper.election import Candidate, watch_leader
@@ -116,6 +119,7 @@ class Settings:
     zk_credentials: access.Credentials | None = None
     credential: Credential | None = None
     verifier: InstanceVerifier | None = None
+    authority_file: str = ""
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -131,21 +135,23 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     zk = access.read_zk_url(environment["MESAFORM_ZK"])
     master_hosts, _ = split_zk_url(environment["MESAFORM_MASTERS"])
     host, _, port = environment.get("MESAFORM_BIND", f"127.0.0.1:{Port.AUTOSCALER}").rpartition(":")
+    http = http_settings(environment, host)
     return Settings(
         cluster=environment["MESAFORM_CLUSTER"],
         zk_hosts=zk.hosts,
         zk_path=zk.path,
         masters=tuple(
-            f"http://{item.partition(':')[0]}:{Port.ENGINE_MASTER}"
+            f"{http.scheme}://{item.partition(':')[0]}:{Port.ENGINE_MASTER}"
             for item in master_hosts.split(",")
         ),
         host=host,
         port=int(port),
         region=environment["AWS_REGION"],
-        http=http_settings(environment, host),
+        http=http,
         zk_credentials=zk.credentials,
         credential=credential_from(environment, "MESAFORM_"),
         verifier=verifier_from(environment),
+        authority_file=environment.get(AUTHORITY_VARIABLE, ""),
     )
 
 
@@ -485,19 +491,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Take part in the election, and lead when elected, until `stop` is set."""
     telemetry = Telemetry()
     zk = ZooKeeper(settings.zk_hosts, credentials=settings.zk_credentials)
-    leader = Leader()
+    leader, http = Leader(), settings.http
     hosts = [str(URL(master).host) for master in settings.masters]
-    page = Page(telemetry, lambda: leader.address, hosts, f"{settings.host}:{settings.port}")
     endpoint = NoticeEndpoint(settings.verifier)
-    reports = ShutdownEndpoint(partial(store_report, zk, settings.zk_path), settings.verifier)
-    app = reports.add_to(endpoint.add_to(page.application()))
-    port = http_port(settings.port, settings.http.access, settings.http.standbys)
-    server = HttpServer(app, port, settings.http.hosts)
+    app = _application(settings, zk, telemetry, leader, endpoint)
+    port = http_port(settings.port, http.access, http.standbys, http.tls)
+    server = HttpServer(app, port, http.hosts)
     try:
         await server.listen(settings.host, settings.port, fix="end it, or set MESAFORM_BIND")
         await zk.start(timeout_s=300)
-        login = file_login(settings.http.access, hosts, OPERATOR_PORTS)
-        async with operator_session(login) as session, asyncio.TaskGroup() as tasks:
+        login = file_login(http.access, hosts, OPERATOR_PORTS, needs_tls=http.tls is not None)
+        async with (
+            open_session(login, trust=trust_of(http.tls)) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
             candidate = Candidate(
                 zk, f"{settings.zk_path}/election", f"{settings.host}:{settings.port}".encode()
             )
@@ -523,6 +530,22 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         await zk.stop()
         await server.stop()
+
+
+def _application(
+    settings: Settings,
+    zk: ZooKeeper,
+    telemetry: Telemetry,
+    leader: Leader,
+    endpoint: NoticeEndpoint,
+) -> web.Application:
+    """The page, and the endpoints of machines."""
+    hosts = [str(URL(master).host) for master in settings.masters]
+    own = f"{settings.host}:{settings.port}"
+    page = Page(telemetry, lambda: leader.address, hosts, own, settings.http.scheme)
+    reports = ShutdownEndpoint(partial(store_report, zk, settings.zk_path), settings.verifier)
+    certificates = CertificateEndpoint(settings.authority_file, settings.verifier, time.time)
+    return certificates.add_to(reports.add_to(endpoint.add_to(page.application())))
 
 
 async def _follow_access(settings: Settings) -> None:

@@ -7,6 +7,7 @@ from aiohttp import web
 from mesaform.http import BadRequest
 from mesaform.topology.instance_identity import (
     IDENTITY_HEADER,
+    InstanceDocument,
     InstanceVerifier,
     Unproven,
     identity_from_header,
@@ -28,10 +29,22 @@ def require_instance(
     """
     if verifier is None:
         return
-    try:
-        identity = identity_from_header(request.headers.get(IDENTITY_HEADER, ""))
-        document = verifier.verify(identity, request.remote or "")
-    except Unproven as error:
-        raise BadRequest(f"the request is refused: {error}", FORBIDDEN) from None
+    document = prove_instance(request, verifier)
     if document.instance_id != instance_id:
         raise BadRequest(f"{document.instance_id} cannot report for {instance_id}", FORBIDDEN)
+
+
+def prove_instance(request: web.Request, verifier: InstanceVerifier | None) -> InstanceDocument:
+    """The instance that the request proves to come from.
+
+    Raises:
+        BadRequest: 403, it proves none, or nothing verifies proofs here.
+
+    """
+    if verifier is None:
+        raise BadRequest("the request is refused: no instance is verified here", FORBIDDEN)
+    try:
+        identity = identity_from_header(request.headers.get(IDENTITY_HEADER, ""))
+        return verifier.verify(identity, request.remote or "")
+    except Unproven as error:
+        raise BadRequest(f"the request is refused: {error}", FORBIDDEN) from None

@@ -116,7 +116,7 @@ class ServicesClient:
 
 def services_urls(masters: Sequence[str]) -> list[str]:
     """The services' base URLs on the same machines as the masters'."""
-    return [f"http://{URL(master).host}:{Port.SERVICES}" for master in masters]
+    return [str(URL(master).origin().with_port(Port.SERVICES)) for master in masters]
 
 
 @dataclass(slots=True)

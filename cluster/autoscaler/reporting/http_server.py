@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 
 from mesaform.autoscaler.reporting.decision_text import decision_view, render_row
 from mesaform.autoscaler.reporting.telemetry import Telemetry
+from mesaform.common.tls import TlsFiles
 from mesaform.http import (
     UNHANDLED,
     Access,
@@ -29,7 +30,7 @@ from mesaform.http import (
     paths,
 )
 from mesaform.topology.ports import Port
-from mesaform.topology.user_data import NOTICES_PATH, SHUTDOWN_REPORTS_PATH
+from mesaform.topology.user_data import CERTIFICATES_PATH, NOTICES_PATH, SHUTDOWN_REPORTS_PATH
 from mesaform.webui import assets
 
 LIMITS = Limits(body_bytes=64 * 1024, json_elements=1000)
@@ -38,19 +39,23 @@ HOURS = {"1": 1, "6": 6, "24": 24}
 
 
 def http_port(
-    number: int, access: Access | None = None, standbys: Standbys = Standbys.AUTOMATIC
+    number: int,
+    access: Access | None = None,
+    standbys: Standbys = Standbys.AUTOMATIC,
+    tls: TlsFiles | None = None,
 ) -> HttpPort:
     """Port 9550: errors are objects with a message.
 
-    Health checks need no credential; reports of machines have a proof of their own.
+    Health checks need no credential; requests of machines have a proof of their own.
     """
-    is_open = paths("/health", NOTICES_PATH, SHUTDOWN_REPORTS_PATH)
+    is_open = paths("/health", NOTICES_PATH, SHUTDOWN_REPORTS_PATH, CERTIFICATES_PATH)
     return HttpPort(
         str(number),
         LIMITS,
         json_message,
         access=PortAccess(access, is_open),
         standbys=standbys,
+        tls=tls,
     )
 
 
@@ -62,16 +67,23 @@ class Page:
         leader: `host:port` of the leading autoscaler; empty while it is not known.
         masters: hosts of all masters, where the page looks for the leader if its server is gone.
         address: `host:port` of this server.
+        scheme: of the URLs of this page and of its peers.
     """
 
     def __init__(
-        self, telemetry: Telemetry, leader: Callable[[], str], masters: Sequence[str], address: str
+        self,
+        telemetry: Telemetry,
+        leader: Callable[[], str],
+        masters: Sequence[str],
+        address: str,
+        scheme: str = "http",
     ) -> None:
         self._telemetry = telemetry
         self._leader = leader
         self._address = address
+        self._scheme = scheme
         port = address.rpartition(":")[2] or str(Port.AUTOSCALER)
-        self._peers = [f"http://{host}:{port}" for host in masters]
+        self._peers = [f"{scheme}://{host}:{port}" for host in masters]
         self._assets = assets.load("autoscaler")
 
     def application(self) -> web.Application:
@@ -175,7 +187,10 @@ class Page:
             return None
         if is_passed_on(request):
             return await pass_on(request, leader)
-        headers = {"Location": f"http://{leader}{request.rel_url}", "Cache-Control": "no-store"}
+        headers = {
+            "Location": f"{self._scheme}://{leader}{request.rel_url}",
+            "Cache-Control": "no-store",
+        }
         return web.Response(status=307, headers=headers, text=f"the autoscaler at {leader} leads\n")
 
     def _file(self, name: str) -> web.Response:

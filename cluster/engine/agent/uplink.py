@@ -20,6 +20,7 @@ import structlog
 from mesaform.common.backoff import Backoff
 from mesaform.engine import link
 from mesaform.engine.agent.config import Config
+from mesaform.engine.link_tls import channel_credentials
 from mesaform.engine.link_validation import RejectedLaunch, read_from_master
 from mesaform.zookeeper.election import watch_leader
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable, split_zk_url
@@ -156,7 +157,7 @@ class Uplink:
 
     async def _serve(self, leader: Leader) -> None:
         outgoing = self._outgoing = asyncio.Queue()
-        async with grpc.aio.insecure_channel(leader.target, options=link.CLIENT_OPTIONS) as channel:
+        async with self._open_channel(leader.target) as channel:
             call = channel.stream_stream(
                 link.METHOD,
                 request_serializer=link.encode,
@@ -179,6 +180,20 @@ class Uplink:
             finally:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
+
+    def _open_channel(self, target: str) -> grpc.aio.Channel:
+        """A channel with the present certificate, where the cluster has TLS.
+
+        Raises:
+            OSError: the certificate cannot be read.
+            ValueError: it has another form.
+
+        """
+        tls = self._config.http.tls
+        if tls is None:
+            return grpc.aio.insecure_channel(target, options=link.CLIENT_OPTIONS)
+        credentials = channel_credentials(tls)
+        return grpc.aio.secure_channel(target, credentials, options=link.CLIENT_OPTIONS)
 
     def _take(self, data: bytes | object) -> FromMaster | None:
         """Handle one message. One that is invalid is logged, counted and ignored.
@@ -217,7 +232,7 @@ async def _write_all(
 async def _leaders(config: Config) -> AsyncIterator[Leader | None]:
     """The leader, now and at each change."""
     if not config.master.startswith("zk://"):
-        host = config.master.removeprefix("http://").rpartition(":")[0] or config.master
+        host = config.master.rpartition("://")[2].rpartition(":")[0] or config.master
         yield Leader(f"{host}:{config.link_port}", host)
         return
     hosts, path = split_zk_url(config.master)

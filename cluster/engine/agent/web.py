@@ -66,7 +66,12 @@ async def serve(agent: Served) -> AsyncIterator[int]:
 
     """
     config = agent.config
-    port = HttpPort(str(config.port or DEFAULT_PORT), LIMITS, allows_jsonp=config.http.allows_jsonp)
+    port = HttpPort(
+        str(config.port or DEFAULT_PORT),
+        LIMITS,
+        allows_jsonp=config.http.allows_jsonp,
+        tls=config.http.tls,
+    )
     server = HttpServer(_application(Endpoints(agent)), port, config.http.hosts)
     fix = "stop what listens there, or set MESOS_IP and MESOS_PORT"
     try:

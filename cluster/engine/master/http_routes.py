@@ -11,6 +11,7 @@ from typing import Protocol
 from aiohttp import web
 
 from mesaform.common.json_types import JsonObject, as_object
+from mesaform.common.tls import TlsFiles, scheme
 from mesaform.engine.documents import Document
 from mesaform.engine.master import http_operator, http_scheduler
 from mesaform.engine.master.authentication import FrameworkAuthenticator
@@ -40,6 +41,7 @@ class Host(Protocol):
     term: Term | None
     leader: JsonObject | None
     own_address: tuple[str, int]
+    tls: TlsFiles | None
     authenticator: FrameworkAuthenticator
     verifier: InstanceVerifier | None
 
@@ -74,6 +76,7 @@ def http_port(
     allows_jsonp: bool = False,
     access: PortAccess | None = None,
     standbys: Standbys = Standbys.AUTOMATIC,
+    tls: TlsFiles | None = None,
 ) -> HttpPort:
     """Port 5050: errors in plain text, as Mesos answers. Streams end with their connection."""
     return HttpPort(
@@ -83,6 +86,7 @@ def http_port(
         cancels_handlers=True,
         access=access,
         standbys=standbys,
+        tls=tls,
     )
 
 
@@ -205,7 +209,9 @@ class HttpApi:
 
     def _asset(self, name: str, status: int = 200) -> web.Response:
         asset = self._assets[name]
-        peers = assets.peers_of(self._host.flags()["zk"], self._host.own_address[1])
+        peers = assets.peers_of(
+            self._host.flags()["zk"], self._host.own_address[1], scheme(self._host.tls)
+        )
         return web.Response(
             status=status,
             body=asset.body,

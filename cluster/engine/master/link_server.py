@@ -21,7 +21,9 @@ import structlog
 
 from mesaform.common.backoff import Backoff
 from mesaform.common.errors import Busy
+from mesaform.common.tls import TlsFiles
 from mesaform.engine import link
+from mesaform.engine.link_tls import require_own_certificate, server_credentials
 from mesaform.engine.link_validation import read_from_agent
 from mesaform.engine.master.agent_identity import instance_of
 from mesaform.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
@@ -79,6 +81,7 @@ class LinkServer:
         term: gives this master's present term of leadership, or None.
         first_message_timeout_s: the time in which a peer must send `Register`.
         verifier: decides which agents are taken; None takes every agent.
+        tls: the machine's TLS files: agents must then have a certificate of the cluster's CA.
 
     `refusals` counts the agents that were not.
 
@@ -89,8 +92,10 @@ class LinkServer:
         term: Callable[[], Term | None],
         first_message_timeout_s: float = FIRST_MESSAGE_TIMEOUT_S,
         verifier: InstanceVerifier | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self._term = term
+        self._tls = tls
         self._verifier = verifier
         self.refusals = 0
         self._first_message_timeout_s = first_message_timeout_s
@@ -115,7 +120,7 @@ class LinkServer:
             (grpc.method_handlers_generic_handler(service, {method: handler}),)
         )
         try:
-            port = server.add_insecure_port(address)
+            port = self._open(server, address)
         except RuntimeError:
             port = 0
         if not port:
@@ -126,6 +131,11 @@ class LinkServer:
             )
         self._server = server
         await server.start()
+
+    def _open(self, server: Server, address: str) -> int:
+        if self._tls is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, server_credentials(self._tls)))
 
     async def stop(self) -> None:
         """Close the port and every link."""
@@ -165,6 +175,8 @@ class LinkServer:
         """
         register = await self._first_message(requests)
         instance_id = self._instance_of(register, context.peer(), term)
+        if self._tls is not None:
+            require_own_certificate(instance_id, context.auth_context())
         link_id = uuid.uuid4().hex
         queue: LinkQueue = asyncio.Queue()
         term.links[link_id] = queue

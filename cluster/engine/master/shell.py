@@ -80,6 +80,7 @@ class MasterProcess:
         self._ids = Ids(self.id)
         self.authenticator = settings.authenticator
         self.verifier = settings.verifier
+        self.tls = settings.http.tls
         api = HttpApi(self)
         self._http = HttpServer(
             api.app(),
@@ -88,11 +89,14 @@ class MasterProcess:
                 allows_jsonp=settings.http.allows_jsonp,
                 access=PortAccess(settings.http.access, api.is_open),
                 standbys=settings.http.standbys,
+                tls=settings.http.tls,
             ),
             settings.http.hosts,
             shutdown_s=0.5,
         )
-        self._links = LinkServer(lambda: self.term, verifier=settings.verifier)
+        self._links = LinkServer(
+            lambda: self.term, verifier=settings.verifier, tls=settings.http.tls
+        )
 
     def clock(self) -> float:
         """Seconds since the epoch, never decreasing."""

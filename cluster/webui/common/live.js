@@ -41,7 +41,7 @@ async function alive(url) {
 /** The origins of the servers beside a `zk://` URL's ensemble; the page's policy lets it ask these, and no others. */
 export function peersOf(zk, port) {
   const hosts = zk.replace("zk://", "").split("/")[0].split(",").map((item) => item.replace(/:\d+$/, ""));
-  return hosts.map((host) => `http://${host}:${port}`).filter((origin) => origin !== location.origin);
+  return hosts.map((host) => `${location.protocol}//${host}:${port}`).filter((origin) => origin !== location.origin);
 }
 
 /**

@@ -21,7 +21,7 @@ const code = (text) => h("code", {}, text);
 function servicesOrigin(frameworks) {
   const services = frameworks.find((item) => item.name === "marathon" && item.webui_url);
   if (!services || !URL.canParse(services.webui_url)) return null;
-  return `http://${location.hostname}:${new URL(services.webui_url).port || 80}`;
+  return `${location.protocol}//${location.hostname}:${new URL(services.webui_url).port || 80}`;
 }
 
 function sandbox(view, query, text) {

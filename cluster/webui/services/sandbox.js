@@ -98,5 +98,5 @@ async function look() {
   return file ? showFile() : showFolder();
 }
 
-byId("to-engine").href = `http://${location.hostname}:5050/`;
+byId("to-engine").href = `${location.protocol}//${location.hostname}:5050/`;
 follow(look, "the agent, through the server", () => []);

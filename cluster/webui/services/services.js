@@ -5,7 +5,7 @@ import { follow, now, peersOf, read } from "/static/common/live.js";
 import { confirmed, create, scale, send } from "/static/forms.js";
 import { appState, explainWait, reasons } from "/static/words.js";
 
-const ENGINE = `http://${location.hostname}:5050/`;
+const ENGINE = `${location.protocol}//${location.hostname}:5050/`;
 const FATE = { TASK_RUNNING: "good", TASK_STAGING: "busy", TASK_STARTING: "busy", TASK_KILLING: "busy" };
 const SHOWN = 200; // instances of an app
 const COLUMNS = ["Instance", "Host", "Ports", "State", "Since", "Output"];

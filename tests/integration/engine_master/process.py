@@ -176,8 +176,17 @@ class HttpScheduler:
 class LinkedAgent:
     """Speaks the agents' end of the link and nothing else."""
 
-    def __init__(self, target: str, register: link.Register) -> None:
-        self._channel = grpc.aio.insecure_channel(target)
+    def __init__(
+        self,
+        target: str,
+        register: link.Register,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._channel = (
+            grpc.aio.secure_channel(target, credentials)
+            if credentials
+            else grpc.aio.insecure_channel(target)
+        )
         call = self._channel.stream_stream(
             link.METHOD,
             request_serializer=link.encode,

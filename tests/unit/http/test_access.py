@@ -19,8 +19,9 @@ from mesaform.common.access import (
     is_operator,
 )
 from mesaform.http import Access, AccessFile, HttpPort, HttpServer, PortAccess, paths
+from mesaform.http.client import open_session
 from mesaform.http.errors import json_message
-from mesaform.http.login import OperatorLogin, operator_session
+from mesaform.http.login import OperatorLogin
 
 TOKEN, NEXT, FORMER = "1" * 64, "2" * 64, "3" * 64
 LOOPBACK = "127.0.0.1"
@@ -146,7 +147,7 @@ async def test_the_login_sends_the_token_to_masters_only_and_reads_a_refused_one
         return TOKEN if was_refused else FORMER
 
     port = int(base.rpartition(":")[2])
-    async with operator_session(OperatorLogin(lambda: {LOOPBACK}, [port], token)) as session:
+    async with open_session(OperatorLogin(lambda: {LOOPBACK}, [port], token)) as session:
         async with session.post(f"{base}/x", data=b"a body") as response:
             assert response.status == 200
         assert read == [False, True]
@@ -156,7 +157,7 @@ async def test_the_login_sends_the_token_to_masters_only_and_reads_a_refused_one
             assert read == [False, True], "another credential is left as it is"
     for hosts, ports in ((set[str](), [port]), ({LOOPBACK}, [port + 1])):
         login = OperatorLogin(lambda hosts=hosts: hosts, ports, token)  # type: ignore[misc]
-        async with operator_session(login) as session, session.get(base) as response:
+        async with open_session(login) as session, session.get(base) as response:
             assert response.status == 401
             assert read == [False, True], "an agent never sees the token"
 

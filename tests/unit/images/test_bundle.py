@@ -30,6 +30,8 @@ SMALL_PACKAGE = {
     "node/interruption_monitor.py": "",
     "node/attach_volume.py": "",
     "node/lease_daemon.py": "",
+    "node/certificates.py": "",
+    "node/copy_authority.py": "",
     "engine/__init__.py": "",
     "engine/__main__.py": "",
     "engine/agent/__init__.py": "",
