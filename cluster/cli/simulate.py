@@ -97,6 +97,12 @@ class SimulateOptions:
         float,
         typer.Option(min=0, max=1, help="The part of offerings that have no capacity at any time."),
     ] = 0.0
+    notice: Annotated[
+        str, typer.Option(help="From the notice of a reclaim to the reclaim; 0: no notice.")
+    ] = "2m"
+    pull: Annotated[
+        str, typer.Option(help="Until an app's image is on a machine: 20s. Its first task waits.")
+    ] = "0"
     never_boots: Annotated[
         float, typer.Option(min=0, max=1, help="The part of machines that never register.")
     ] = 0.0
@@ -167,6 +173,8 @@ def _settings(options: SimulateOptions, past: Past | None) -> Settings:
         never_boots=options.never_boots,
         reclaims_per_hour=options.reclaims,
         short_share=options.shortages,
+        notice_s=_seconds(options.notice, "--notice"),
+        pull_s=_seconds(options.pull, "--pull"),
     )
 
 

@@ -46,6 +46,7 @@ from mesaform.config.field_types import (
     text_error,
 )
 from mesaform.config.target_defaults import with_defaults
+from mesaform.placement.preference import Strategy
 
 RESERVED_PRINCIPALS = frozenset({OPERATOR, "mesaform-services", "mesaform-autoscaler"})
 """Principals that have credentials of their own (`mesaform.node.identities`)."""
@@ -495,6 +496,10 @@ class Tasks(Model):
         default="x86_64",
         description="Where tasks run that pin none; any: their programs run on both.",
     )
+    placement: Literal["automatic", "pack", "spread"] = Field(
+        default="automatic",
+        description="Of services: pack full agents, or spread; automatic: pack where autoscaled.",
+    )
 
     @model_validator(mode="after")
     def _default_is_allowed(self) -> Self:
@@ -678,6 +683,13 @@ class ClusterSpec(Model):
     def zones(self) -> tuple[str, ...]:
         """The availability zones; masters and agents are spread over them in turn."""
         return self.network.zones or tuple(self.region + letter for letter in "abc")
+
+    @property
+    def placement(self) -> Strategy:
+        """How services choose among the agents that a task fits on."""
+        if self.tasks.placement != "automatic":
+            return self.tasks.placement
+        return "pack" if self.autoscaler.enabled else "spread"
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:

@@ -139,7 +139,7 @@ def _in_period(everything: Iterable[Ran], since: float, until: float) -> list[Ra
 def _task(task: Ran, since: float, until: float) -> Task:
     """The task of a ledger row; one with an app's name belongs to a service and is resumable."""
     end = min(until, until if task.ended is None else task.ended)
-    shape: Shape = (*task.shape[:4], 0)
+    shape = task.shape
     began = max(since, task.started)
     return Task(
         task.name,

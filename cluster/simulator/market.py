@@ -49,6 +49,8 @@ class Settings:
         boot_spread: standard deviation of the logarithm of boot times.
         never_boots: the part of machines that never register.
         reclaims_per_hour: of each spot machine.
+        notice_s: between the notice of a reclaim and the reclaim; 0: there is no notice.
+        pull_s: until an app's image is on a machine; its first task there waits for it.
         short_share: the part of (offering, half-hour) pairs in which there is no capacity.
 
     """
@@ -59,6 +61,8 @@ class Settings:
     never_boots: float = 0.0
     reclaims_per_hour: float = 0.02
     short_share: float = 0.0
+    notice_s: float = 120.0
+    pull_s: float = 0.0
 
 
 SHORTAGE_S = 1800.0

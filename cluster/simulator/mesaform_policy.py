@@ -14,6 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mesaform.autoscaler.interruption import controller
+from mesaform.autoscaler.interruption.notice import ParsedNotice
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, QueueEntry, RunningTask
 from mesaform.autoscaler.model.command import (
     Command,
@@ -25,6 +27,7 @@ from mesaform.autoscaler.model.command import (
     Terminate,
 )
 from mesaform.autoscaler.model.lifetimes import Ended
+from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.model.planner_state import Advertised, PlannerState
 from mesaform.autoscaler.model.shape import shape_of
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
@@ -35,10 +38,13 @@ from mesaform.autoscaler.reporting.reason_text import render_all
 from mesaform.aws.ports import Machine, Offering
 from mesaform.config.schema import ClusterSpec
 from mesaform.simulator.weeks import Weeks
-from mesaform.simulator.world import EventKind, Host, World, machine_of
+from mesaform.simulator.world import Behaviour, EventKind, Host, World, machine_of
 
 WOKEN_AFTER_S = 0.5
 """How soon after more work waits the daemon looks (its poll of the services' queue)."""
+
+WAKING = frozenset({"arrived", "noticed"})
+"""Events that the daemon reacts to before its next pass."""
 
 SERVICES, BATCH = "marathon", "batch"
 """The frameworks of tasks that keep their work, and of those that start over."""
@@ -58,6 +64,7 @@ class Mesaform:
         self, name: str, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]
     ) -> None:
         self.name = name
+        self.behaviour = Behaviour(spec.placement, drains_on_notice=False)
         self._spec = spec
         self._offerings = {pool: tuple(offered) for pool, offered in offerings.items()}
         self._memory = PlannerState()
@@ -72,13 +79,14 @@ class Mesaform:
         interval_s = self._spec.autoscaler.interval_s
         self._look_at = min(
             self._look_at,
-            now + (min(WOKEN_AFTER_S, interval_s) if happening == "arrived" else interval_s),
+            now + (min(WOKEN_AFTER_S, interval_s) if happening in WAKING else interval_s),
         )
 
     def next_wakeup(self, _world: World, _now: float) -> float:
         return self._look_at
 
     def reconcile(self, world: World, now: float) -> None:
+        self._absorb_notices(world, now)
         snapshot = self._snapshot(world)
         if self._weeks is not None:
             snapshot = replace(snapshot, profile=self._weeks.learn(snapshot, now))
@@ -89,6 +97,18 @@ class Mesaform:
         self._look_at = (
             math.inf if planned.next_pass_at is None else max(soonest, planned.next_pass_at)
         )
+
+    def _absorb_notices(self, world: World, now: float) -> None:
+        """As the daemon does with what its inbox has."""
+        new = tuple(
+            Notice("interruption", name, now, ends_at, "machine", "spot interruption")
+            for name, ends_at in world.notices.items()
+            if name not in self._memory.notices
+        )
+        if new:
+            machines = [machine_of(world.hosts[notice.instance_id]) for notice in new]
+            message = (ParsedNotice(new),)
+            self._memory = controller.absorb(self._memory, message, machines, (), now)
 
     def _snapshot(self, world: World) -> Snapshot:
         names = world.hosts.keys()
@@ -163,6 +183,7 @@ class Mesaform:
             tasks=len(host.tasks),
             apps=world.apps_on(host),
             registered_at=host.up_at,
+            ports=host.ports,
             work=tuple(
                 RunningTask(
                     str(number),

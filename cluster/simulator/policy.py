@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from mesaform.common.errors import BadInput
 from mesaform.config import yaml_text
 from mesaform.config.field_types import InstanceType, Model, Whole
-from mesaform.config.schema import Autoscaler, ClusterSpec, Cost, Pool
+from mesaform.config.schema import Autoscaler, ClusterSpec, Cost, Pool, Tasks
 from mesaform.simulator.market import TYPES
 
 ZONES = tuple(f"us-east-1{letter}" for letter in "abc")
@@ -35,6 +35,7 @@ class Policy(Model):
     agents: tuple[PolicyPool, ...] = Field(default=(PolicyPool(),), min_length=1)
     autoscaler: Autoscaler = Autoscaler()
     cost: Cost = Cost()
+    tasks: Tasks = Tasks()
 
     @property
     def spec(self) -> ClusterSpec:
@@ -43,6 +44,7 @@ class Policy(Model):
             "agents": [pool.model_dump() for pool in self.agents],
             "autoscaler": self.autoscaler.model_dump(),
             "cost": self.cost.model_dump(),
+            "tasks": self.tasks.model_dump(),
         }
         fixed = {
             "name": "simulated",
@@ -79,7 +81,7 @@ def parse(text: str, file: str = "policy.yaml") -> Policy:
     if data is not None and not isinstance(data, dict):
         raise BadInput(
             f"{file}:1: must be a mapping of fields to values",
-            fix="sections agents, autoscaler and cost of cluster.yaml",
+            fix="sections agents, autoscaler, cost and tasks of cluster.yaml",
         )
     try:
         policy = Policy.model_validate(data or {})

@@ -137,6 +137,7 @@ def about(trace: Trace, settings: Settings) -> str:
         if settings.short_share
         else []
     )
+    faults += [f"images take {span(settings.pull_s)}"] if settings.pull_s else []
     faults += [f"{settings.never_boots:.1%} of machines never boot"] if settings.never_boots else []
     tasks = f"{len(trace.tasks):,} tasks over {span(trace.span_s)}{left}"
     return f"{tasks}; {', '.join(faults)}; seed {settings.seed}"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.common.errors import BadInput
-from mesaform.placement.constraints import Constraint
+from mesaform.placement.constraints import Constraint, host_port, problem_with
 
 FIELDS = {
     "name": "the task's name",
@@ -27,6 +27,8 @@ FIELDS = {
     "mem": "memory, MiB",
     "disk": "disk, MiB",
     "gpus": "tasks with more than 0 are left out",
+    "ports": "number of host ports, or fixed ones: `2`, `:31500`, `:31500 :31501`",
+    "constraints": "as of apps: `hostname UNIQUE; zone GROUP_BY 3`",
     "start": "arrival, seconds or ISO 8601",
     "end": "end, the same; or `duration`",
     "duration": "seconds",
@@ -41,7 +43,8 @@ COMPLAINTS = 5
 class Task:
     """A task. `at` is its arrival in seconds after the first arrival of the trace.
 
-    A task with `keeps_work` (a service) continues after it was stopped.
+    A task with `keeps_work` (a service) continues after it was stopped. `constraints` are those of
+    its app, fixed host ports among them; all tasks of an app have the same.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Task:
     at: float
     runs_s: float
     keeps_work: bool = False
+    constraints: tuple[Constraint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,8 @@ def parse(text: str, name: str, columns: ColumnMap | None = None, where: str = "
         except ValueError as error:
             complaints.append(f"{where}:{rows.line_num}: {error}")
     _refuse(complaints, tasks, left_out, where)
-    return starting_at_zero(Trace(name, tuple(tasks), left_out))
+    constraints = {task.app: task.constraints for task in tasks if task.constraints}
+    return starting_at_zero(Trace(name, tuple(tasks), left_out, constraints))
 
 
 def _has_gpus(row: Mapping[str, str | None], columns: ColumnMap) -> bool:
@@ -254,10 +259,44 @@ def _task(row: Mapping[str, str | None], columns: ColumnMap, number: int) -> Tas
     if min(cpus, mem_mib, disk_mib) < 0 or not cpus + mem_mib:
         raise ValueError(f"{cpus:g} cpus and {mem_mib:g} MiB are no task")
     is_service = _text(row, columns, "service").lower() in SERVICE_WORDS
+    ports, constraints = _ports(_text(row, columns, "ports"))
+    constraints += _constraints(_text(row, columns, "constraints"))
+    shape = make(cpus, mem_mib, disk_mib, ports=ports)
     size = f"{cpus:g}c-{mem_mib:g}m" + (f"-{disk_mib:g}d" if disk_mib else "")
-    app = f"{_text(row, columns, 'app') or 'work'}-{size}"
+    app = f"{_text(row, columns, 'app') or 'work'}-{size}{_rules(ports, constraints)}"
     name = _text(row, columns, "name") or f"task-{number}"
-    return Task(name, app, make(cpus, mem_mib, disk_mib), start, runs_s, is_service)
+    return Task(name, app, shape, start, runs_s, is_service, constraints)
+
+
+def _rules(ports: int, constraints: Iterable[Constraint]) -> str:
+    """The part of an app's name that tells its ports and constraints."""
+    return (f"-{ports}p" if ports else "") + "".join(f"-{rule}" for rule in constraints)
+
+
+def _ports(text: str) -> tuple[int, tuple[Constraint, ...]]:
+    """How many host ports a task takes, and the fixed ones among them as constraints."""
+    fixed: list[Constraint] = []
+    count = 0
+    for word in text.split():
+        number = word.removeprefix(":")
+        if not number.isdecimal() or int(number) > 65535:
+            raise ValueError(f"ports {text!r}: a number of ports, or fixed ones such as :31500")
+        if word.startswith(":"):
+            fixed.append(host_port(int(number)))
+        else:
+            count += int(number)
+    return count + len(fixed), tuple(fixed)
+
+
+def _constraints(text: str) -> tuple[Constraint, ...]:
+    """Constraints of a text such as `hostname UNIQUE; zone GROUP_BY 3`."""
+    parsed: list[Constraint] = []
+    for part in filter(None, (item.strip() for item in text.split(";"))):
+        words = part.split(maxsplit=2)
+        if (problem := problem_with(words)) is not None:
+            raise ValueError(f"constraint {part!r}: {problem}")
+        parsed.append(Constraint.of(words))
+    return tuple(parsed)
 
 
 def _runs_s(row: Mapping[str, str | None], columns: ColumnMap, start: float) -> float:

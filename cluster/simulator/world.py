@@ -1,9 +1,8 @@
 """Discrete-event world of the simulator: tasks arrive, wait, run and end; machines boot and end.
 
-Every change is a timed event in a heap; nothing is computed between events. Tasks are placed as the
-services framework places them when it is the only framework: the longest waiting first, onto the
-agent that registered first and has enough free resources. A policy reads and acts through `World`
-only.
+Every change is a timed event in a heap; nothing is computed between events. The longest waiting
+task is placed first, on the agent that the policy's scheduler prefers (`Behaviour`). A policy reads
+and acts through `World` only. `conservation` checks every run.
 """
 
 from __future__ import annotations
@@ -19,8 +18,11 @@ from typing import Literal, Protocol
 from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
-from mesaform.common.resources import Range
-from mesaform.placement.constraints import Constraint, InstanceCounts, room
+from mesaform.common.resources import Range, subtract_ranges
+from mesaform.placement.constraints import HOST_PORT, Constraint, InstanceCounts, room
+from mesaform.placement.preference import AgentUse, Strategy, rank
+from mesaform.placement.run_times import RunTimes
+from mesaform.simulator import conservation
 from mesaform.simulator.market import Market
 from mesaform.simulator.results import Bill, Entry, Record
 from mesaform.simulator.trace import Task, Trace
@@ -31,19 +33,32 @@ EPOCH = 1_800_000_000.0
 """Simulated time begins here: planners work with seconds since 1970."""
 
 PATIENCE_S = 86_400.0
-"""Work that still waits this long after everything else ended is never placed."""
+"""Work that still waits this long after the last arrival and the last end is never placed."""
 
 TAIL_S = 1_800.0
 """Seconds after the last task for which remaining machines are still charged."""
 
-EventKind = Literal["arrived", "ended", "registered", "lost"]
+EventKind = Literal["arrived", "ended", "registered", "noticed", "lost"]
 Ending = Literal["policy", "reclaimed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What belongs to a policy besides its decisions about machines.
+
+    `placement` is the strategy of its scheduler; None: the agent that registered first. Machines
+    with a notice are drained at once with `drains_on_notice`; otherwise the policy reacts itself.
+    """
+
+    placement: Strategy | None = None
+    drains_on_notice: bool = True
 
 
 class Scaler(Protocol):
     """An autoscaler in this world: the real planner, or a baseline."""
 
     name: str
+    behaviour: Behaviour
 
     def on_event(self, happening: EventKind, now: float, /) -> None:
         """Something changed at this moment."""
@@ -81,15 +96,24 @@ class Host:
     drained: bool = False
     up_at: float = math.inf
     changed_at: float = 0.0
-    tasks: dict[int, float] = field(default_factory=dict)  # task number -> when it was placed here
+    tasks: dict[int, float] = field(default_factory=dict)  # task number -> when it starts here
     ours: bool = True
     version: int = 0  # grows with each change, so that views of it can be kept
     attributes: Mapping[str, str] = field(default_factory=dict)  # as its agent registers them
-    ports: tuple[Range, ...] = ()  # host ports that its agent offers
+    offered_ports: tuple[Range, ...] = ()  # host ports of its agent
+    taken_ports: set[int] = field(default_factory=set)  # fixed ones of its tasks
+    images: set[str] = field(default_factory=set)  # that it pulled
+    ends_at: tuple[int, float] = (-1, math.inf)  # version, and the expected end of its last task
 
     @property
     def hostname(self) -> str:
         return self.name
+
+    @property
+    def ports(self) -> tuple[Range, ...]:
+        """Host ports that no task has as a fixed one."""
+        taken = [(port, port) for port in sorted(self.taken_ports)]
+        return tuple(subtract_ranges(self.offered_ports, taken)) if taken else self.offered_ports
 
     @property
     def usd_per_hour(self) -> float:
@@ -111,6 +135,8 @@ class SimulatedJob:
     task: Task
     left_s: float
     waiting_since: float | None = None
+    placed_at: float = 0.0
+    core_s: float = 0.0
     host: str = ""
     waited_s: float = 0.0
     ran_s: float = 0.0
@@ -160,6 +186,10 @@ class World:
         self.apps: dict[str, tuple[Constraint, ...]] = {
             app: trace.constraints.get(app, ()) for app in self._shapes
         }
+        self._fixed_ports = {
+            app: [int(rule.value) for rule in rules if rule.field == HOST_PORT]
+            for app, rules in self.apps.items()
+        }
         self._spread: dict[
             str, InstanceCounts
         ] = {}  # where instances of apps with constraints are; forgotten when one comes or goes
@@ -172,6 +202,11 @@ class World:
         self._arrivals_left = len(self.work)
         self._quiet_since = EPOCH
         self._new_events: list[EventKind] = []
+        self._behaviour = Behaviour()
+        self._run_times = RunTimes()
+        self._meter = conservation.Meter()
+        self._metered = (0, 0.0, 0.0)  # machines, USD an hour and used cores since then
+        self.notices: dict[str, float] = {}  # announced end of machines by name
         for number, task in enumerate(trace.tasks):
             self._at(EPOCH + task.at, "arrive", number)
 
@@ -232,6 +267,7 @@ class World:
         host.cordoned = False
         host.version += 1
         self._offer(host)
+        self._note()
 
     def drain(self, name: str, why: str) -> int:
         """Remove a host; its tasks wait again. Return their number: each is a disruption."""
@@ -242,6 +278,7 @@ class World:
         host.up = False
         host.version += 1
         self._offer_all()
+        self._note()
         return killed
 
     def terminate(self, name: str, why: str) -> None:
@@ -264,6 +301,7 @@ class World:
 
     def run(self, scaler: Scaler) -> Record:
         """Let the policy work until every task ended, or nothing more will ever happen to it."""
+        self._behaviour = scaler.behaviour
         look_at = scaler.next_wakeup(self, self.now)
         while True:
             event_at = self._events[0][0] if self._events else math.inf
@@ -307,6 +345,7 @@ class World:
             _, _, kind, number, name = heapq.heappop(self._events)
             if kind == "arrive":
                 self._arrivals_left -= 1
+                self._quiet_since = self.now
                 self._wait(number)
                 self._new_events.append("arrived")
             elif kind == "end":
@@ -318,6 +357,8 @@ class World:
     def _machine_event(self, kind: str, host: Host) -> None:
         if kind == "register" and not host.drained:
             self._register(host)
+        elif kind == "notice":
+            self._announce(host)
         elif kind == "reclaim":
             self._agents.pop(host.name, None)
             self._evict(host, "reclaimed", "the cloud took it back")
@@ -330,6 +371,17 @@ class World:
             self._new_events.append("lost")
             self._offer_all()
 
+    def _announce(self, host: Host) -> None:
+        """The cloud says that it takes a machine back."""
+        self.notices[host.name] = self.now + self.market.settings.notice_s
+        self.record.entries.append(
+            Entry(self.now, "notice", 1, host.offering.instance_type, "the cloud takes it back")
+        )
+        if self._behaviour.drains_on_notice:
+            self.drain(host.name, "the cloud takes it back")
+            self._new_events.append("lost")
+        self._new_events.append("noticed")
+
     def _register(self, host: Host) -> None:
         host.up, host.up_at, host.changed_at = True, self.now, self.now
         host.version += 1
@@ -341,20 +393,65 @@ class World:
         work = self.work[number]
         work.waiting_since = self.now
         work.host = ""
-        for host in self._agents.values():
-            if (
-                host.takes_work
-                and contains(host.free, work.task.shape)
-                and self._allowed(work.task.app, host)
-            ):
-                self._place(number, host)
-                return
-        self._queues.setdefault(work.task.app, deque()).append(number)
+        host = self._best_host(work.task)
+        if host is not None:
+            self._place(number, host)
+        else:
+            self._queues.setdefault(work.task.app, deque()).append(number)
+
+    def _best_host(self, task: Task) -> Host | None:
+        """The host that the scheduler prefers for a task."""
+        fitting = (
+            host
+            for host in self._agents.values()
+            if host.takes_work and contains(host.free, task.shape) and self._allowed(task.app, host)
+        )
+        strategy = self._behaviour.placement
+        if strategy is None:
+            return next(fitting, None)
+        ends_at = self._run_times.end_of(task.app, self.now, self.now)
+        return min(
+            fitting,
+            key=lambda host: rank(strategy, self._use_of(host, task), ends_at),
+            default=None,
+        )
+
+    def _use_of(self, host: Host, task: Task) -> AgentUse:
+        same_app = 0
+        if self._behaviour.placement == "spread":
+            same_app = sum(1 for number in host.tasks if self.work[number].task.app == task.app)
+        return AgentUse(
+            host.free[0] / 1000,
+            host.free[1] / 1000,
+            len(host.tasks),
+            same_app,
+            self._last_end_of(host),
+            self.notices.get(host.name, math.inf),
+        )
+
+    def _last_end_of(self, host: Host) -> float:
+        """When the last task of a host is expected to end."""
+        if host.ends_at[0] != host.version:
+            ends = (
+                self._run_times.end_of(self.work[number].task.app, since, self.now)
+                for number, since in host.tasks.items()
+            )
+            host.ends_at = (host.version, max(ends, default=self.now))
+        return host.ends_at[1]
 
     def _offer_all(self) -> None:
         if any(self._queues.values()):
-            for host in list(self._agents.values()):
+            for host in self._in_order():
                 self._offer(host)
+
+    def _in_order(self) -> list[Host]:
+        """Registered hosts in the order in which the scheduler fills them."""
+        hosts = list(self._agents.values())
+        if self._behaviour.placement == "pack":
+            hosts.sort(key=lambda host: (not host.tasks, host.free))
+        elif self._behaviour.placement == "spread":
+            hosts.sort(key=lambda host: (len(host.tasks), host.up_at))
+        return hosts
 
     def _offer(self, host: Host) -> None:
         """Place what waits longest and fits, until nothing fits."""
@@ -391,32 +488,44 @@ class World:
     def _place(self, number: int, host: Host) -> None:
         work = self.work[number]
         self._spread.pop(work.task.app, None)
-        work.waited_s += self.now - (
-            work.waiting_since if work.waiting_since is not None else self.now
-        )
+        pull_s = self._pull_s(work.task.app, host)
+        since = work.waiting_since if work.waiting_since is not None else self.now
+        work.waited_s += self.now - since + pull_s
         work.waiting_since = None
+        work.placed_at = self.now
         work.host = host.name
         work.runs += 1
-        host.tasks[number] = self.now
+        host.tasks[number] = self.now + pull_s
+        host.taken_ports.update(self._fixed_ports[work.task.app])
         host.free = minus(host.free, work.task.shape)
         host.changed_at = self.now
         host.version += 1
         self._running += 1
         self._used = plus(self._used, work.task.shape)
-        self._at(self.now + work.left_s, "end", number, f"{host.name}/{work.runs}")
+        self._at(self.now + pull_s + work.left_s, "end", number, f"{host.name}/{work.runs}")
+
+    def _pull_s(self, app: str, host: Host) -> float:
+        """Seconds until the app's image is on a host; the first task of an app pulls it."""
+        if app in host.images or not self.market.settings.pull_s:
+            return 0.0
+        host.images.add(app)
+        return self.market.settings.pull_s
 
     def _leave(self, number: int, host: Host) -> float:
         """Take a task off its host; returns for how long it ran there."""
-        shape = self.work[number].task.shape
-        self._spread.pop(self.work[number].task.app, None)
-        ran_s = self.now - host.tasks.pop(number)
+        work = self.work[number]
+        shape = work.task.shape
+        self._spread.pop(work.task.app, None)
+        ran_s = max(0.0, self.now - host.tasks.pop(number))
+        host.taken_ports.difference_update(self._fixed_ports[work.task.app])
+        work.core_s += (self.now - work.placed_at) * shape[0] / 1000
         host.free = plus(host.free, shape)
         host.changed_at = self.now
         host.version += 1
         self._running -= 1
         self._quiet_since = self.now
         self._used = minus(self._used, shape)
-        self.work[number].ran_s += ran_s
+        work.ran_s += ran_s
         return ran_s
 
     def _end(self, number: int, run: str) -> None:
@@ -427,16 +536,20 @@ class World:
         host = self.hosts[name]
         self._leave(number, host)
         work.ended_at, work.host = self.now, ""
+        self._run_times.learn(work.task.app, work.task.runs_s)
         self.ended.append(
             Ended(work.task.app, work.ran_s if work.task.keeps_work else work.task.runs_s, self.now)
         )
         self._new_events.append("ended")
         if self.apps[work.task.app]:
+            self._spread.clear()  # a host port counts for all apps
             self._offer_all()  # what one value may have depends on what the others have
         else:
             self._offer(host)
 
     def _evict(self, host: Host, by: Ending, why: str) -> int:
+        if host.name in self.notices:
+            by = "reclaimed"
         numbers = list(host.tasks)
         for number in numbers:
             work = self.work[number]
@@ -466,12 +579,11 @@ class World:
     def _launch(self, request: LaunchRequest, offering: Offering) -> Machine:
         host = self._host(request.pool, offering, request.token, ours=True)
         self._at(self.now + self.market.boot_s(self._bought), "register", 0, host.name)
-        self._at(
-            self.now + self.market.reclaimed_after_s(self._bought, offering.capacity),
-            "reclaim",
-            0,
-            host.name,
-        )
+        reclaimed_at = self.now + self.market.reclaimed_after_s(self._bought, offering.capacity)
+        self._at(reclaimed_at, "reclaim", 0, host.name)
+        if self.market.settings.notice_s:
+            noticed_at = max(self.now, reclaimed_at - self.market.settings.notice_s)
+            self._at(noticed_at, "notice", 0, host.name)
         return machine_of(host)
 
     def _host(self, pool: str, offering: Offering, token: str, *, ours: bool) -> Host:
@@ -488,7 +600,7 @@ class World:
             changed_at=self.now,
             ours=ours,
             attributes=self._registered(pool, offering),
-            ports=offering.resources.ports,
+            offered_ports=offering.resources.ports,
         )
         self.hosts[host.name] = host
         self._total = plus(self._total, total)
@@ -503,6 +615,7 @@ class World:
 
     def _gone(self, host: Host) -> None:
         self._agents.pop(host.name, None)
+        self.notices.pop(host.name, None)
         del self.hosts[host.name]
         self._total = minus(self._total, host.total)
         self._usd_per_hour -= host.usd_per_hour
@@ -517,6 +630,8 @@ class World:
             heapq.heappush(self._events, (when, self._number, kind, number, name))
 
     def _note(self) -> None:
+        self._meter.advance(self.now, *self._metered)
+        self._metered = (len(self.hosts), self._usd_per_hour, self._used[0] / 1000)
         waiting = sum(len(queue) for queue in self._queues.values())
         self.record.note(
             self.now,
@@ -529,11 +644,28 @@ class World:
 
     def _close(self) -> Record:
         for host in list(self.hosts.values()):
-            for number in list(host.tasks):
-                self._leave(number, host)
+            self._evict(host, "policy", "the run is over")
             self._gone(host)
         self.record.finish(self.now, self.work_done())
+        conservation.check(self._accounts(), self.record.bills, self._meter)
         return self.record
+
+    def _accounts(self) -> list[conservation.Account]:
+        """What became of each task, by the queues and hosts themselves."""
+        waiting = {number for queue in self._queues.values() for number in queue}
+        running = {number for host in self.hosts.values() for number in host.tasks}
+        reported = [waited_s is None for waited_s, _, _ in self.work_done()]
+        return [
+            conservation.Account(
+                work.task.name,
+                work.ended_at is not None,
+                number in waiting,
+                number in running,
+                reported[number],
+                work.core_s,
+            )
+            for number, work in enumerate(self.work)
+        ]
 
     def work_done(self) -> list[tuple[float | None, float, float]]:
         """Of each task: seconds it waited (None when it never ended), ran, and was meant to run."""

@@ -19,7 +19,7 @@ from mesaform.autoscaler.model.shape import Shape, contains, minus
 from mesaform.aws.ports import Offering
 from mesaform.config.schema import ClusterSpec
 from mesaform.simulator.baselines.common import Buyer, decreasing, gaps_of, place, utilisation
-from mesaform.simulator.world import EventKind, Host, World
+from mesaform.simulator.world import Behaviour, EventKind, Host, World
 
 SCAN_S = 10.0
 UNNEEDED_BELOW = 0.5
@@ -35,6 +35,7 @@ class ClusterAutoscaler:
     """See `Scaler`."""
 
     name = "cluster-autoscaler"
+    behaviour = Behaviour("spread")
 
     def __init__(self, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]) -> None:
         self._buyer = Buyer(spec, offerings)

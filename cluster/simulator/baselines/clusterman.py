@@ -18,7 +18,7 @@ from mesaform.autoscaler.model.shape import Shape, contains
 from mesaform.aws.ports import Offering
 from mesaform.config.schema import ClusterSpec
 from mesaform.simulator.baselines.common import Buyer
-from mesaform.simulator.world import EventKind, Host, World
+from mesaform.simulator.world import Behaviour, EventKind, Host, World
 
 SETPOINT = 0.7
 MARGIN = 0.1
@@ -31,6 +31,7 @@ class Clusterman:
     """See `Scaler`."""
 
     name = "clusterman"
+    behaviour = Behaviour()
 
     def __init__(self, spec: ClusterSpec, offerings: Mapping[str, Sequence[Offering]]) -> None:
         self._buyer = Buyer(spec, offerings)

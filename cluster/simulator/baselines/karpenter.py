@@ -23,7 +23,7 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus
 from mesaform.aws.ports import Offering
 from mesaform.config.schema import ClusterSpec
 from mesaform.simulator.baselines.common import Buyer, decreasing, gaps_of, place
-from mesaform.simulator.world import EventKind, Host, World
+from mesaform.simulator.world import Behaviour, EventKind, Host, World
 
 BATCH_IDLE_S, BATCH_MOST_S = 1.0, 10.0
 POLL_S = 10.0
@@ -95,6 +95,7 @@ class Karpenter:
         self._moves = moves
         self._after_s = consolidate_after_s
         self._state = _State()
+        self.behaviour = Behaviour("spread")
         self.name = "karpenter" if moves else "karpenter-when-empty"
 
     def on_event(self, happening: EventKind, now: float) -> None:

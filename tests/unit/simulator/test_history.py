@@ -19,7 +19,7 @@ from mesaform.simulator.market import Market, Settings
 from mesaform.simulator.policy import Policy
 from mesaform.simulator.trace import Task as Work
 from mesaform.simulator.trace import Trace
-from mesaform.simulator.world import World
+from mesaform.simulator.world import Behaviour, World
 from tests.support.profiles import examples
 
 NOW = 1_800_000_000.0
@@ -153,6 +153,7 @@ class Idle:
     """A policy that leaves everything as it is."""
 
     name = "idle"
+    behaviour = Behaviour()
 
     def on_event(self, happening, now) -> None: ...
     def reconcile(self, world, now) -> None: ...

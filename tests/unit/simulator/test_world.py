@@ -15,6 +15,7 @@ from mesaform.simulator.comparison import Outcome, catalogue_of, least_usd, savi
 from mesaform.simulator.market import Settings
 from mesaform.simulator.synthetic import make_trace
 from mesaform.simulator.trace import Trace, all_resumable, window
+from mesaform.simulator.world import Behaviour
 from tests.support.profiles import examples
 from tests.unit.simulator.builders import STEADY, a_policy, a_task, a_trace, a_world
 
@@ -86,6 +87,7 @@ def test_the_longest_waiting_that_fits_is_placed_first():
 
     class Nobody:
         name = "nobody"
+        behaviour = Behaviour()
 
         def on_event(self, _what, _now):
             return
