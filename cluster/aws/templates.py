@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mesaform.aws.ports import Template
@@ -24,8 +26,15 @@ IGNORED_PARTS = frozenset({"TagSpecifications"})
 class Templates:
     """The launch templates of clusters. A version never changes, so each is read once."""
 
-    def __init__(self, ec2: EC2Client, limiter: RateLimiter, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ec2: EC2Client,
+        limiter: RateLimiter,
+        clock: Callable[[], float],
+        epoch_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
+        self._epoch_clock = epoch_clock
         self._ec2 = ec2
         self._limiter = limiter
         self._by_cluster: dict[str, tuple[float, dict[str, Template]]] = {}
@@ -54,6 +63,7 @@ class Templates:
 
     def _read(self, cluster: str) -> dict[str, Template]:
         filters: list[FilterTypeDef] = [{"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}]
+        read_at = self._epoch_clock()
         with self._limiter.limit("DescribeLaunchTemplates"):
             pages = self._ec2.get_paginator("describe_launch_templates").paginate(Filters=filters)
             listed = [item for page in pages for item in page["LaunchTemplates"]]
@@ -67,7 +77,9 @@ class Templates:
             is_arm64 = tags.get(Tag.ARCHITECTURE) == ARM64
             architecture = ARM64 if is_arm64 else X86_64
             pool = tags.get(Tag.POOL, "")
-            templates[template_key(pool, architecture)] = self._versions[key]
+            templates[template_key(pool, architecture)] = replace(
+                self._versions[key], read_at=read_at
+            )
             if item["LaunchTemplateName"] == launch_template_name(cluster, pool, architecture):
                 self._deployments[cluster] = tags.get(Tag.DEPLOYMENT, "")
         return templates

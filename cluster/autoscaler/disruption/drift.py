@@ -111,11 +111,14 @@ def _command(
 
 
 def drift_of(node: AgentNode, snapshot: Snapshot) -> Reason | None:
-    """Why a machine differs from one bought now; None when it does not, or when that is unknown."""
+    """Why a machine differs from one bought now; None when it does not, or when that is unknown.
+
+    A reading of the templates that is older than the machine says nothing of it.
+    """
     architecture = architecture_of(node.machine.instance_type)
     template = snapshot.templates.get(template_key(node.pool, architecture))
     version = node.machine.tags.get(Tag.TEMPLATE_VERSION, "")
-    if template is not None and version and version not in template.alike:
+    if template is not None and template.is_outdated(version, node.machine.launched_at):
         return Reason.of(ReasonCode.TEMPLATE_OUTDATED, version=version, latest=template.latest)
     return attribute_drift_of(node)
 

@@ -149,8 +149,8 @@ def _has_just_registered(machine: Machine, snapshot: Snapshot) -> bool:
 def _is_latest(machine: Machine, snapshot: Snapshot) -> bool:
     """Whether the machine was launched from the pool's present launch template."""
     template = snapshot.templates.get(_pool(machine))
-    version = machine.tags.get(Tag.TEMPLATE_VERSION)
-    return template is None or version is None or version in {template.latest, *template.alike}
+    version = machine.tags.get(Tag.TEMPLATE_VERSION, "")
+    return template is None or not template.is_outdated(version, machine.launched_at)
 
 
 def _cause(machine: Machine, state: PlannerState) -> str | None:

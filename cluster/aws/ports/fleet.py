@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
@@ -85,11 +86,24 @@ class Template:
     """A launch template of a pool, for one architecture.
 
     `latest` is the newest version; `alike` are all versions from which machines are launched that
-    differ in nothing but their tags.
+    differ in nothing but their tags. `read_at` is when EC2 said so (epoch seconds; later than any
+    time if it is certain).
     """
 
     latest: str
     alike: frozenset[str]
+    read_at: float = math.inf
+
+    def is_outdated(self, version: str, launched_at: float) -> bool:
+        """Whether a machine of a version differs from one launched now.
+
+        A machine that is younger than this reading, or of a later version, was launched from a
+        template that the reading does not know.
+        """
+        if not version or version in self.alike or launched_at > self.read_at:
+            return False
+        is_later = version.isdecimal() and self.latest.isdecimal()
+        return not (is_later and int(version) > int(self.latest))
 
 
 class Fleet(Protocol):

@@ -262,6 +262,44 @@ def test_a_machine_of_an_older_template_is_reported_once_unless_its_version_is_e
     )
 
 
+def test_a_machine_of_a_version_that_the_last_reading_does_not_know_has_not_drifted() -> None:
+    """The list of templates is read every minute; `mesaform up` made version 3 since."""
+    known = Template("2", frozenset({"2"}), read_at=NOW - 100)
+    new = version("3", name="i-new", launched_at=NOW - 10)
+    replaced = version("1", name="i-same-age", launched_at=NOW - 10)
+    old = version("1", name="i-old", launched_at=NOW - 900)
+    machines = [new, replaced, old]
+    agents = [an_agent(machine) for machine in machines]
+    planned = a_pass(machines, agents, templates={"default": known})
+    assert reported(planned, "anomaly") == [
+        "i-old is not as expected: comes from version 1 of its launch template, the newest is 2"
+    ]
+    fresh = {"default": Template("3", frozenset({"3"}), read_at=NOW)}
+    assert "i-same-age is not as expected" in str(
+        reported(a_pass(machines, agents, planned.state, templates=fresh), "anomaly")
+    )
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert not Template("9", frozenset({"9"})).is_outdated("10", NOW)
+    assert Template("10", frozenset({"10"})).is_outdated("9", NOW)
+
+
+@pytest.mark.slow
+def test_new_machines_are_not_replaced_while_the_list_of_templates_is_stale() -> None:
+    world = drifting(replace=True)
+    stale = Template("1", frozenset({"1"}), read_at=world.now)
+    new_version(world)
+    actual = world.fleet.templates
+    world.want(queued("/more", 4))
+    world.fleet.templates = lambda cluster: {"default": stale}  # type: ignore[method-assign]
+    world.run(56)
+    world.fleet.templates = actual  # type: ignore[method-assign]
+    assert len(world.ours) == 6
+    assert not world.moved
+    assert not [decision for decision in world.decisions if decision.kind == "anomaly"]
+
+
 def drifting(*, protected: bool = False, **drift: Any) -> World:
     spec = a_spec(
         pools=[{"count": 0, "types": ["m5.large"], "max": 20}],
