@@ -91,6 +91,20 @@ def _template_configs(
         yield {"LaunchTemplateSpecification": template, "Overrides": own}
 
 
+def is_missing_template(code: str) -> bool:
+    """Whether an error code says that a launch template, or a version of one, does not exist."""
+    return code.startswith("InvalidLaunchTemplate") and "NotFound" in code
+
+
+def missing_template(request: LaunchRequest) -> NotFound:
+    """The error of a launch whose launch template somebody deleted, with the template's name."""
+    architectures = dict.fromkeys(architecture_of(o.instance_type) for o in request.offerings)
+    names = (launch_template_name(request.cluster, request.pool, a) for a in architectures)
+    return NotFound(
+        f"launch template {' or '.join(names)} is missing", fix="create it again: mesaform up"
+    )
+
+
 def launch_tags(request: LaunchRequest) -> dict[str, str]:
     """Return the tags of the launched machines."""
     return {
@@ -102,6 +116,12 @@ def launch_tags(request: LaunchRequest) -> dict[str, str]:
         Tag.LAUNCH: request.token,
         Tag.NAME: f"mesaform-{request.cluster}-{request.pool}-auto",
     }
+
+
+def without_capacity(request: LaunchRequest, code: str) -> LaunchResult:
+    """The result of a launch that EC2 refused as a whole for want of capacity."""
+    scopes = (capacity_errors.of_error(code, offering.key) for offering in request.offerings)
+    return LaunchResult((), tuple(dict.fromkeys(scopes)))
 
 
 def launch_result(
@@ -116,6 +136,7 @@ def launch_result(
         where: names the call in errors.
 
     Raises:
+        NotFound: EC2 launched nothing, because a launch template is missing.
         Permanent: EC2 launched nothing for a reason other than capacity.
 
     """
@@ -132,10 +153,17 @@ def launch_result(
         key = f"{kind}/{zone}/{request.offerings[0].capacity}"
         is_of_offering = code in OF_ONE_OFFERING and len(request.offerings) > 1
         if fault is not Fault.NO_CAPACITY and not machines and not is_of_offering:
-            message = f"{code}: {item.get('ErrorMessage', '')}"
-            raise Permanent(message, where=f"{where} {key}")
+            raise _refused(item, request, f"{where} {key}")
         scopes.append(capacity_errors.of_error(code, key))
     return LaunchResult(machines, tuple(dict.fromkeys(scopes)))
+
+
+def _refused(item: Answer, request: LaunchRequest, where: str) -> Permanent | NotFound:
+    """The error of a launch that EC2 refused for a reason other than capacity."""
+    code = str(item["ErrorCode"])
+    if is_missing_template(code):
+        return missing_template(request)
+    return Permanent(f"{code}: {item.get('ErrorMessage', '')}", where=where)
 
 
 def _launched_machines(

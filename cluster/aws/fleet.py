@@ -11,9 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mesaform.aws import capacity_errors, client
+from mesaform.aws import client
 from mesaform.aws.catalogue import FILTER_VALUES, Catalogue, chunks
-from mesaform.aws.create_fleet import fleet_request, launch_result
+from mesaform.aws.create_fleet import (
+    fleet_request,
+    is_missing_template,
+    launch_result,
+    missing_template,
+    without_capacity,
+)
 from mesaform.aws.errors import error_code
 from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Offering, Template
 from mesaform.aws.pricing.market import Market
@@ -21,7 +27,7 @@ from mesaform.aws.pricing.price_cache import MemoryPriceCache
 from mesaform.aws.pricing.spot import AwsSpotFeed
 from mesaform.aws.rate_limiter import RateLimiter
 from mesaform.aws.templates import Templates
-from mesaform.common.errors import InsufficientCapacity, NotOwned
+from mesaform.common.errors import InsufficientCapacity, NotFound, NotOwned
 from mesaform.topology.names import SERVICE_SUBNET, Tag, launch_template_name
 
 if TYPE_CHECKING:
@@ -92,10 +98,10 @@ class AwsFleet:
             with self._limiter.limit("CreateFleet", machines=request.count):
                 answer = self._ec2.create_fleet(**call)
         except InsufficientCapacity as error:
-            code = error_code(error.__cause__)
-            keys = (offering.key for offering in request.offerings)
-            scopes = dict.fromkeys(capacity_errors.of_error(code, key) for key in keys)
-            return LaunchResult((), tuple(scopes))
+            return without_capacity(request, error_code(error.__cause__))
+        except NotFound as error:
+            is_missing = is_missing_template(error_code(error.__cause__))
+            raise (missing_template(request) if is_missing else error) from None
         zones = {subnet: zone for zone, subnet in subnets.items()}
         return launch_result(answer, request, zones, where)
 

@@ -224,9 +224,9 @@ class PlanExecutor:
             return planner_state
         except MesaformError as error:
             await self._journal.resolve(request.token)
-            failed = Reason.of(ReasonCode.API_ERROR, error=str(error))
+            failed = Reason.of(ReasonCode.API_ERROR, error=_line(error))
             self._report(_without_launch(decision, "launch_failed", (failed,)))
-            return launch_backoff.state_after_refusal(planner_state, request, str(error), now)
+            return launch_backoff.state_after_refusal(planner_state, request, _line(error), now)
         planner_state = launch_backoff.state_after_result(planner_state, request, result, now)
         if not result.machines:
             await self._journal.resolve(request.token)
@@ -265,7 +265,7 @@ class PlanExecutor:
         except Permanent as error:
             await self._journal.resolve(intent.request.token)
             return launch_backoff.state_after_refusal(
-                planner_state, intent.request, str(error), self._clock()
+                planner_state, intent.request, _line(error), self._clock()
             ), None
         except MesaformError:
             return planner_state, intent
@@ -342,6 +342,11 @@ class PlanExecutor:
                 raise TypeError(message)
             case _:
                 await asyncio.to_thread(self._fleet.terminate, self._cluster, [action.instance_id])
+
+
+def _line(error: MesaformError) -> str:
+    """What an error says and what to do, in one line."""
+    return f"{error.what} ({error.fix})" if error.fix else error.what
 
 
 def _not_executed(decision: Decision, error: str) -> Decision:

@@ -83,6 +83,7 @@ class VerdictBuilder:
         self._snapshot = snapshot
         self._supply = supply
         self._placement = placement
+        self._purchases = purchases
         self._nodes = {node.name: node for node in supply.nodes}
         self._bought: dict[int, list[tuple[str, int]]] = {}
         for purchase in purchases:
@@ -108,7 +109,7 @@ class VerdictBuilder:
             arriving,
             buying,
             unmet,
-            self._refusal(unit) if unmet else None,
+            self._refusal(index, unit) if unmet else None,
             fits_on=_machines(ready),
             waits_for=_machines(booting),
             buys=tuple(dict.fromkeys(what for what, _ in bought)),
@@ -123,10 +124,19 @@ class VerdictBuilder:
             (booting if node.kind == "coming" else ready).append((node, count))
         return ready, booting
 
-    def _refusal(self, unit: DemandItem) -> Refusal:
+    def _bought_for(self, index: int) -> list[tuple[str, Offering, int]]:
+        """The pool, the first offering and the pieces of the purchases for an item."""
+        return [
+            (purchase.request.pool, purchase.request.offerings[0], purchase.load[index])
+            for purchase in self._purchases
+            if index in purchase.load
+        ]
+
+    def _refusal(self, index: int, unit: DemandItem) -> Refusal:
         if self._offerings is None:
             self._offerings = OfferingIndex(self._snapshot, self._supply, self._now)
-        refusal = self._offerings.explain(unit)
+        usage = self._offerings.usage_with(unit, self._bought_for(index))
+        refusal = self._offerings.explain(unit, usage)
         if refusal.kind in LASTING:
             return refusal
         if self._blocked is not None:
@@ -170,21 +180,34 @@ class OfferingIndex:
             for offering in snapshot.offerings.get(pool.name, ())
         ]
 
-    def explain(self, unit: DemandItem) -> Refusal:
-        """Why an item that is not blocked gets no machine."""
+    def usage_with(
+        self, unit: DemandItem, bought: Iterable[tuple[str, Offering, int]]
+    ) -> InstanceCounts:
+        """Where instances run or are placed, those on the machines that are bought included."""
+        fields = HOSTNAME | {HOST_PORT}
+        shared = [constraint for constraint in unit.constraints if constraint.field not in fields]
+        usage = self._supply.usage.copy()
+        for pool, offering, count in bought:
+            for candidate in self._candidates:
+                if (candidate.pool.name, candidate.offering.key) == (pool, offering.key):
+                    usage.add(unit.name, shared, candidate.template, count)
+        return usage
+
+    def explain(self, unit: DemandItem, usage: InstanceCounts) -> Refusal:
+        """Why an item that is not blocked gets no machine, beside the instances of `usage`."""
         if not self._candidates:
             return _refusal("no_offering", Reason.of(ReasonCode.CATALOGUE_UNKNOWN))
         allowed = _satisfying(unit, self._candidates, InstanceCounts())
         if not allowed:
             return Refusal("constraint", self._unsatisfied(unit))
-        together = _same_agent(unit, self._supply.usage)
+        together = _same_agent(unit, usage)
         if together is not None and together.agent:
             return _refusal("constraint", together.full())
         shape = times(unit.shape, unit.count) if together else unit.shape
         fitting = _holding(shape, allowed)
         if not fitting:
             return Refusal("impossible", self._too_large(unit, shape, allowed, together))
-        return self._passing(unit, fitting)
+        return self._passing(unit, fitting, usage)
 
     def _too_large(
         self,
@@ -261,7 +284,9 @@ class OfferingIndex:
             offered=tuple(f"{low}-{high}" for low, high in offered),
         )
 
-    def _passing(self, unit: DemandItem, fitting: Sequence[Candidate]) -> Refusal:
+    def _passing(
+        self, unit: DemandItem, fitting: Sequence[Candidate], usage: InstanceCounts
+    ) -> Refusal:
         """Which of the reasons that may pass with time applies."""
         limits = offerings.limits_of(self._snapshot, self._supply, self._now)
         with_slots = [c for c in fitting if limits.slots[c.pool.name] > 0]
@@ -273,7 +298,7 @@ class OfferingIndex:
         cap = self._cost_cap(ready, limits)
         if cap is not None:
             return _refusal("cost_cap", cap)
-        return self._last_refusal(_satisfying(unit, ready, self._supply.usage))
+        return self._last_refusal(_satisfying(unit, ready, usage))
 
     def _without_slots(self, fitting: Sequence[Candidate]) -> Refusal:
         """A pool that stopped after failed launches, else pools that are full."""

@@ -270,7 +270,7 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
         "{constraint}: all its instances belong on {agent}, which has no capacity left"
     ),
     ReasonCode.CONSTRAINT_LOCATIONS_TAKEN: (
-        "every location that its constraints allow has one of its instances"
+        "every location that its constraints allow has all the instances that they permit there"
     ),
     ReasonCode.EXCEEDS_LARGEST_TYPE: _exceeds,
     ReasonCode.INSTANCES_ON_SAME_AGENT: _on_same_agent,

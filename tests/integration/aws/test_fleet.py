@@ -245,6 +245,18 @@ def replace_template(cloud: Any, deployment: str) -> None:
     )
 
 
+def test_a_launch_without_its_template_names_the_template_and_the_command_that_makes_it(
+    cloud: Any,
+) -> None:
+    fleet = AwsFleet(REGION)
+    fleet.templates("toy")
+    cloud.delete_launch_template(LaunchTemplateName=launch_template_name("toy", "default"))
+    with pytest.raises(NotFound) as raised:
+        fleet.launch(a_request(fleet))
+    assert raised.value.what == "launch template mesaform/toy/default is missing"
+    assert raised.value.fix == "create it again: mesaform up"
+
+
 def subnets_of(request: dict[str, Any]) -> set[str]:
     (configuration,) = request["LaunchTemplateConfigs"]
     return {override["SubnetId"] for override in configuration["Overrides"]}

@@ -11,6 +11,7 @@ from mesaform.autoscaler.model.command import Launch
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.planner import launch_backoff
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.planner.priorities import RANKS
 from mesaform.autoscaler.planner.verdicts import Verdict
@@ -236,6 +237,31 @@ def test_a_capacity_backoff_has_the_time_of_the_next_request():
     refusal = judged(queued(), state=memory).refusal
     assert refusal.kind == "no_capacity"
     assert "next request in 30 s" in render_refusal(refusal)
+
+
+def test_a_launch_that_the_cloud_refused_is_the_reason_with_what_the_cloud_said():
+    spec = a_spec()
+    request = LaunchRequest("toy", "default", 1, a_snapshot(spec).offerings["default"], "t")
+    cause = "launch template mesaform/toy/default is missing (create it again: mesaform up)"
+    state = PlannerState(leader_since=NOW - 9)
+    refused = launch_backoff.state_after_refusal(state, request, cause, NOW)
+    refusal = judged(queued("/web", 1), spec=spec, state=refused).refusal
+    assert refusal is not None
+    assert render_refusal(refusal) == f"the last launch failed: {cause}; next request in 60 s"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "count"),
+    [(("zone", "GROUP_BY", "5"), 5), (("zone", "UNIQUE"), 4), (("@zone", "MAX_PER", "1"), 7)],
+)
+def test_pieces_that_no_further_zone_would_take_are_refused_for_that_in_the_first_pass(
+    constraint, count
+):
+    verdict = judged(queued("/web", count, 1.5, constraints=[constraint]))
+    assert verdict.buying == 3
+    assert verdict.refusal is not None
+    assert verdict.refusal.kind == "constraint"
+    assert "every location that its constraints allow" in render_refusal(verdict.refusal)
 
 
 def test_while_nothing_is_bought_at_all_that_is_the_reason_unless_nothing_would_help_either():
