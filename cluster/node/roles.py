@@ -189,6 +189,7 @@ def _services(
             "MESAFORM_CLUSTER": document.cluster,
             "MESAFORM_DEPLOYMENT": document.data_volume.deployment if document.data_volume else "",
             "AWS_REGION": document.region,
+            **({"MESAFORM_PLACEMENT": "pack"} if document.placement == "pack" else {}),
             **secrets.services_environment(),
         },
         ready=(address, Port.SERVICES),

@@ -48,6 +48,11 @@ def value_of(field: str, fields: AgentFields) -> str | None:
     return placement.value_of(field, fields.get("@hostname", ""), fields)
 
 
+def has_groups(constraints: Iterable[Sequence[str]]) -> bool:
+    """Whether an agent that an instance may not run on may take one after others are placed."""
+    return placement.is_grouped(Constraint.of(parts) for parts in constraints)
+
+
 def are_satisfied(
     constraints: Iterable[Sequence[str]], agent: AgentFields, placed: Iterable[AgentFields]
 ) -> bool:

@@ -10,7 +10,7 @@ selection, unreachable strategy, reconciliation every ten minutes).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -28,10 +28,14 @@ from mesaform.mesos.scheduler_api import (
     revive,
     suppress,
 )
+from mesaform.placement.preference import Strategy
+from mesaform.placement.run_times import RunTimes
+from mesaform.services.constraints import has_groups
 from mesaform.services.effects import Effect
 from mesaform.services.launch import app_id_of, task_id_for, task_info
-from mesaform.services.matching import FAULT_REASON, OpenOffer
+from mesaform.services.matching import CONSTRAINT_REASON, FAULT_REASON, OpenOffer
 from mesaform.services.model import App, Failure, Instance, UnreachableStrategy, timestamp
+from mesaform.services.offer_choice import OfferChoice
 from mesaform.services.queue import QueueEntry
 from mesaform.services.scaling import Step, is_settled, plan, simple_step
 from mesaform.services.state import State
@@ -82,11 +86,20 @@ class Core:
     """The scheduler's decisions.
 
     `new_id` returns a new UUID for each task. `task_user` is the user of apps that name none.
+    `placement` chooses among the offers that an instance fits.
     """
 
-    def __init__(self, state: State, new_id: Callable[[], UUID], task_user: str = "") -> None:
+    def __init__(
+        self,
+        state: State,
+        new_id: Callable[[], UUID],
+        task_user: str = "",
+        placement: Strategy = "spread",
+    ) -> None:
         self.state = state
         self._task_user = task_user
+        self._placement: Strategy = placement
+        self._run_times = RunTimes()
         self._new_id = new_id
         # The last call: revive (true), suppress (false), or unknown (None).
         self._has_revived: bool | None = None
@@ -122,10 +135,13 @@ class Core:
             with self._contained_app(app_id, now):
                 demands[app_id] = self._demand(app_id)
         answers: dict[str, list[_Launch]] = {}
+        open_offers: list[OpenOffer] = []
         for offer in offers:
             answers[offer.id.value] = []
             with contained("offer", offer.id.value, self.state.faults):
-                answers[offer.id.value] = self._match(OpenOffer(offer), demands, now)
+                open_offers.append(OpenOffer(offer))
+        for used, placed in self._match(open_offers, demands, now):
+            answers[used.offer.id.value].append(placed)
         self._answer(answers)
         return self.settle(now)
 
@@ -206,6 +222,8 @@ class Core:
             self.state.queue.setdefault(app_id, QueueEntry(now))
         else:
             self.state.queue.pop(app_id, None)
+        if app is None:
+            self._run_times.forget(app_id)
 
     def _step(self, app: App) -> Step:
         """The app's next step. Counts suffice unless instances must be chosen."""
@@ -272,20 +290,22 @@ class Core:
         ]
         return _Demand(app, self._step(app).launches, placed)
 
-    def _match(self, offer: OpenOffer, demands: dict[str, _Demand], now: float) -> list[_Launch]:
+    def _match(
+        self, offers: Sequence[OpenOffer], demands: dict[str, _Demand], now: float
+    ) -> list[tuple[OpenOffer, _Launch]]:
         """Place one instance of each waiting app in turn, longest wait first, until none fits."""
-        launches: list[_Launch] = []
-        candidates = self._launchable(demands, now)
-        placed_apps: set[str] = set()
+        launches: list[tuple[OpenOffer, _Launch]] = []
+        candidates = self._launchable(demands, now) if offers else []
+        choice = self._choice(offers, [demands[app_id].app for app_id in candidates], now)
+        examined: set[tuple[str, str]] = set()
         while candidates:
             remaining = []
             for app_id in candidates:
                 demand = demands[app_id]
-                result = self._try_to_place(demand, offer, now)
-                self._record(app_id, offer, result, placed_apps, now)
-                if isinstance(result, str):
+                placed = self._place_next(demand, choice, examined, now)
+                if placed is None:
                     continue
-                launches.append(result)
+                launches.append(placed)
                 demand.missing -= 1
                 if demand.missing > 0:
                     remaining.append(app_id)
@@ -293,6 +313,32 @@ class Core:
                     del self.state.queue[app_id]
             candidates = remaining
         return launches
+
+    def _choice(self, offers: Sequence[OpenOffer], apps: Sequence[App], now: float) -> OfferChoice:
+        """The offers as the waiting apps prefer them."""
+        instances = self.state.instances.values() if apps else ()
+        grouped = {app.id for app in apps if has_groups(app.constraints)}
+        return OfferChoice(offers, instances, self._placement, self._run_times, now, grouped)
+
+    def _place_next(
+        self, demand: _Demand, choice: OfferChoice, examined: set[tuple[str, str]], now: float
+    ) -> tuple[OpenOffer, _Launch] | None:
+        """Place an instance on the best offer that it fits; None if it fits none.
+
+        `examined` are the apps and offers whose result is recorded.
+        """
+        app = demand.app
+        while (offer := choice.best(app.id)) is not None:
+            result = self._try_to_place(demand, offer, now)
+            if (app.id, offer.offer.id.value) not in examined:
+                examined.add((app.id, offer.offer.id.value))
+                self._record(app.id, offer, result, now)
+            if not isinstance(result, str):
+                choice.take(app.id, result.instance)
+                return offer, result
+            may_fit_later = result == CONSTRAINT_REASON and has_groups(app.constraints)
+            choice.refuse(app.id, is_final=not may_fit_later)
+        return None
 
     def _answer(self, launches: dict[str, list[_Launch]]) -> None:
         """Accept each offer with launches; decline the others in one call."""
@@ -317,22 +363,12 @@ class Core:
             and self.state.launch_delay(app_id).remaining_s(now) == 0
         ]
 
-    def _record(
-        self,
-        app_id: str,
-        offer: OpenOffer,
-        result: _Launch | str,
-        placed_apps: set[str],
-        now: float,
-    ) -> None:
-        """Count the offer once per app: as used if any instance fits, otherwise as rejected."""
-        if app_id in placed_apps:
-            return
+    def _record(self, app_id: str, offer: OpenOffer, result: _Launch | str, now: float) -> None:
+        """Count the offer as used or as rejected by the app."""
         agent_id = offer.offer.agent_id.value
         if isinstance(result, str):
             self.state.queue[app_id].add_rejected(agent_id, result, now)
         else:
-            placed_apps.add(app_id)
             self.state.queue[app_id].add_used(agent_id, now)
 
     def _try_to_place(self, demand: _Demand, offer: OpenOffer, now: float) -> _Launch | str:
@@ -391,6 +427,7 @@ class Core:
         """Apply a status of a task that has ended: drop it, delay launches, note failures."""
         self.state.drop_instance(instance)
         app = self.state.apps.get(instance.app_id)
+        self._learn_run_time(instance, now)
         if app is None or instance.killing_since is not None:
             return
         is_unhealthy = _is_killed_as_unhealthy(status)
@@ -398,6 +435,10 @@ class Core:
             self._delay_launches(app, instance, now)
         if is_unhealthy or status.state not in EXPECTED_STATES:
             self.state.failures[app.id] = _failure(instance, status, now)
+
+    def _learn_run_time(self, instance: Instance, now: float) -> None:
+        if instance.app_id in self.state.apps and instance.started_at is not None:
+            self._run_times.learn(instance.app_id, max(0.0, now - instance.started_at))
 
     def _delay_launches(self, app: App, instance: Instance, now: float) -> None:
         """Delay the app's next launch, unless the instance has an old configuration."""

@@ -30,6 +30,8 @@ REJECT_REASONS = (
 )
 """Marathon's names in the order of examination; an offer counts under its first reason."""
 
+CONSTRAINT_REASON = "UnfulfilledConstraint"
+
 FAULT_REASON = "InternalError"
 """A reason of this server only: it failed in the work for the app."""
 
@@ -98,7 +100,7 @@ class OpenOffer:
             return "UnfulfilledRole"
         constraints = [*app.constraints, *implied_constraints(app.constraints, app.labels)]
         if not are_satisfied(constraints, self.agent_fields, placed):
-            return "UnfulfilledConstraint"
+            return CONSTRAINT_REASON
         scalars = self._match_scalars(app, roles)
         if isinstance(scalars, str):
             return scalars

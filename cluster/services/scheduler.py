@@ -26,6 +26,7 @@ from mesaform.mesos.messages import Capability, FrameworkInfo, Id
 from mesaform.mesos.operator import OperatorClient
 from mesaform.mesos.scheduler import FrameworkRemoved, SchedulerClient
 from mesaform.mesos.scheduler_api import Call, Event, Failure
+from mesaform.placement.preference import Strategy
 from mesaform.services.backups import Backups
 from mesaform.services.commands import ApiCommands
 from mesaform.services.core import Core
@@ -78,12 +79,14 @@ class FrameworkSettings:
 
     `url` is this server's own address, shown in the engine's page. `credential` proves the
     principal. `task_user` is the user of apps that name none; empty: the framework's own, root,
-    which the embedded engine replaces by the cluster's user of tasks.
+    which the embedded engine replaces by the cluster's user of tasks. `placement` chooses the
+    agents of instances.
     """
 
     url: str
     credential: Credential | None = None
     task_user: str = ""
+    placement: Strategy = "spread"
 
 
 class Scheduler:
@@ -193,7 +196,8 @@ class Scheduler:
             set_aside=len(known | await self._store.set_aside()),
             framework_id=self.framework_id,
         )
-        self._core = Core(state, uuid4, self._framework.task_user)
+        framework = self._framework
+        self._core = Core(state, uuid4, framework.task_user, framework.placement)
         self._store_failed.clear()
 
     async def change(

@@ -118,7 +118,7 @@ async def serve(settings: Settings) -> None:
     ):
         outputs = Outputs(time.monotonic)
         store = StateStore(zk, root, outputs.records, outputs.report_refusal)
-        framework = FrameworkSettings(settings.url, settings.credential, settings.task_user)
+        framework = _framework(settings)
         backups = _backups(zk, root, settings, outputs)
         scheduler = Scheduler(store, leader, session, framework, outputs, backups)
         leadership = Leadership(settings.url)
@@ -182,6 +182,12 @@ def _application(
     app = build(scheduler, leadership, endpoints, peers)
     app[api_cluster.SETTINGS] = settings
     return app
+
+
+def _framework(settings: Settings) -> FrameworkSettings:
+    return FrameworkSettings(
+        settings.url, settings.credential, settings.task_user, settings.placement
+    )
 
 
 async def _listen(server: HttpServer, settings: Settings) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from mesaform.common.errors import BadInput
 from mesaform.http import HttpSettings, http_settings
 from mesaform.mesos.credential import Credential, credential_from
+from mesaform.placement.preference import Strategy
 from mesaform.zookeeper.access import Credentials, read_zk_url
 
 ANY_ADDRESS = "0.0.0.0"
@@ -38,7 +39,8 @@ class Settings:
     `master` and `zk` are `zk://` URLs: of the engine's election, and of the state of services.
     `hostname` is the name or address under which others reach this server. `zk_credentials` own the
     state. `credential` proves the framework's principal, `task_user` is the user of apps that name
-    none; empty: the framework's. Without `backup` there are no snapshots.
+    none; empty: the framework's. Without `backup` there are no snapshots. `placement` chooses the
+    agents of instances.
     """
 
     master: str
@@ -51,6 +53,7 @@ class Settings:
     credential: Credential | None = None
     task_user: str = ""
     backup: BackupAccount | None = None
+    placement: Strategy = "spread"
 
     @property
     def url(self) -> str:
@@ -87,6 +90,7 @@ class Settings:
             credential_from(environ, "MARATHON_MESOS_AUTHENTICATION_"),
             environ.get("MARATHON_MESOS_USER", ""),
             BackupAccount.from_environment(environ),
+            "pack" if environ.get("MESAFORM_PLACEMENT") == "pack" else "spread",
         )
 
 

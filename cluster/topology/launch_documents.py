@@ -131,6 +131,7 @@ def node_document(
         access=access_terms(spec) if role == "master" else None,
         standbys=spec.http.standbys,
         tls=tls_terms(spec, role, authorities),
+        placement=spec.placement if role == "master" else "spread",
     )
     if role == "agent":
         document = _with_pool(document, spec, member)

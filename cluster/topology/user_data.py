@@ -165,6 +165,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         access: of masters: None where no caller needs a credential.
         task_user: the user of tasks that name none.
         allow_root_tasks: whether tasks may run as root.
+        placement: of masters: how services choose among agents (`mesaform.placement.preference`).
         session_manager: whether the agent of Session Manager runs.
         tls: None where the ports speak plain HTTP.
 
@@ -192,6 +193,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     access: AccessTerms | None = None
     has_burst: bool = False
     tls: TlsTerms | None = None
+    placement: Literal["pack", "spread"] = "spread"
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

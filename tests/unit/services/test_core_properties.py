@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from mesaform.common.resources import EMPTY, Resources
 from mesaform.mesos.messages import Offer, TaskStatus, from_wire, ident, to_wire
 from mesaform.mesos.scheduler_api import Call
+from mesaform.placement.preference import Strategy
 from mesaform.services.commands import ApiCommands
 from mesaform.services.core import Core
 from mesaform.services.effects import AppLocked, AppMissing, Effect, Send, Store
@@ -108,7 +109,8 @@ class Scheduling(RuleBasedStateMachine):
         self.engine = Engine()
         self.now = 1_000_000.0
         self.stored: dict[tuple[str, str], App | Instance | Deployment] = {}
-        self.core = Core(State(), self.new_id)
+        placement: Strategy = "pack" if seed % 2 else "spread"
+        self.core = Core(State(), self.new_id, placement=placement)
         self.carry_out(self.core.subscribed(self.now))
         self.put("/a", instances, 1.0, 1, "x", [])
         self.offer(is_delivered=True)
