@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mesaform.common.certificates import Authority, AuthorityDocument
 
 FILE_NAME = "ca.pem"
+DAY_S = 86400
 
 
 class Rotation(StrEnum):
@@ -82,7 +83,15 @@ def ensure_authority(place: ClusterContext) -> str:
         store.create(document, tags)
         outcome = "a new CA; see it with: mesaform ca show"
     _keep(place.cluster_dir, document)
-    return outcome
+    return outcome + _describe_end(document, time.time())
+
+
+def _describe_end(document: AuthorityDocument, now: float) -> str:
+    """A warning in the last year of the CA; empty before."""
+    from mesaform.common.certificates import ends_at
+
+    left_days = (ends_at(document.authorities[0].certificate) - now) / DAY_S
+    return f"; it ends in {left_days:.0f} days: mesaform ca rotate" if left_days < 365 else ""
 
 
 def refresh_copy(place: ClusterContext) -> None:

@@ -24,7 +24,7 @@ from mesaform.cli.context import Context
 from mesaform.cli.operator_login import TOKEN_VARIABLE
 from mesaform.cli.wiring import Wiring
 from mesaform.common.access import OPERATOR, basic_header
-from mesaform.common.certificates import create_authority
+from mesaform.common.certificates import AuthorityDocument, create_authority
 from mesaform.common.errors import BadInput, MissingPrerequisite
 from mesaform.common.record_files import write_record
 from mesaform.common.tls import TlsFiles
@@ -49,7 +49,7 @@ from mesaform.status.tls_switch import TlsSwitch
 from mesaform.status.view import Sources, join
 from mesaform.topology.names import Tag, authority_parameter_name
 from tests.integration.aws.conftest import REGION, cloud, moto_url
-from tests.support.tls import Cluster
+from tests.support.tls import DAY_S, Cluster
 
 __all__ = ["cloud", "moto_url"]
 ACCOUNT = "123456789012"
@@ -100,6 +100,12 @@ def test_the_folder_keeps_the_certificate_without_the_key_and_forgets_it_with_th
     assert "PRIVATE" not in file.read_text()
     forget_deployment(place)
     assert not file.exists()
+
+
+def test_up_tells_of_a_ca_in_its_last_year(place: Context) -> None:
+    old = create_authority("toy", "d1", time.time() - 3600 * DAY_S)
+    AuthorityWriter("toy", REGION).create(AuthorityDocument((old,)), {})
+    assert ensure_authority(place) == "unchanged; it ends in 50 days: mesaform ca rotate"
 
 
 def test_without_tls_nothing_is_created_and_nothing_is_shown(place: Context) -> None:
