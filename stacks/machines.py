@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mesaform.common.architecture import architecture_of
 from mesaform.topology import iam, launch_documents, user_data
 from mesaform_stacks import provider as aws
-from mesaform_stacks.base import ClusterStack
+from mesaform_stacks.base import ClusterStack, cluster_tags
 
 IMDS_HOPS = 1  # answers never leave the machine itself
 
@@ -117,6 +117,9 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
             encrypted=True,
             kms_key_id=stack.spec.account.kms_key,
             delete_on_termination=True,
+            # The provider reads the tags of every resource of an imported machine's disk as tags of
+            # the disk's own, and would take them away if they were not named here.
+            tags=cluster_tags(stack.settings),
         ),
         tags=stack.named(name, **extra),
     )

@@ -1,8 +1,7 @@
 """Tags of disks whose machine was created by an interrupted run.
 
-The AWS provider tags the disks of a machine in a call of its own, after the machine. Terraform does
-not repeat the call for a machine that was taken over, so its disks would belong to nobody. They get
-the tags of every resource, as from the provider: it would take others away again.
+Terraform does not repeat what it has not finished for a machine that was taken over, so disks
+without tags would belong to nobody. They get the tags that the stacks declare for them.
 """
 
 from __future__ import annotations

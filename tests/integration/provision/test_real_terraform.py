@@ -96,9 +96,7 @@ async def test_the_next_deployment_completes_it_as_described(aws, shared):
     record = read_deployment(shared.cluster_dir)
     assert record is not None
     assert record.account_id == "123456789012"
-    volumes = aws.client("ec2").describe_volumes(
-        Filters=[{"Name": "tag:mesaform:deployment", "Values": [record.deployment_id]}]
-    )["Volumes"]
+    volumes = disks_of_deployment(aws, record.deployment_id)
     assert len(volumes) == len(machines) + 3, "one root disk each, and one for data of each master"
     for machine in machines:
         tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
@@ -139,6 +137,9 @@ async def test_the_same_file_changes_nothing_and_other_images_and_user_data_repl
 async def test_a_lost_state_stops_up_and_is_rebuilt_from_the_account(aws, shared):
     living = {machine["InstanceId"] for machine in aws.instances(shared.spec.name)}
     listed = {stack: resources_in(state_file(shared.cluster_dir, stack)) for stack in STACKS}
+    record = read_deployment(shared.cluster_dir)
+    assert record is not None
+    disks = disks_of_deployment(aws, record.deployment_id)
     lose_state(shared)
 
     with pytest.raises(NotOwned, match=r"masters\.tfstate") as caught:
@@ -157,6 +158,7 @@ async def test_a_lost_state_stops_up_and_is_rebuilt_from_the_account(aws, shared
     rebuilt = {stack: resources_in(state_file(shared.cluster_dir, stack)) for stack in STACKS}
     assert rebuilt == listed
     assert {machine["InstanceId"] for machine in aws.instances(shared.spec.name)} == living
+    assert disks_of_deployment(aws, record.deployment_id) == disks, "with all their tags"
 
 
 def test_cdktf_by_hand_changes_nothing_and_destroys(aws, shared, tmp_path):
@@ -184,6 +186,17 @@ async def test_destroying_what_was_never_deployed_does_nothing(place):
 
 def stages_done(report: Recorded) -> list[str]:
     return [stage for state, stage, _ in report.events if state == "done"]
+
+
+def disks_of_deployment(aws, deployment_id: str) -> dict[str, dict[str, str]]:
+    """The tags of each disk, by its id."""
+    volumes = aws.client("ec2").describe_volumes(
+        Filters=[{"Name": "tag:mesaform:deployment", "Values": [deployment_id]}]
+    )["Volumes"]
+    return {
+        volume["VolumeId"]: {tag["Key"]: tag["Value"] for tag in volume["Tags"]}
+        for volume in volumes
+    }
 
 
 def assert_nothing_is_left(aws, place) -> None:

@@ -1,4 +1,4 @@
-"""Tags of root disks: those of every resource, and none of their own."""
+"""Tags of root disks: those of every resource, declared at the disk itself."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from pathlib import Path
 from mesaform.config.parser import parse
 from mesaform.provision.image import NOTHING_TO_BOOT
 from mesaform.topology import names
-from mesaform_stacks.base import Settings, cluster_tags
+from mesaform_stacks.base import Settings
 from mesaform_stacks.cluster import describe
 
 
-def test_a_taken_over_disk_gets_the_tags_that_the_provider_would_give_it() -> None:
-    """`provision.disk_tags` writes them; the next plan would take others away."""
+def test_a_disk_declares_the_tags_that_disks_of_taken_over_machines_get() -> None:
+    """The provider would take tags away from an imported machine's disk that are not declared."""
     spec = parse("name: west\n")
     settings = Settings(
         spec=spec, images=NOTHING_TO_BOOT, folder=Path("/x"), deployment_id="00ff00ff00ff00ff"
     )
-    assert cluster_tags(settings) == names.tags(spec, DEPLOYMENT="00ff00ff00ff00ff")
     disks = [
         item.arguments["root_block_device"]
         for stack in describe(settings)
@@ -26,5 +25,4 @@ def test_a_taken_over_disk_gets_the_tags_that_the_provider_would_give_it() -> No
     ]
     assert len(disks) >= 3
     for disk in disks:
-        assert getattr(disk, "tags", None) is None
-        assert "tags" not in str(disk)
+        assert disk.arguments["tags"] == names.tags(spec, DEPLOYMENT="00ff00ff00ff00ff")
