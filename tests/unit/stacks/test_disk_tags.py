@@ -9,6 +9,7 @@ from mesaform.provision.image import NOTHING_TO_BOOT
 from mesaform.topology import names
 from mesaform_stacks.base import Settings
 from mesaform_stacks.cluster import describe
+from mesaform_stacks.description import Block
 
 
 def test_a_disk_declares_the_tags_that_disks_of_taken_over_machines_get() -> None:
@@ -25,4 +26,5 @@ def test_a_disk_declares_the_tags_that_disks_of_taken_over_machines_get() -> Non
     ]
     assert len(disks) >= 3
     for disk in disks:
+        assert isinstance(disk, Block)
         assert disk.arguments["tags"] == names.tags(spec, DEPLOYMENT="00ff00ff00ff00ff")
