@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Compiled modules are kept: otherwise each of the many processes compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup up down check test test-fast coverage mutants fuzz differential faults checkov bench
+.PHONY: help setup up down check test test-fast coverage mutants fuzz differential faults checkov examples bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
@@ -75,6 +75,10 @@ checkov: ## Checkov on the Terraform JSON of every example; tests/checkov/except
 	@.venv/checkov/bin/python -m pip install -q --disable-pip-version-check \
 	  --require-hashes --no-deps -r tests/checkov/requirements.lock
 	$(RUN)/python -m tests.checkov
+
+examples: ## up, a task, an empty second plan and down of each example, locally; ONLY='minimal'
+	@scripts/setup --tests
+	$(RUN)/python -m tests.examples $(ONLY)
 
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing

@@ -14,6 +14,15 @@ from mesaform_stacks.network import NetworkStack
 class MastersStack(ClusterStack):
     def __init__(self, settings: Settings, network: NetworkStack) -> None:
         super().__init__("masters", settings)
+        profile = instance_profile(self, "master", self._rights(network))
+        masters = [
+            self._master(number, network, profile) for number in range(self.spec.masters.count)
+        ]
+        self.put("instance_ids", [master.id for master in masters])
+        self.put("private_addresses", [master.private_ip for master in masters])
+        self.put("public_addresses", [master.public_ip for master in masters])
+
+    def _rights(self, network: NetworkStack) -> iam.Document:
         account_id = aws.DataAwsCallerIdentity(self, "account").account_id
         types = [name for pool in self.spec.agents for name in pool.types]
         document = iam.master_document(
@@ -27,13 +36,9 @@ class MastersStack(ClusterStack):
         if self.spec.network.mode == "existing":
             region = self.spec.region
             document = iam.with_subnets(document, region, account_id, network.subnet_ids)
-        profile = instance_profile(self, "master", document)
-        masters = [
-            self._master(number, network, profile) for number in range(self.spec.masters.count)
-        ]
-        self.put("instance_ids", [master.id for master in masters])
-        self.put("private_addresses", [master.private_ip for master in masters])
-        self.put("public_addresses", [master.public_ip for master in masters])
+        if self.spec.ttl:
+            document = iam.with_end(document, self.spec.name, self.spec.region, account_id)
+        return document
 
     def _master(self, number: int, network: NetworkStack, profile: str) -> aws.Instance:
         zones = len(network.subnet_ids)

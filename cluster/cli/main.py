@@ -24,6 +24,7 @@ VERBS = (
     "adopt",
     "unlock",
     "status",
+    "extend",
     "records",
     "restore",
     "run",

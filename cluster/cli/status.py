@@ -68,6 +68,11 @@ def _nothing(picture: Status, context: Context) -> str:
             f"{name} {where}: the local cloud is stopped."
             " `mesaform up` restarts its machines; `mesaform down` deletes them."
         )
+    if picture.ends_at:
+        return (
+            f"{name} {where} has no machines: its ttl ended, or it was taken down."
+            " `mesaform up` raises it; `mesaform down` removes what remains."
+        )
     return f"{name} {where} does not exist. Create it with `mesaform up`."
 
 

@@ -6,6 +6,7 @@ Depends on rich, which is imported when a table is built.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mesaform.common.durations import format_duration
@@ -223,6 +224,8 @@ def _fact_rows(status: Status) -> list[tuple[str, str]]:
     if status.offers is not None:
         rows.append(("offers", _offers(status.offers)))
     rows += _autoscaler_rows(status)
+    if status.ends_at:
+        rows.append(("ends", _end(status)))
     if status.unpriced:
         rows.append(("no price for", ", ".join(status.unpriced)))
     return rows
@@ -235,6 +238,14 @@ def _autoscaler_rows(status: Status) -> list[tuple[str, str]]:
         *(("cannot work", reason) for reason in status.unable),
         *(("override", override) for override in view.overrides),
     ]
+
+
+def _end(status: Status) -> str:
+    at = f"{datetime.fromtimestamp(status.ends_at, UTC):%Y-%m-%d %H:%M} UTC (ttl)"
+    left_s = status.ends_at - status.at
+    if left_s <= 0:
+        return f"the time ended at {at}; the machines end now"
+    return f"in {format_duration(left_s)}, at {at}; later: mesaform extend 4h"
 
 
 def _offers(offers: Mapping[str, float]) -> str:

@@ -30,6 +30,7 @@ def spec_problems(spec: ClusterSpec) -> list[Problem]:
         *_engine_problems(spec),
         *_tls_problems(spec),
         *_architecture_problems(spec),
+        *_ttl_problems(spec),
         *_size_problems(spec),
     ]
 
@@ -66,6 +67,20 @@ def _network_problems(spec: ClusterSpec) -> Iterator[Problem]:
     yield from _mode_problems(spec)
     yield from _existing_problems(spec)
     yield from _balancer_problems(spec)
+
+
+def _ttl_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    """The end of a ttl terminates machines; nothing else may be billed by the hour then."""
+    if spec.ttl is None:
+        return
+    billed = {
+        "NAT gateways": spec.network.mode == "private" and spec.network.nat != "none",
+        "VPC endpoints": spec.network.mode == "private" and spec.network.nat == "none",
+        "a load balancer": spec.network.load_balancer is not None,
+    }
+    if names := [name for name, has_them in billed.items() if has_them]:
+        message = f"{' and '.join(names)} would be billed on after the end of the machines"
+        yield ("ttl",), f"{message}; use mode public or existing, or no ttl"
 
 
 def _operator_problems(spec: ClusterSpec, *, is_local: bool) -> Iterator[Problem]:

@@ -10,6 +10,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Strict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mesaform.common.durations import parse_duration_s
+from mesaform.common.errors import BadInput
+
 FieldPath = tuple[str | int, ...]
 """Names of fields and indices of lists that lead to a value."""
 
@@ -138,6 +141,20 @@ CertificateArn = Annotated[
         "the ARN of a certificate: arn:aws:acm:<region>:<account>:certificate/<id>",
     ),
 ]
+TTL_LIMITS_S = (600.0, 31 * 86400.0)
+
+
+def _time_to_live(value: str) -> str:
+    try:
+        length_s = parse_duration_s(value)
+    except BadInput:
+        raise text_error(f"{value!r} is no duration; write 30m, 8h or 2d") from None
+    if not TTL_LIMITS_S[0] <= length_s <= TTL_LIMITS_S[1]:
+        raise text_error(f"{value} must be at least 10 minutes and at most 31 days")
+    return value
+
+
+Ttl = Annotated[str, AfterValidator(_time_to_live)]
 Cidr = Annotated[str, AfterValidator(_network)]
 Whole = Annotated[int, Strict()]
 """A whole number; neither "2" nor true is one."""

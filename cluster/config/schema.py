@@ -18,6 +18,7 @@ from mesaform.common.architecture import (
     architectures_of,
     boot_problem,
 )
+from mesaform.common.durations import parse_duration_s
 from mesaform.config import calendar
 from mesaform.config.consistency import spec_problems
 from mesaform.config.field_types import (
@@ -39,6 +40,7 @@ from mesaform.config.field_types import (
     RoleName,
     SubnetId,
     Switch,
+    Ttl,
     UserName,
     Whole,
     raise_problems,
@@ -667,6 +669,10 @@ class ClusterSpec(Model):
             "mesaform ca show."
         ),
     )
+    ttl: Ttl | None = Field(
+        default=None,
+        description="Time after which the cluster ends itself, such as 8h; none: it stays.",
+    )
     network: Network = Network()
     masters: Masters = Masters()
     agents: tuple[Pool, ...] = Field(default=(Pool(),), min_length=1)
@@ -690,6 +696,11 @@ class ClusterSpec(Model):
         if self.tasks.placement != "automatic":
             return self.tasks.placement
         return "pack" if self.autoscaler.enabled else "spread"
+
+    @property
+    def ttl_s(self) -> float | None:
+        """The time to live in seconds; None for a cluster that stays."""
+        return None if self.ttl is None else parse_duration_s(self.ttl)
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:

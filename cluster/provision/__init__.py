@@ -117,6 +117,7 @@ async def deploy(
         await asyncio.to_thread(_establish, place, caller, place.spec.zones)
         await _settle_access(place, report)
         await _settle_authority(place, report)
+        await _settle_expiry(place, report)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
         if not preview.is_synthesized:
             await cdktf_driver.synthesize(place, boot_image, report, turn)
@@ -274,6 +275,7 @@ async def replace_masters(
     if wait_until_whole is None:
         raise BadInput("masters are replaced by `mesaform up` only, one at a time")
     await _settle_access(place, report)
+    await _settle_expiry(place, report)
     boot_image = await asyncio.to_thread(image.look_up, place.spec)
     runner = await open_runner(place, boot_image, held)
     await replace_one_by_one(place, preview.masters, runner, report, wait_until_whole)
@@ -301,6 +303,27 @@ async def _settle_authority(place: ClusterContext, report: Report) -> None:
     if place.spec.tls:
         with stage(report, "TLS") as under_way:
             under_way.outcome = await asyncio.to_thread(ensure_authority, place)
+
+
+async def _settle_expiry(place: ClusterContext, report: Report) -> None:
+    """Store when the cluster ends, before a master reads it."""
+    import asyncio
+
+    from mesaform.aws.client import account_bucket
+    from mesaform.aws.control import S3Control
+    from mesaform.common.progress import stage
+    from mesaform.provision.expiry import ensure_expiry
+
+    def settle() -> str:
+        spec = place.spec
+        control = S3Control(account_bucket(spec.region), spec.name, spec.region)
+        return ensure_expiry(place, control)
+
+    if place.spec.ttl is None:
+        await asyncio.to_thread(settle)
+        return
+    with stage(report, "Time to live") as under_way:
+        under_way.outcome = await asyncio.to_thread(settle)
 
 
 def _establish(place: ClusterContext, caller: Caller, zones: Sequence[str] = ()) -> None:

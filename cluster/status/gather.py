@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
+from mesaform.aws.expiry import EXPIRY, NAME, Expiry
 from mesaform.aws.overrides import Override, describe, in_force
 from mesaform.aws.ports import Control, Fleet, Machine
 from mesaform.common.errors import CredentialsExpired, MesaformError
@@ -79,13 +80,14 @@ class Gatherer:
         )
         reach = self._masters(machines)
         answers = await self._cluster(reach) if reach else Sources(at=0)
-        heartbeat, freeze, overrides = heartbeat_and_freeze or (None, None, ())
+        heartbeat, freeze, overrides, ends_at = heartbeat_and_freeze or (None, None, (), 0.0)
         return replace(
             answers,
             at=self.clock(),
             machines=machines,
             heartbeat=heartbeat,
             freeze=freeze,
+            ends_at=ends_at,
             overrides=tuple(describe(item) for item in in_force(overrides, self.clock())),
             objects_set_aside=tuple(set_aside or ()),
             snapshots=snapshots,
@@ -119,14 +121,19 @@ class Gatherer:
 
     async def _autoscaler(
         self,
-    ) -> tuple[Mapping[str, Any] | None, str | None, tuple[Override, ...]] | None:
+    ) -> tuple[Mapping[str, Any] | None, str | None, tuple[Override, ...], float] | None:
         control = self.control
         if control is None:
             return None
         return await self._read(
             "autoscaler",
             asyncio.to_thread(
-                lambda: (control.last_heartbeat(), control.frozen_reason(), control.overrides())
+                lambda: (
+                    control.last_heartbeat(),
+                    control.frozen_reason(),
+                    control.overrides(),
+                    _ends_at(control),
+                )
             ),
         )
 
@@ -240,3 +247,9 @@ def _decoded(body: bytes) -> dict[str, Any] | None:
     except msgspec.DecodeError:
         return None
     return decoded if isinstance(decoded, dict) else None
+
+
+def _ends_at(control: Control) -> float:
+    """When a cluster with a ttl ends; 0 for others, and if the record cannot be read."""
+    expiry = control.read_record(NAME, EXPIRY)
+    return expiry.until if isinstance(expiry, Expiry) else 0.0

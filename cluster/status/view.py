@@ -47,7 +47,8 @@ class Sources:
     `overrides` describe the operators' overrides in force. `masters_up` and `services_up` are the
     private addresses whose ports 5050 and 8080 answer; `leader` and `services_leader` are among
     them. `objects_set_aside` are the records that were set aside in S3, `unable` says which
-    program cannot do its work and why.
+    program cannot do its work and why. `ends_at` is the end of a cluster with a ttl in epoch
+    seconds; 0 for others.
     `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and
     GET_FRAMEWORKS, `queue` is that of `/v2/queue`. `snapshots` are those of the state.
     """
@@ -64,6 +65,7 @@ class Sources:
     queue: Json | None = None
     heartbeat: Json | None = None
     freeze: str | None = None
+    ends_at: float = 0.0
     overrides: tuple[str, ...] = ()
     objects_set_aside: tuple[SetAside, ...] = ()
     snapshots: tuple[SnapshotName, ...] | None = None
@@ -152,6 +154,7 @@ class Status:
 
     `leader` is the leading master's private address; `cost` is the price of the cluster by parts,
     `usd_per_hour` their sum, `unpriced` are the types without a price, which are not in it.
+    `ends_at` is when a cluster with a ttl ends, in seconds since the epoch; 0 if it does not.
     """
 
     cluster: str
@@ -168,6 +171,7 @@ class Status:
     demand: Demand | None
     offers: Mapping[str, float] | None
     autoscaler: AutoscalerView
+    ends_at: float
     set_aside: tuple[SetAside, ...]
     snapshot: SnapshotView | None
     unable: tuple[str, ...]
@@ -215,6 +219,7 @@ def join(spec: ClusterSpec, sources: Sources, prices: Prices = BOOK_PRICES) -> S
         demand=_demand(sources.queue),
         offers=_offers(sources.frameworks),
         autoscaler=_autoscaler(sources),
+        ends_at=sources.ends_at,
         set_aside=_set_aside(sources),
         snapshot=_snapshot(sources, spec.snapshots.interval_s),
         unable=_unable(sources),

@@ -259,6 +259,18 @@ def with_subnets(
     return _document([*document["Statement"], statement])
 
 
+def with_end(document: Document, cluster: str, region: str, account_id: str) -> Document:
+    """Return the masters' policy with the right to end the cluster, for one with a ttl."""
+    arn = _Arns(partition(region), region, account_id)
+    statement = _allow(
+        "EndTheClusterAfterItsTtl",
+        "ec2:TerminateInstances",
+        arn.ec2("instance/*"),
+        {"StringEquals": {f"ec2:ResourceTag/{Tag.CLUSTER}": cluster}},
+    )
+    return _document([*document["Statement"], statement])
+
+
 def _bucket_statements(cluster: str, bucket: str) -> list[Statement]:
     """Rights on the cluster's objects; only merged parts of the ledger and snapshots may go."""
     return [

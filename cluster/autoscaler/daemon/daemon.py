@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 import signal
@@ -27,6 +28,7 @@ from yarl import URL
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.daemon.access import access_copy
 from mesaform.autoscaler.daemon.executor import PlanExecutor
+from mesaform.autoscaler.daemon.expiry import ClusterExpiry
 from mesaform.autoscaler.daemon.journal import Journal
 from mesaform.autoscaler.daemon.launch_check import problem_with
 from mesaform.autoscaler.daemon.lease import (
@@ -59,6 +61,7 @@ from mesaform.autoscaler.reporting.http_server import Page, http_port
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws import client
 from mesaform.aws.clock import CloudClock
+from mesaform.aws.cluster_end import ClusterEnd
 from mesaform.aws.control import S3Control
 from mesaform.aws.errors import translate_errors
 from mesaform.aws.fleet import AwsFleet
@@ -520,6 +523,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(telemetry.write_ledger(), name="ledger"),
                 tasks.create_task(leader.follow(zk, f"{settings.zk_path}/election"), name="leader"),
                 tasks.create_task(_follow_access(settings), name="access"),
+                tasks.create_task(
+                    _follow_expiry(settings, session, telemetry, leader), name="expiry"
+                ),
             ]
             await stop.wait()
             for task in work:
@@ -553,6 +559,45 @@ async def _follow_access(settings: Settings) -> None:
     copy = await asyncio.to_thread(access_copy, settings.cluster, settings.region)
     if copy is not None:
         await copy.follow()
+
+
+async def _follow_expiry(
+    settings: Settings, session: aiohttp.ClientSession, telemetry: Telemetry, leader: Leader
+) -> None:
+    """End the cluster when its time to live is over."""
+    while True:
+        try:
+            expiry = await asyncio.to_thread(_expiry, settings, session, telemetry, leader)
+            break
+        except MesaformError as error:
+            log.warning("the expiry cannot be read", error=str(error))
+            await asyncio.sleep(AFTER_FAULT_S)
+    await expiry.follow()
+
+
+def _expiry(
+    settings: Settings, session: aiohttp.ClientSession, telemetry: Telemetry, leader: Leader
+) -> ClusterExpiry:
+    """Compose it: its adapters are not those of a term, because standbys need them too."""
+    cluster, region = settings.cluster, settings.region
+    terminator, clock = ClusterEnd(region), CloudClock()
+    clock.observe(terminator.ec2)
+    fleet = AwsFleet(region)
+
+    def report_left(left_s: float | None) -> None:
+        telemetry.measures.time_left.set(math.inf if left_s is None else left_s)
+
+    return ClusterExpiry(
+        address=settings.host,
+        control=S3Control(client.account_bucket(region), cluster, region),
+        machines=lambda: fleet.machines(cluster),
+        terminator=terminator,
+        operator=OperatorClient(settings.masters, session),
+        is_leading=lambda: leader.address == f"{settings.host}:{settings.port}",
+        decided=telemetry.decided,
+        left_s=report_left,
+        clock=clock.now,
+    )
 
 
 async def _lead(

@@ -31,6 +31,7 @@ Kind = Literal[
     "capacity_mismatch",  # agents of a type advertise less than expected
     "anomaly",  # an instance or an agent is not as expected
     "leader_changed",  # another daemon leads
+    "expiry",  # the time of a cluster with a ttl ends soon, or is over
     "pool_stopped",  # a pool buys nothing, because its machines fail
     "pool_resumed",  # it buys again
     "purchases_stopped",  # nothing is bought for a demand, because its machines are of no use

@@ -164,6 +164,8 @@ class ReasonCode(StrEnum):
     INSTANCE_UNKNOWN = "instance_unknown", "instance_id"
     REPORT_UNREADABLE = "report_unreadable", "kind subject error"
     POOL_LEFT_OUT = "pool_left_out", "pool error"
+    CLUSTER_EXPIRES = "cluster_expires", "until_epoch_s left_s"
+    CLUSTER_EXPIRED = "cluster_expired", "until_epoch_s machines"
     CAPACITY_BELOW_EXPECTED = "capacity_below_expected", "missing"
 
     # What came of an action.

@@ -119,6 +119,7 @@ _TEMPLATES: Mapping[Kind, Callable[[Decision], str]] = {
     "capacity_mismatch": _capacity_mismatch,
     "anomaly": _with("is not as expected"),
     "leader_changed": _leader_changed,
+    "expiry": lambda _: "the cluster ends",
     "pool_stopped": lambda decision: f"pool {decision.pool} STOPS buying machines",
     "pool_resumed": lambda decision: f"pool {decision.pool} buys machines again",
     "purchases_stopped": lambda decision: f"purchases for {_names(decision)} STOP",

@@ -65,6 +65,7 @@ class Measures:
             "purchases_stopped", "Seconds until demand that stopped buys one machine", "demand"
         )
         self.overrides = self._gauge("overrides", "Operators' overrides in force")
+        self.time_left = self._gauge("time_left_seconds", "Time to the end by ttl, else infinite")
         self.removals = self._gauge("removals", "Machines on their way out, by phase", "phase")
         self.notices = self._counter("notices", "Notices of the cloud about machines", "kind")
         self.lease = self._gauge(

@@ -108,6 +108,10 @@ def _origin(params: Mapping[str, Param]) -> str:
     return f"by {params['by']} until {until:%m-%d %H:%M:%S} UTC{note}"
 
 
+def _moment(value: Param) -> str:
+    return f"{datetime.fromtimestamp(_number(value), UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _hint(params: Mapping[str, Param]) -> str:
     pool = f" in pool {params['pool']}" if params["pool"] else ""
     size = f"({params['cpus']:g} cpus, {params['mem_mib']:g} MiB)"
@@ -326,6 +330,14 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
     ReasonCode.REPORTS_UNREADABLE: "{count} agents or tasks of the master cannot be read",
     ReasonCode.REPORT_UNREADABLE: "{kind} {subject} cannot be read and is left out: {error}",
     ReasonCode.POOL_LEFT_OUT: "pool {pool} cannot be planned and is left as it is: {error}",
+    ReasonCode.CLUSTER_EXPIRES: lambda p: (
+        f"the cluster ends at {_moment(p['until_epoch_s'])}, in {_number(p['left_s']) / 60:.0f}"
+        " min (ttl); mesaform extend prolongs it"
+    ),
+    ReasonCode.CLUSTER_EXPIRED: lambda p: (
+        f"the cluster's ttl is over since {_moment(p['until_epoch_s'])}: "
+        f"{p['machines']:g} machines are terminated, the masters last"
+    ),
     ReasonCode.QUEUE_UNREADABLE: "the services' queue cannot be read, so demand is not known",
     ReasonCode.FROZEN: "{note}",
     ReasonCode.AUTOSCALER_DISABLED: "autoscaler.enabled is false",

@@ -14,7 +14,7 @@ const KINDS = {
 };
 const WORDS = {
   notice: "announced", instance_terminated: "has ended", self_terminated: "ended itself", no_capacity: "no capacity", launch_failed: "launch failed", give_up: "gave up", reactivate: "reactivated",
-  drain_timed_out: "drain timed out", capacity_mismatch: "less capacity", leader_changed: "new leader", pool_stopped: "pool stopped", pool_resumed: "pool resumed",
+  drain_timed_out: "drain timed out", capacity_mismatch: "less capacity", leader_changed: "new leader", expiry: "cluster ends", pool_stopped: "pool stopped", pool_resumed: "pool resumed",
   purchases_stopped: "purchases stopped", purchases_resumed: "purchases resumed",
 };
 const PLOT_EVERY_MS = 10_000;

@@ -1,0 +1,1 @@
+"""The examples on the local cloud: `make examples` raises each, `make test` reads their files."""
