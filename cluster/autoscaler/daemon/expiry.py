@@ -27,6 +27,9 @@ from mesaform.common.records import Unreadable
 from mesaform.topology.names import Tag
 
 READ_EVERY_S = 15.0
+READ_WITHOUT_END_S = 60.0
+"""S3 bills each request, and most clusters have no end."""
+
 WARNINGS_S = (3600.0, 600.0)
 """How long before the end the leader warns."""
 
@@ -123,6 +126,7 @@ class ClusterExpiry:
     clock: Callable[[], float]
     _warned: tuple[float, float] | None = field(default=None, init=False)
     """End and lead time of the last warning, so that an extension warns again."""
+    _has_end: bool = field(default=True, init=False)
 
     async def follow(self) -> None:
         """Do what is due until cancelled. What fails is tried again."""
@@ -131,7 +135,7 @@ class ClusterExpiry:
                 await self.step()
             except MesaformError as error:
                 log.warning("the end of the cluster cannot be prepared", error=str(error))
-            await asyncio.sleep(READ_EVERY_S)
+            await asyncio.sleep(READ_EVERY_S if self._has_end else READ_WITHOUT_END_S)
 
     async def step(self) -> None:
         """Read the record, and do what is due.
@@ -143,7 +147,8 @@ class ClusterExpiry:
         expiry = await asyncio.to_thread(self.control.read_record, NAME, EXPIRY)
         if isinstance(expiry, Unreadable):
             raise MesaformError(f"the record of the expiry cannot be read: {expiry}")
-        if expiry is None or not expiry.until:
+        self._has_end = expiry is not None and expiry.until > 0
+        if expiry is None or not self._has_end:
             self.left_s(None)
             return
         now = self.clock()
