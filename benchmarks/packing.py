@@ -39,7 +39,9 @@ from benchmarks.table import Result, show
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.packing import Limits, Packing, Template, solve
-from mesaform.aws.pricing import price_book
+from mesaform.aws.pricing.cluster_cost import machine_cost, priced_agent
+from mesaform.aws.pricing.prices import BOOK_PRICES
+from mesaform.config.schema import ClusterSpec
 from mesaform.placement.constraints import Constraint, InstanceCounts
 from tests.unit.autoscaler.validator import faults
 
@@ -166,11 +168,13 @@ def karpenter_case(items: int, limit_s: float, theirs_s: float, seeds: int) -> l
 
 
 def trace_types() -> list[Template]:
-    """Build some families of the price book, less 5 % of memory for the system."""
+    """Build some families at complete prices, less 5 % of memory for the system."""
+    spec = ClusterSpec(name="packing")
     types = []
     for family, gib in TRACE_FAMILIES.items():
         for size, vcpus in TRACE_SIZES.items():
-            usd = price_book.usd_per_hour(f"{family}.{size}")
+            agent = priced_agent(spec, f"{family}.{size}", "", "on-demand", spec.agents[0])
+            usd = machine_cost(agent, BOOK_PRICES).usd_per_hour
             if usd is not None:
                 memory = vcpus * gib * 1024
                 shape = make(vcpus, memory - max(512, memory * 0.05), 35 * 1024, ports=1000)
