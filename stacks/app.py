@@ -15,6 +15,7 @@ from cdktf import (
     TerraformElement,
     TerraformLocal,
     TerraformOutput,
+    TerraformResourceLifecycle,
     TerraformStack,
 )
 from constructs import Construct
@@ -100,6 +101,9 @@ class CdktfStack(TerraformStack):
         arguments = Renderer(self._text, block, self._call).arguments(resource.arguments)
         if resource.after:
             arguments["depends_on"] = [self._constructs[place] for place in resource.after]
+        if resource.ignored_changes:
+            ignored = list(resource.ignored_changes)
+            arguments["lifecycle"] = TerraformResourceLifecycle(ignore_changes=ignored)
         try:
             construct: TerraformElement = getattr(module, resource.kind.class_name)(
                 self, resource.name, **arguments

@@ -18,6 +18,8 @@ class Settings:
     `deployment_id`, `account_id` and `secret` are empty before the first `mesaform up` has settled
     them. `authorities` are the certificates of the cluster's CA, PEM; empty without TLS.
     `state_bucket` is the bucket with Terraform's states; empty: they are in `folder`.
+    Machines of `upgraded_roles` take these images and their new user data; the others keep what
+    they booted with (ADR 0037).
     """
 
     spec: ClusterSpec
@@ -28,6 +30,7 @@ class Settings:
     secret: str = field(default="", repr=False)
     authorities: str = ""
     state_bucket: str = ""
+    upgraded_roles: frozenset[str] = frozenset()
 
 
 class ClusterStack(StackDescription):

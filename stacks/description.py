@@ -50,7 +50,8 @@ class ResourceDescription:
     """One resource. `name` is unique in its stack; arguments that are None are absent.
 
     `after` are places, `<stack>/<name>`, of resources that must exist before it and that its
-    arguments do not refer to.
+    arguments do not refer to. `ignored_changes` are arguments that a
+    running resource keeps as they were at its creation.
     """
 
     stack: str
@@ -58,6 +59,7 @@ class ResourceDescription:
     kind: Kind
     arguments: Mapping[str, object]
     after: tuple[str, ...] = ()
+    ignored_changes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ class Resource:
         name: str,
         /,
         depends_on: Sequence[Resource | None] = (),
+        ignored_changes: tuple[str, ...] = (),
         **arguments: object,
     ) -> None:
         if any(other.name == name for other in stack.resources):
@@ -101,7 +104,10 @@ class Resource:
         self.place = f"{stack.name}/{name}"
         present = {key: value for key, value in arguments.items() if value is not None}
         after = tuple(other.place for other in depends_on if other)
-        stack.resources.append(ResourceDescription(stack.name, name, self.kind, present, after))
+        described = ResourceDescription(
+            stack.name, name, self.kind, present, after, ignored_changes
+        )
+        stack.resources.append(described)
 
     def __getattr__(self, attribute: str) -> str:
         """Return a reference to an attribute that the provider computes or repeats."""

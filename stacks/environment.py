@@ -15,7 +15,7 @@ from mesaform.config.parser import load
 from mesaform.config.schema import ClusterSpec
 from mesaform.provision.authority import certificates_file
 from mesaform.provision.deployment import Deployment, read_deployment
-from mesaform.provision.image import IMAGE_ID, destroys, from_environment
+from mesaform.provision.image import IMAGE_ID, UPGRADED_ROLES, destroys, from_environment
 from mesaform.provision.state_folders import cluster_dir
 from mesaform.provision.zones import settle, with_recorded_zones
 from mesaform.topology.names import bucket_name
@@ -53,6 +53,7 @@ def read_settings() -> Settings:
         secret=deployment.secret if deployment else "",
         authorities=_authorities(spec, folder, is_required=not is_offline),
         state_bucket=_state_bucket(spec, deployment),
+        upgraded_roles=frozenset(filter(None, os.environ.get(UPGRADED_ROLES, "").split(","))),
     )
 
 

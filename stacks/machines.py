@@ -10,6 +10,8 @@ from mesaform.topology import iam, launch_documents, user_data
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, cluster_tags
 
+BOOTED_WITH = ("ami", "user_data")
+"""Attributes that only `mesaform upgrade` changes at a running machine (ADR 0037)."""
 IMDS_HOPS = 1  # answers never leave the machine itself
 
 
@@ -83,6 +85,7 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
     The public address comes from the subnet, not from the instance: a request for it here would put
     the groups into a network interface, and the next plan would set them again.
     """
+    is_upgraded = machine.role in stack.settings.upgraded_roles
     pool = {"POOL": machine.pool} if machine.pool else {}
     extra = {"ROLE": machine.role, "MANAGED_BY": "terraform", **pool}
     architecture = architecture_of(machine.instance_type)
@@ -122,4 +125,5 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
             tags=cluster_tags(stack.settings),
         ),
         tags=stack.named(name, **extra),
+        ignored_changes=() if is_upgraded else BOOTED_WITH,
     )

@@ -1,101 +1,138 @@
-"""Question of `mesaform up` before running machines are replaced, destroyed or stopped."""
+"""Planned changes are shown, and the question whether to make them is asked."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
 from mesaform.cli.context import Context
 from mesaform.common.errors import BadInput, Exit
-from mesaform.provision.preview import MachineChange, Preview
+from mesaform.provision.preview import Preview
+
+if TYPE_CHECKING:
+    from mesaform.cli.change_run import ChangeRequest
+    from mesaform.cli.change_view import ChangeView
+
+Tasks = Mapping[str, Sequence[str]]
+"""Names of running tasks by EC2 instance id."""
 
 
-def confirm_changes(context: Context, preview: Preview, *, yes: bool) -> None:
-    """Show the machines that would be taken out of service, and ask.
-
-    Nothing is asked if no master changes and the agents that change run no task, or with `yes`.
+def confirm_changes(context: Context, preview: Preview, request: ChangeRequest) -> ChangeView:
+    """Show what would change, and ask where `needs_confirmation` says so; returns what was shown.
 
     Raises:
         BadInput: standard input is no terminal.
         typer.Exit: the answer was no.
 
     """
-    tasks = count_tasks(context) if preview.changes and not yes else {}
-    if yes or not needs_confirmation(preview, tasks):
-        return
-    lines = describe_changes(preview, tasks)
-    if not sys.stdin.isatty():
+    tasks = running_tasks(context) if any(item.is_disruptive for item in preview.agents) else {}
+    view = view_changes(context, preview, tasks)
+    if request.dry_run:
+        show_result(view, as_json=request.as_json)
+        return view
+    _ask(context, view, request)
+    return view
+
+
+def _ask(context: Context, view: ChangeView, request: ChangeRequest) -> None:
+    preview, target = view.preview, context.spec.target
+    asks = not request.yes and needs_confirmation(preview, view.tasks, target)
+    if asks and not sys.stdin.isatty():
         raise BadInput(
-            "the deployment takes running machines out of service:\n" + "\n".join(lines),
+            "the deployment must be confirmed:\n" + "\n".join(view.lines()),
             where=context.spec.name,
-            fix="nothing was changed; to go on without a question: mesaform up --yes",
+            fix=f"nothing was changed; to go on without a question: {request.verb} --yes",
         )
-    typer.echo("\n".join(lines), err=True)
-    if not typer.confirm(f"Change these machines of {context.spec.name}?", err=True):
+    if not preview.is_empty or preview.outdated:
+        typer.echo("\n".join(view.lines()), err=True)
+    if asks and not typer.confirm(f"Make these changes to {context.spec.name}?", err=True):
         typer.echo("Nothing was changed.", err=True)
         raise typer.Exit(Exit.FAILED)
 
 
-def needs_confirmation(preview: Preview, tasks: Mapping[str, int] | None) -> bool:
-    """Whether a master changes, or an agent that runs tasks or may run some.
+def show_result(view: ChangeView, *, as_json: bool) -> None:
+    """Print the changes as the result of a dry run."""
+    if as_json:
+        typer.echo(json.dumps({"changes": view.as_json()}, indent=2))
+    else:
+        typer.echo("\n".join(view.lines()))
+
+
+def needs_confirmation(preview: Preview, tasks: Tasks | None, target: str) -> bool:
+    """Whether a person must agree.
+
+    On aws every change is asked about. On the local cloud, which costs nothing, only those that
+    take a master out of service, or an agent that runs tasks or may run some.
 
     Args:
         preview: what would change.
-        tasks: running tasks by instance id; None if no master answers.
+        tasks: running tasks; None if no master answers.
+        target: the cluster's target.
 
     """
     if preview.unplanned:
         return True
+    if target == "aws" and not preview.is_empty:
+        return True
     return any(
-        change.role != "agent" or tasks is None or tasks.get(change.instance_id, 0) > 0
-        for change in preview.changes
+        change.role != "agent" or tasks is None or bool(tasks.get(change.instance_id))
+        for change in preview.disruptive
     )
 
 
-def describe_changes(preview: Preview, tasks: Mapping[str, int] | None) -> list[str]:
-    """A line for each machine that changes, and one for each stack that cannot be planned yet."""
-    lines = [f"  {_describe(change, tasks)}" for change in preview.changes]
-    masters = sum(change.role == "master" for change in preview.changes)
-    if masters > 1:
-        lines.append(f"  {masters} masters change, one at a time: each only while all others serve")
-    lines += [
-        f"  the stack {stack} cannot be planned before others are deployed: its machines may be"
-        " replaced"
-        for stack in preview.unplanned
-    ]
-    return lines
+def view_changes(context: Context, preview: Preview, tasks: Tasks | None) -> ChangeView:
+    """The changes with what they cost. Asks EC2 for the cluster's machines."""
+    from mesaform.cli.change_costs import cost_change
+    from mesaform.cli.change_view import ChangeView
+    from mesaform.cli.wiring import Wiring
+    from mesaform.provision.deployment import read_deployment
+
+    spec = context.spec
+    deployment = read_deployment(context.cluster_dir)
+    account = f"account {deployment.account_id}, " if deployment else ""
+    wiring = Wiring(context)
+    costs = cost_change(spec, wiring.fleet.machines(spec.name), preview.changes, wiring.prices)
+    return ChangeView(
+        f"{spec.name} ({account}{spec.target}, {spec.region})",
+        preview,
+        tasks,
+        costs,
+    )
 
 
-def _describe(change: MachineChange, tasks: Mapping[str, int] | None) -> str:
-    text = f"{change.action} {change.role or 'machine'} {change.name} ({change.instance_id})"
-    if change.why:
-        text += f" because of {', '.join(change.why)}"
-    if change.role != "agent":
-        return text
-    if tasks is None:
-        return f"{text}; no master answers, so its tasks are not known"
-    count = tasks.get(change.instance_id, 0)
-    return f"{text}; {count} task{'' if count == 1 else 's'} run there"
-
-
-def count_tasks(context: Context) -> dict[str, int] | None:
-    """Running tasks by EC2 instance id; None if no leading master answers."""
+def running_tasks(context: Context) -> dict[str, list[str]] | None:
+    """Names of running tasks by EC2 instance id; None if no leading master answers."""
     import asyncio
 
-    return asyncio.run(_count_tasks(context))
+    return asyncio.run(_running_tasks(context))
 
 
-async def _count_tasks(context: Context) -> dict[str, int] | None:
+async def _running_tasks(context: Context) -> dict[str, list[str]] | None:
+    import asyncio
+
     from mesaform.cli.wiring import Wiring
-    from mesaform.teardown.survey import read_engine
+    from mesaform.common.errors import MesaformError
+    from mesaform.common.json_types import as_list, as_object
+    from mesaform.provision.agent_changes import read_registered
+    from mesaform.teardown.survey import ENGINE_S, agent_of_task
 
     wiring = Wiring(context)
     async with wiring.open_session() as session:
-        load = await read_engine(wiring.operator(session))
-    if load.agents is None:
-        return None
-    return {
-        instance_id: load.tasks.get(agent_id, 0) for instance_id, agent_id in load.agents.items()
-    }
+        try:
+            operator = wiring.operator(session)
+            async with asyncio.timeout(ENGINE_S):
+                registered = read_registered(await operator.get_agents())
+                running = as_list((await operator.get_tasks()).get("tasks"))
+        except (MesaformError, TimeoutError):
+            return None
+    instance_ids = {agent.agent_id: instance_id for instance_id, agent in registered.items()}
+    names: dict[str, list[str]] = {}
+    for task in map(as_object, running):
+        instance_id = instance_ids.get(agent_of_task(task), "")
+        task_id = str(as_object(task.get("task_id")).get("value"))
+        names.setdefault(instance_id, []).append(task_id)
+    return names

@@ -21,6 +21,7 @@ VERBS = (
     "validate",
     "doctor",
     "up",
+    "upgrade",
     "adopt",
     "unlock",
     "status",

@@ -28,6 +28,12 @@ FileOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")
 ]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what would change and what it costs, and end without changing it."
+    ),
+]
 EndOtherOption = Annotated[
     bool,
     typer.Option(

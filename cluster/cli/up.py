@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mesaform.cli.context import Context, open_context
 from mesaform.cli.options import (
     DEFAULT_FILE,
+    DryRunOption,
     EndOtherOption,
     FileOption,
     JsonOption,
     WaitOption,
     with_options,
 )
-from mesaform.common.errors import MesaformError, MissingPrerequisite
+from mesaform.common.errors import MissingPrerequisite
 from mesaform.common.progress import Report, stage
-from mesaform.config.schema import ClusterSpec
 from mesaform.provision.lock import HeldLock
-from mesaform.status.ready import Missing
-from mesaform.status.view import Sources, Status
 
-POLL_S = 0.5
-STOPPING = "stopping Terraform in order; this may take some seconds"
+if TYPE_CHECKING:
+    from mesaform.cli.change_run import Outcome
+    from mesaform.status.view import Status
+
 Reporter = Callable[[], AbstractContextManager[Report]]
-FindMissing = Callable[[Status, Sources], Awaitable[tuple[Missing, ...]]]
-TIMEOUT_S = {"local": 180.0, "aws": 900.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +45,15 @@ class UpOptions:
             min=0,
         ),
     ] = 0.0
+    upgrade: Annotated[
+        bool,
+        typer.Option(
+            "--upgrade",
+            help="Also replace running masters, one at a time, and drained agents, where they"
+            " differ in image or settings.",
+        ),
+    ] = False
+    dry_run: DryRunOption = False
     end_other: EndOtherOption = False
     wait: WaitOption = False
     as_json: JsonOption = False
@@ -76,13 +83,15 @@ def up(options: UpOptions) -> None:
     try:
         holding = cluster_turn(context, "mesaform up", open_reporter, turn, creates_bucket=True)
         with holding as held:
-            picture = _raise(context, open_reporter, held, options)
+            outcome = _raise(context, open_reporter, held, options)
     except KeyboardInterrupt:
         again = "" if options.file == DEFAULT_FILE else f" --file {options.file}"
         interrupt.end(f"interrupted. Carry on: mesaform up{again}    Go back: mesaform down{again}")
-    _remove_old_images(context)
-    _print(context, picture, time.monotonic() - began, as_json=options.as_json)
-    _hint_at_snapshots(context, picture)
+    if outcome.picture is not None:
+        _remove_old_images(context)
+    print_outcome(context, outcome, time.monotonic() - began, as_json=options.as_json)
+    if outcome.picture is not None:
+        _hint_at_snapshots(context, outcome.picture)
 
 
 def _hint_at_snapshots(context: Context, picture: Status) -> None:
@@ -101,37 +110,42 @@ def _hint_at_snapshots(context: Context, picture: Status) -> None:
         typer.echo(hint, err=True)
 
 
-def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOptions) -> Status:
-    """Check, bake, plan, ask, deploy and wait. Questions are asked while no progress is shown."""
-    from mesaform import provision
-    from mesaform.cli import interrupt
-    from mesaform.cli.confirm_changes import confirm_changes
+def _raise(context: Context, reporter: Reporter, held: HeldLock, options: UpOptions) -> Outcome:
+    """Check and bake, then plan, ask, deploy and wait."""
+    from mesaform.cli.change_run import ChangeRequest, ChangeRun
+
+    with reporter() as report:
+        context = check_and_bake(context, report, yes=options.yes, dry_run=options.dry_run)
+    request = ChangeRequest(
+        "mesaform up",
+        upgraded_roles=frozenset({"master", "agent"}) if options.upgrade else frozenset(),
+        may_change_masters=options.upgrade,
+        yes=options.yes,
+        dry_run=options.dry_run,
+        as_json=options.as_json,
+        timeout_s=options.timeout,
+    )
+    return ChangeRun(context, reporter, held, request).run()
+
+
+def check_and_bake(
+    context: Context, report: Report, *, yes: bool, dry_run: bool = False
+) -> Context:
+    """Check what a run needs, enter the cluster's cloud, and bake the images that are missing.
+
+    A dry run bakes nothing. Returns the context with the zones of the account.
+    """
     from mesaform.cli.doctor import check_account
-    from mesaform.status.tls_switch import TlsSwitch
 
-    timeout_s = options.timeout or TIMEOUT_S[context.spec.target]
-    with reporter() as report:
-        _prerequisites(context, report)
-        _cloud(context, report)
-        context = _with_zones(context, report)
-        _ownership(context, report)
-        check_account(context, report)
-        _addresses(context, report)
-        _image(context, report, yes=options.yes)
-        preview = interrupt.run(lambda: provision.prepare(context, report, held), stopping=STOPPING)
-    confirm_changes(context, preview, yes=options.yes)
-    with reporter() as report:
-        switch = TlsSwitch(context.spec)
-
-        async def wait_until_whole() -> None:
-            await wait_until_up(context, report, timeout_s, switch.missing)
-
-        async def deploy_and_wait() -> Status:
-            await provision.replace_masters(context, report, held, preview, wait_until_whole)
-            await provision.deploy(context, report, held, preview)
-            return await wait_until_up(context, report, timeout_s, every_part(context.spec))
-
-        return interrupt.run(deploy_and_wait, stopping=STOPPING)
+    _prerequisites(context, report)
+    _cloud(context, report)
+    context = _with_zones(context, report)
+    _ownership(context, report)
+    check_account(context, report)
+    _addresses(context, report)
+    if not dry_run:
+        _image(context, report, yes=yes)
+    return context
 
 
 def _prerequisites(context: Context, report: Report) -> None:
@@ -247,84 +261,19 @@ def _ownership(context: Context, report: Report) -> None:
         under_way.outcome = f"account {caller.account_id}"
 
 
-def every_part(spec: ClusterSpec) -> FindMissing:
-    """Finds the missing parts of a whole cluster."""
-    from mesaform.status.ready import missing
-
-    async def find(picture: Status, sources: Sources) -> tuple[Missing, ...]:
-        return missing(picture, spec, sorted(sources.masters_up), sorted(sources.services_up))
-
-    return find
-
-
-async def wait_until_up(
-    context: Context, report: Report, timeout_s: float, find_missing: FindMissing
-) -> Status:
-    """Look until nothing is missing. Lifts the freeze of an unfinished `down` on the way.
-
-    Raises:
-        MesaformError: the time is up; it names what is missing and where its log is.
-
-    """
-    import asyncio
-
-    from mesaform.cli.teardown_rollback import TeardownRollback
-    from mesaform.cli.wiring import Wiring
-    from mesaform.status.gather import Gatherer
-    from mesaform.status.view import join
-
-    spec = context.spec
-    wiring = Wiring(context)
-    fleet, control = wiring.fleet, wiring.control
-    began = time.monotonic()
-    with stage(report, "Wait for the cluster to answer") as under_way:
-        async with wiring.open_session() as session:
-            gatherer = Gatherer(spec, session, fleet, control, outputs=wiring.outputs_reader)
-            freeze = await asyncio.to_thread(control.frozen_reason)
-            prices = await asyncio.to_thread(lambda: wiring.prices)
-            teardown = TeardownRollback(control, wiring.operator(session), freeze)
-            while True:
-                sources = await gatherer.gather()
-                if gatherer.expired is not None:
-                    raise gatherer.expired
-                picture = join(spec, sources, prices)
-                lacking = await find_missing(picture, sources)
-                if picture.leader and not teardown.done:
-                    await teardown.step(picture.agents)
-                elif not lacking:
-                    under_way.outcome = (
-                        f"{len(picture.masters)} masters, {len(picture.agents)} agents"
-                    )
-                    return picture
-                if time.monotonic() - began > timeout_s:
-                    raise _too_late(context, lacking, timeout_s)
-                under_way.advance("; ".join(item.what for item in lacking))
-                await asyncio.sleep(POLL_S)
-
-
-def _too_late(context: Context, lacking: tuple[Missing, ...], timeout_s: float) -> MesaformError:
-    lines = [f"    {item.what}{_log_of(context, item)}" for item in lacking]
-    return MesaformError(
-        f"the cluster does not answer after {timeout_s:.0f} s; missing:\n" + "\n".join(lines),
-        where=context.spec.name,
-        fix="carry on waiting and repair: mesaform up    go back: mesaform down",
-    )
-
-
-def _log_of(context: Context, item: Missing) -> str:
-    """The end of the console and of the log of the machine that lacks a part."""
-    if not item.machine:
-        return ""
-    from mesaform.cli.machine_console import explain
-
-    return explain(context, item.machine, item.service)
-
-
-def _print(context: Context, picture: Status, elapsed_s: float, *, as_json: bool) -> None:
+def print_outcome(context: Context, outcome: Outcome, elapsed_s: float, *, as_json: bool) -> None:
+    """Print the cluster as it is after the run, as tables or as JSON; nothing after a dry run."""
     from mesaform.cli.tables import console, show
 
+    picture = outcome.picture
+    if picture is None:
+        return
     if as_json:
-        document = {**picture.as_json(), "seconds": round(elapsed_s, 1)}
+        document = {
+            **picture.as_json(),
+            "changes": outcome.changes.as_json(),
+            "seconds": round(elapsed_s, 1),
+        }
         typer.echo(json.dumps(document, indent=2))
         return
     out = console()

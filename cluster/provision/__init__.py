@@ -9,16 +9,18 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Collection, Sequence
     from contextlib import AbstractContextManager
 
     from mesaform.common.progress import Report
     from mesaform.provision.adoption import Findings, Remainder
+    from mesaform.provision.agent_changes import AgentDrains
     from mesaform.provision.cluster_context import ClusterContext
     from mesaform.provision.deployment import Caller
     from mesaform.provision.lock import HeldLock
     from mesaform.provision.ownership import AccountView, FolderKnowledge
     from mesaform.provision.preview import Preview
+    from mesaform.provision.rolling import ChangeRun, WaitUntilServing
     from mesaform.provision.terraform_state import Outputs
 
 
@@ -36,45 +38,109 @@ def require_ownership(place: ClusterContext) -> Caller:
     return _look_at_account(place)[0]
 
 
-async def prepare(place: ClusterContext, report: Report, held: HeldLock) -> Preview:
-    """Check ownership, take over what an interrupted run left, and plan changes of machines.
+async def prepare(
+    place: ClusterContext,
+    report: Report,
+    held: HeldLock,
+    upgraded_roles: Collection[str] = (),
+) -> Preview:
+    """Check ownership, take over what an interrupted run left, and plan what would change.
 
     Resources of the interrupted run that the stacks declare are adopted into Terraform's state, so
-    that no living machine is replaced. The plan is made only where the state lists machines.
+    that no living machine is replaced.
 
     Args:
         place: the cluster.
         report: receives progress.
         held: the lock of Terraform.
+        upgraded_roles: roles whose machines take this program's image and user data; machines of
+            the other roles keep what they booted.
 
     Raises:
         NotOwned: as for `require_ownership`.
         MissingPrerequisite: no image of this recipe, or a program is missing.
         BadInput: the change cannot be made while masters run.
-        CloudError: the cloud did not answer, or Terraform cannot plan a change of masters.
+        CloudError: the cloud did not answer.
 
     """
     import asyncio
 
-    from mesaform.provision import cdktf_driver, image, orphans, preview, rolling
+    from mesaform.provision import cdktf_driver, image, orphans, preview
     from mesaform.provision.interrupted import take_over
+    from mesaform.provision.terraform_state import managed_resources
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec)
     caller, view, knowledge = await asyncio.to_thread(_look_at_account, place)
     is_interrupted = knowledge.interrupted_at is not None and knowledge.deployment is not None
-    if not is_interrupted and not terraform_instance_ids(place):
-        return preview.Preview()
     # Before the plan: a new secret or id changes machines, which must be seen and asked.
-    # Other zones are recorded once they are confirmed.
-    await asyncio.to_thread(_establish, place, caller)
+    # The zones of an existing deployment are recorded once other ones are confirmed.
+    zones = place.spec.zones if knowledge.deployment is None else ()
+    await asyncio.to_thread(_establish, place, caller, zones)
     await _settle_authority(place, report)
-    await cdktf_driver.synthesize(place, boot_image, report, held)
+    await cdktf_driver.synthesize(place, boot_image, report, held, upgraded_roles)
     if is_interrupted:
         await take_over(place, boot_image, report, held)
         await orphans.clear_orphans(place, view, knowledge, report)
-    if not terraform_instance_ids(place):
-        return preview.Preview(is_synthesized=True)
-    return await rolling.preview_safely(place, boot_image, report, held)
+    if not any(managed_resources(place.cluster_dir)):
+        return preview.preview_first(place.cluster_dir)
+    return await _preview(place, report, held)
+
+
+async def _preview(place: ClusterContext, report: Report, held: HeldLock) -> Preview:
+    """Plan the synthesized stacks, and check what no change of masters may do.
+
+    Raises:
+        BadInput: the change cannot be made while masters run.
+
+    """
+    import asyncio
+
+    from mesaform.provision import image, preview, rolling
+    from mesaform.provision.terraform_state import Outputs
+
+    boot_image = await asyncio.to_thread(image.look_up, place.spec)
+    planned = await preview.preview_changes(place, boot_image, report, held)
+    known_masters = (outputs(place) or Outputs()).master_ids
+    rolling.require_same_count(len(known_masters), place.spec.masters.count)
+    rolling.require_same_network(planned)
+    rolling.require_volumes(planned)
+    return planned
+
+
+async def update_network(place: ClusterContext, report: Report, held: HeldLock) -> Preview:
+    """Bring the network up to date, and plan again: for masters that could not be planned before.
+
+    Raises:
+        BadInput: the change cannot be made while masters run.
+        CloudError: Terraform failed, or still cannot plan the masters.
+
+    """
+    from mesaform.common.errors import CloudError
+
+    run = await _open_run(place, report, held)
+    await run.apply_network()
+    planned = await _preview(place, report, held)
+    if not planned.masters_known:
+        raise CloudError(
+            f"Terraform cannot plan the masters: {planned.errors['masters']}",
+            where="masters",
+            fix="no machine was changed; correct it and run the same command again",
+        )
+    return planned
+
+
+async def _open_run(place: ClusterContext, report: Report, held: HeldLock) -> ChangeRun:
+    import asyncio
+
+    from mesaform.provision import image
+    from mesaform.provision.deployment import identify_caller
+    from mesaform.provision.rolling import ChangeRun
+    from mesaform.provision.terraform_run import open_runner
+
+    boot_image = await asyncio.to_thread(image.look_up_or_placeholder, place.spec)
+    caller = await asyncio.to_thread(identify_caller, place.spec.region)
+    runner = await open_runner(place, boot_image, held)
+    return ChangeRun(place.cluster_dir, runner, report, caller.cloud_time_s)
 
 
 async def deploy(
@@ -82,28 +148,31 @@ async def deploy(
     report: Report,
     held: HeldLock | None = None,
     preview: Preview | None = None,
+    stacks: Collection[str] | None = None,
 ) -> Outputs:
     """Bring all stacks to what the spec says. Idempotent; carries on where an earlier run stopped.
 
-    The environment must point at the cloud (`Context.enter_cloud`). Masters that change must have
-    been replaced before (`replace_masters`).
+    The environment must point at the cloud (`Context.enter_cloud`). Machines that change must have
+    been changed before (`replace_masters`, `change_agents`).
 
     Args:
         place: the cluster.
         report: receives progress.
         held: the lock of Terraform, if the caller holds it.
         preview: the result of `prepare`, if the caller has run it under that lock.
+        stacks: only these; None means all.
 
     Raises:
         NotOwned: as for `require_ownership`.
         MissingPrerequisite: no image of this recipe, or a program is missing.
+        BadInput: running machines would go out of service, and the caller did not prepare it.
         Busy: Terraform of an earlier run is still at work.
         CloudError: Terraform failed: the first cause, with its resource.
 
     """
     import asyncio
 
-    from mesaform.provision import cdktf_driver, image, orphans
+    from mesaform.provision import image, orphans
     from mesaform.provision.state_folders import STACKS
     from mesaform.provision.terraform_driver import StacksRun
     from mesaform.provision.terraform_state import Outputs, outputs
@@ -112,19 +181,34 @@ async def deploy(
     with _terraform_turn(place, held) as turn:
         caller, _, _ = await asyncio.to_thread(_look_at_account, place)
         if preview is None:
-            preview = await prepare(place, report, turn)
-            await replace_masters(place, report, turn, preview)
+            preview = await _prepare_alone(place, report, turn)
         await asyncio.to_thread(_establish, place, caller, place.spec.zones)
         await _settle_access(place, report)
         await _settle_authority(place, report)
         await _settle_expiry(place, report)
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
-        if not preview.is_synthesized:
-            await cdktf_driver.synthesize(place, boot_image, report, turn)
-        wanted = [stack for stack in STACKS if stack not in preview.unchanged]
+        wanted = [stack for stack in stacks or STACKS if stack not in preview.unchanged]
         await StacksRun(place, boot_image, report, turn).run("apply", wanted)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()
+
+
+async def _prepare_alone(place: ClusterContext, report: Report, held: HeldLock) -> Preview:
+    """Prepare a deployment that takes no running machine out of service.
+
+    Raises:
+        BadInput: it would; see `replace_masters` and `change_agents`.
+
+    """
+    from mesaform.common.errors import BadInput
+
+    preview = await prepare(place, report, held)
+    if not preview.masters_known:
+        preview = await update_network(place, report, held)
+    await replace_masters(place, report, held, preview)
+    if any(agent.is_disruptive for agent in preview.agents):
+        raise BadInput("agents are drained and changed by `mesaform up` only")
+    return preview
 
 
 async def plan_adoption(place: ClusterContext, report: Report, held: HeldLock) -> Findings:
@@ -247,38 +331,74 @@ async def replace_masters(
     report: Report,
     held: HeldLock,
     preview: Preview,
-    wait_until_whole: Callable[[], Awaitable[None]] | None = None,
+    wait_until_serving: WaitUntilServing | None = None,
 ) -> None:
-    """Replace masters that a preview changes, one at a time. Does nothing without such a change.
+    """Create missing masters, then change the others one at a time, as a preview says.
+
+    Does nothing where no master changes or none exists yet. An interrupted run continues with the
+    next `prepare` and `replace_masters`.
 
     Args:
         place: the cluster.
         report: receives progress.
         held: the lock of Terraform.
         preview: the result of `prepare` under that lock.
-        wait_until_whole: returns when every master serves; without it no master is replaced.
+        wait_until_serving: see `rolling.WaitUntilServing`; without it no master is changed.
 
     Raises:
         BadInput: masters change, and nobody waits for them.
         CloudError: Terraform failed.
 
     """
-    import asyncio
-
     from mesaform.common.errors import BadInput
-    from mesaform.provision import image
-    from mesaform.provision.rolling import replace_one_by_one
-    from mesaform.provision.terraform_run import open_runner
+    from mesaform.provision.rolling import change_masters, is_first_deployment
 
-    if not preview.masters:
+    count = place.spec.masters.count
+    if not preview.masters or is_first_deployment(preview.masters, count):
         return
-    if wait_until_whole is None:
+    if wait_until_serving is None:
         raise BadInput("masters are replaced by `mesaform up` only, one at a time")
     await _settle_access(place, report)
     await _settle_expiry(place, report)
-    boot_image = await asyncio.to_thread(image.look_up, place.spec)
-    runner = await open_runner(place, boot_image, held)
-    await replace_one_by_one(place, preview.masters, runner, report, wait_until_whole)
+    run = await _open_run(place, report, held)
+    await change_masters(run, preview.masters, count, wait_until_serving)
+
+
+async def change_agents(
+    place: ClusterContext,
+    report: Report,
+    held: HeldLock,
+    preview: Preview,
+    drains: AgentDrains,
+    batch_size: int = 1,
+) -> None:
+    """Drain and change the agents that a preview takes out of service, batch by batch.
+
+    An interrupted run continues with the next `prepare` and `change_agents`.
+
+    Args:
+        place: the cluster.
+        report: receives progress.
+        held: the lock of Terraform.
+        preview: the result of `prepare` under that lock.
+        drains: empties agents through the leading master.
+        batch_size: how many agents are replaced at the same time.
+
+    Raises:
+        MesaformError: an agent is not empty in time, or a new one does not register.
+        CloudError: Terraform failed.
+
+    """
+    from mesaform.provision import agent_changes
+    from mesaform.provision.terraform_state import ids_at
+
+    if not any(agent.is_disruptive for agent in preview.agents):
+        return
+    run = await _open_run(place, report, held)
+    batches = agent_changes.AgentBatches(
+        batch_size, lambda addresses: ids_at(place.cluster_dir, "agents", addresses)
+    )
+    await agent_changes.change_agents(run, drains, batches, preview.agents)
 
 
 async def _settle_access(place: ClusterContext, report: Report) -> None:
@@ -427,6 +547,15 @@ def require_pinned_account(place: ClusterContext) -> Caller:
     record = deployment.read_deployment(place.cluster_dir)
     deployment.require_account(record, caller, place.spec.region, place.file)
     return caller
+
+
+def forget_unused_deployment(place: ClusterContext) -> None:
+    """Remove the record of a deployment that has created nothing: its first `up` was declined."""
+    from mesaform.provision.orphans import interrupted_at
+    from mesaform.provision.terraform_state import managed_resources
+
+    if interrupted_at(place.cluster_dir) is None and not managed_resources(place.cluster_dir):
+        forget_deployment(place)
 
 
 def forget_deployment(place: ClusterContext) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from mesaform.common.errors import CloudError
@@ -11,7 +12,7 @@ from mesaform.common.progress import Report, stage
 from mesaform.provision import environment, tools
 from mesaform.provision.child_process import Command, LoggedChild, start_logged
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.image import BootImages
+from mesaform.provision.image import UPGRADED_ROLES, BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.state_folders import synth_dir
 
@@ -21,7 +22,11 @@ OWN_ERROR = "mesaform: "
 
 
 async def synthesize(
-    place: ClusterContext, image: BootImages, report: Report, held: HeldLock
+    place: ClusterContext,
+    image: BootImages,
+    report: Report,
+    held: HeldLock,
+    upgraded_roles: Collection[str] = (),
 ) -> None:
     """Write the stacks as Terraform's JSON into the cluster's folder. Idempotent.
 
@@ -30,6 +35,7 @@ async def synthesize(
         image: what the machines boot from.
         report: receives progress.
         held: the lock of Terraform; cdktf inherits it.
+        upgraded_roles: roles whose running machines take the image and new user data.
 
     Raises:
         MissingPrerequisite: cdktf or terraform is missing.
@@ -37,6 +43,7 @@ async def synthesize(
 
     """
     settled = await asyncio.to_thread(environment.prepare_environment, place, image)
+    settled[UPGRADED_ROLES] = ",".join(sorted(upgraded_roles))
     await asyncio.to_thread(tools.install_tools, report)
     output = str(synth_dir(place.cluster_dir))
     command = Command(

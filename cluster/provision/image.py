@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 IMAGE_ID = "MESAFORM_IMAGE_ID"
 ROOT_DEVICE = "MESAFORM_ROOT_DEVICE"
 RECIPE = "MESAFORM_RECIPE"
+UPGRADED_ROLES = "MESAFORM_UPGRADED_ROLES"
+"""Variable: roles, separated by commas, whose running machines take the image (ADR 0037)."""
 USUAL_ROOT_DEVICE = "/dev/xvda"
 
 

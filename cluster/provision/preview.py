@@ -1,4 +1,4 @@
-"""Preview of a deployment: which running machines Terraform would replace, destroy or stop.
+"""Preview of a deployment: what Terraform would add, change, replace and destroy.
 
 Runs `terraform plan` for each synthesized stack, side by side, and reads the plans that change
 something (`terraform show -json`). The plan changes nothing. Depends on a synthesis that is newer
@@ -8,19 +8,31 @@ than the cluster file; the caller holds the lock of Terraform.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Literal
 
-from mesaform.common.json_types import JsonObject, as_list, as_object
+from mesaform.common.json_types import JsonObject, as_object
 from mesaform.common.progress import Report, stage
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.data_volumes import find_losses
 from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
+from mesaform.provision.machine_changes import (
+    MACHINE,
+    MachineChange,
+    ResourceCounts,
+    changes_of,
+    count_changes,
+    count_declared,
+    declared_machines,
+    replaces_ground,
+)
 from mesaform.provision.stack_order import creation_order
-from mesaform.provision.state_folders import STACKS, stack_dir
+from mesaform.provision.state_folders import CONFIGURATION_FILE, STACKS, stack_dir
 from mesaform.provision.terraform_run import (
     NO_CHANGES,
     Planned,
@@ -28,38 +40,21 @@ from mesaform.provision.terraform_run import (
     forget_plan,
     open_runner,
 )
-from mesaform.provision.terraform_state import managed_resources
+from mesaform.provision.terraform_state import ManagedResource, managed_resources
 from mesaform.topology.names import Tag
-
-Action = Literal["replace", "destroy", "stop and start"]
-GROUND = frozenset({"aws_vpc", "aws_subnet"})
-"""Resources below every machine: whoever replaces one replaces the machines."""
-
-
-@dataclass(frozen=True, slots=True)
-class MachineChange:
-    """A running machine that the deployment would take out of service. `why` names attributes.
-
-    `address` is Terraform's address within the machine's stack.
-    """
-
-    instance_id: str
-    name: str
-    role: str
-    action: Action
-    why: tuple[str, ...] = ()
-    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a deployment would do to machines.
+    """What a deployment would do.
 
     `unplanned` are stacks for which Terraform could not plan before others are deployed: their
     machines may be replaced; `errors` are Terraform's reasons. `unchanged` are stacks that are as
     they should be, like all that they depend on. `is_synthesized` says that the stacks need not be
     synthesized again. `replaces_network` says that the VPC or a subnet goes; `lost_volumes` are
-    phrases about data volumes that would be lost.
+    phrases about data volumes that would be lost. `counts` are numbers of resources by stack.
+    `outdated` are running machines that would boot another image, or with other user data, if they
+    were created now: only `mesaform upgrade` replaces them.
     """
 
     changes: tuple[MachineChange, ...] = ()
@@ -69,6 +64,8 @@ class Preview:
     replaces_network: bool = False
     lost_volumes: tuple[str, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, ResourceCounts] = field(default_factory=dict)
+    outdated: tuple[MachineChange, ...] = ()
 
     @property
     def masters_known(self) -> bool:
@@ -79,6 +76,36 @@ class Preview:
     def masters(self) -> tuple[MachineChange, ...]:
         """The changes of masters."""
         return tuple(change for change in self.changes if change.role == "master")
+
+    @property
+    def agents(self) -> tuple[MachineChange, ...]:
+        """The changes of agents."""
+        return tuple(change for change in self.changes if change.role == "agent")
+
+    @property
+    def disruptive(self) -> tuple[MachineChange, ...]:
+        """The changes that take a running machine out of service."""
+        return tuple(change for change in self.changes if change.is_disruptive)
+
+    @property
+    def total(self) -> ResourceCounts:
+        """Numbers of resources of all stacks."""
+        return sum(self.counts.values(), ResourceCounts())
+
+    def for_role(self, role: str) -> Preview:
+        """The part of the preview that concerns machines of a role and their stack."""
+        stack = f"{role}s"
+        return replace(
+            self,
+            changes=tuple(change for change in self.changes if change.role == role),
+            outdated=tuple(change for change in self.outdated if change.role == role),
+            counts={name: counts for name, counts in self.counts.items() if name == stack},
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all would change."""
+        return not self.unplanned and not self.total and not self.changes
 
 
 async def preview_changes(
@@ -94,22 +121,111 @@ async def preview_changes(
     with stage(report, "Plan the changes") as under_way:
         folders = [stack_dir(place.cluster_dir, stack) for stack in STACKS]
         plans = await asyncio.gather(*(_plan(runner, folder) for folder in folders))
-        planned = dict(zip(STACKS, plans, strict=True))
-        known = [plan.document for plan in plans if plan.document is not None]
-        changes = tuple(read_changes(known))
-        replaces_network = any(map(replaces_ground, known))
-        if replaces_network:
-            changes = _every_machine(place)
-        errors = {stack: plan.error for stack, plan in planned.items() if plan.document is None}
-        under_way.outcome = _summary(changes, tuple(errors))
+        preview = read_preview(place.cluster_dir, dict(zip(STACKS, plans, strict=True)))
+        under_way.outcome = _summary(preview)
+    return preview
+
+
+def read_preview(folder: Path, planned: Mapping[str, Planned]) -> Preview:
+    """What the plans of all stacks would do to a cluster, from the folder's synthesis and state."""
+    documents = {name: plan.document for name, plan in planned.items() if plan.document is not None}
+    present = {resource.stack for resource in managed_resources(folder)}
+    failed = planned.keys() - documents.keys()
+    errors = {stack: planned[stack].error for stack in sorted(failed & present)}
+    first = sorted(failed - present, key=STACKS.index)
+    declared = {name: read_declared_stack(folder, name) for name in first}
+    changes = (*changes_of(documents.values()), *chain(*map(declared_machines, declared.values())))
+    replaces_network = any(map(replaces_ground, documents.values()))
     return Preview(
-        changes,
+        tuple(_every_machine(folder)) if replaces_network else changes,
         tuple(errors),
-        _unchanged(place.cluster_dir, planned),
+        _unchanged(folder, planned),
         is_synthesized=True,
         replaces_network=replaces_network,
-        lost_volumes=tuple(find_losses(known)),
+        lost_volumes=tuple(find_losses(documents.values())),
         errors=errors,
+        counts=_counts(documents, declared),
+        outdated=find_outdated(folder, {change.instance_id for change in changes}),
+    )
+
+
+def _counts(
+    plans: Mapping[str, JsonObject], declared: Mapping[str, JsonObject]
+) -> dict[str, ResourceCounts]:
+    counts = {stack: count_changes(document) for stack, document in plans.items()}
+    return counts | {stack: count_declared(document) for stack, document in declared.items()}
+
+
+def preview_first(folder: Path) -> Preview:
+    """What the first deployment creates: everything that the synthesized stacks declare."""
+    nothing = {stack: Planned(None) for stack in STACKS}
+    return read_preview(folder, nothing)
+
+
+def read_declared_stack(folder: Path, stack: str) -> JsonObject:
+    """A synthesized stack as Terraform reads it; empty where there is none."""
+    path = stack_dir(folder, stack) / CONFIGURATION_FILE
+    try:
+        return as_object(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+
+
+def find_outdated(folder: Path, changed: set[str]) -> tuple[MachineChange, ...]:
+    """Machines of the state whose image or user data differ from what their stack declares.
+
+    Terraform's state has the SHA-1 of user data (provider 5, `aws_instance.user_data`).
+
+    Args:
+        folder: the cluster's state folder.
+        changed: ids of machines that the plan changes anyway.
+
+    """
+    documents = {stack: read_declared_stack(folder, stack) for stack in STACKS}
+    return tuple(
+        _outdated_change(resource.id, resource.address, declared, why)
+        for resource in _machines(folder)
+        if resource.id not in changed
+        and (declared := _declared(documents[resource.stack], resource.name))
+        and (why := tuple(_boot_differences(resource.attributes, declared)))
+    )
+
+
+def _machines(folder: Path) -> list[ManagedResource]:
+    """The machines of the state."""
+    known = managed_resources(folder)
+    return [resource for resource in known if resource.kind == MACHINE and resource.id]
+
+
+def _declared(stack: JsonObject, name: str) -> JsonObject:
+    """The attributes of a machine in a synthesized stack; empty if it declares no such machine."""
+    machines = as_object(as_object(stack.get("resource")).get(MACHINE))
+    return as_object(machines.get(name))
+
+
+def _boot_differences(present: JsonObject, declared: JsonObject) -> Iterator[str]:
+    if present.get("ami") != declared.get("ami"):
+        yield "image"
+    text = str(declared.get("user_data") or "")
+    if present.get("user_data") not in {text, hashlib.sha1(text.encode()).hexdigest()}:  # noqa: S324 # Terraform's choice, not a protection
+        yield "settings"
+
+
+def _outdated_change(
+    instance_id: str, address: str, declared: JsonObject, why: tuple[str, ...]
+) -> MachineChange:
+    tags = as_object(declared.get("tags"))
+    instance_type = str(declared.get("instance_type") or "")
+    return MachineChange(
+        instance_id,
+        str(tags.get(Tag.NAME) or instance_id),
+        str(tags.get(Tag.ROLE, "")),
+        "replace",
+        why,
+        address,
+        str(tags.get(Tag.POOL, "")),
+        instance_type,
+        instance_type,
     )
 
 
@@ -127,80 +243,14 @@ def _unchanged(folder: Path, planned: Mapping[str, Planned]) -> frozenset[str]:
     return frozenset(stack for stack in same if order[stack] <= same)
 
 
-def read_changes(plans: Iterable[JsonObject]) -> Iterator[MachineChange]:
-    """Machines that plans (`terraform show -json`) replace, destroy, or stop and start."""
-    for address, change in _resource_changes(plans, {"aws_instance"}):
-        before, after = as_object(change.get("before")), as_object(change.get("after"))
-        if (action := _action(change, before, after)) is None:
-            continue
-        tags = as_object(before.get("tags_all") or before.get("tags"))
-        yield MachineChange(
-            str(before.get("id")),
-            str(tags.get(Tag.NAME) or before.get("id")),
-            str(tags.get(Tag.ROLE, "")),
-            action,
-            tuple(_changed_attributes(change, before, after)) if action != "destroy" else (),
-            address,
-        )
+def _every_machine(folder: Path) -> Iterator[MachineChange]:
+    for resource in _machines(folder):
+        yield _outdated_change(resource.id, resource.address, resource.attributes, ("network",))
 
 
-def replaces_ground(plan: JsonObject) -> bool:
-    """Whether a plan deletes or replaces the VPC or a subnet."""
-    return any(
-        "delete" in as_list(change.get("actions"))
-        for _, change in _resource_changes([plan], GROUND)
-    )
-
-
-def _resource_changes(
-    plans: Iterable[JsonObject], kinds: Collection[str]
-) -> Iterator[tuple[str, JsonObject]]:
-    for plan in plans:
-        for resource in map(as_object, as_list(plan.get("resource_changes"))):
-            if str(resource.get("type")) in kinds:
-                yield str(resource.get("address", "")), as_object(resource.get("change"))
-
-
-def _action(change: JsonObject, before: JsonObject, after: JsonObject) -> Action | None:
-    actions = as_list(change.get("actions"))
-    if "delete" in actions:
-        return "replace" if "create" in actions else "destroy"
-    if "update" in actions and before.get("instance_type") != after.get("instance_type"):
-        return "stop and start"
-    return None
-
-
-def _changed_attributes(change: JsonObject, before: JsonObject, after: JsonObject) -> Iterator[str]:
-    """The attributes that force the change; those that differ where Terraform names none."""
-    paths = [".".join(map(str, as_list(path))) for path in as_list(change.get("replace_paths"))]
-    if paths:
-        yield from paths
-        return
-    if before.get("instance_type") != after.get("instance_type"):
-        yield "instance_type"
-
-
-def _every_machine(place: ClusterContext) -> tuple[MachineChange, ...]:
-    machines = [
-        resource
-        for resource in managed_resources(place.cluster_dir)
-        if resource.kind == "aws_instance" and resource.id
-    ]
-    tags = [as_object(machine.attributes.get("tags")) for machine in machines]
-    return tuple(
-        MachineChange(
-            machine.id,
-            str(tag.get(Tag.NAME) or machine.id),
-            str(tag.get(Tag.ROLE, "")),
-            "replace",
-            ("network",),
-        )
-        for machine, tag in zip(machines, tags, strict=True)
-    )
-
-
-def _summary(changes: tuple[MachineChange, ...], unplanned: tuple[str, ...]) -> str:
-    parts = [f"{len(changes)} machines change" if changes else "no machine is replaced"]
-    if unplanned:
-        parts.append(f"not known yet for {', '.join(unplanned)}")
+def _summary(preview: Preview) -> str:
+    disruptive = len(preview.disruptive)
+    parts = [f"{disruptive} machines change" if disruptive else "no machine is replaced"]
+    if preview.unplanned:
+        parts.append(f"not known yet for {', '.join(preview.unplanned)}")
     return "; ".join(parts)

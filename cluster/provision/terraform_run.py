@@ -33,7 +33,7 @@ NO_CHANGE = frozenset({"noop", "read"})
 NO_CHANGES: JsonObject = {}
 EXIT_NO_CHANGES, EXIT_CHANGES = 0, 2
 """Exit codes of `terraform plan -detailed-exitcode`."""
-STATE_WRITERS = frozenset({"apply", "destroy", "import", "untaint"})
+STATE_WRITERS = frozenset({"apply", "destroy", "import", "state", "untaint"})
 QUIET = ("-input=false", "-no-color")
 INITIALIZE = ("init", *QUIET, "-reconfigure")
 """A state is never moved to another backend by Terraform: `shared_state.share` does that."""

@@ -7,7 +7,7 @@ read through python-terraform; Terraform itself is not run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -159,6 +159,15 @@ def terraform_instance_ids(place: ClusterContext) -> set[str]:
         for resource in managed_resources(place.cluster_dir)
         if resource.kind == "aws_instance" and resource.id
     }
+
+
+def ids_at(folder: Path, stack: str, addresses: Collection[str]) -> tuple[str, ...]:
+    """The ids that the state of a stack has at these addresses."""
+    return tuple(
+        resource.id
+        for resource in read_state(folder, stack).resources
+        if resource.address in addresses and resource.id
+    )
 
 
 def tainted_machines(folder: Path) -> tuple[ManagedResource, ...]:

@@ -51,7 +51,7 @@ class Leadership:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SCHEDULER = web.AppKey("scheduler", Scheduler)
 LEADERSHIP = web.AppKey("leadership", Leadership)
-LOCAL_PATHS = ("/ping", "/health", "/metrics", "/v2/leader", "/agents/", "/static/")
+LOCAL_PATHS = ("/ping", "/health", "/metrics", "/zookeeper", "/v2/leader", "/agents/", "/static/")
 """Prefixes of the paths that every server answers itself."""
 
 LIMITS = Limits(body_bytes=4 * 1024 * 1024)

@@ -27,6 +27,7 @@ from mesaform.services.render import deployments_json, metrics_text, queue_json,
 from mesaform.services.scheduler import FAILOVER_TIMEOUT_S, NotLeading
 from mesaform.services.settings import Settings
 from mesaform.services.state import State
+from mesaform.zookeeper.four_letter import read_mode
 
 MARATHON_VERSION = "1.11.0"
 """The version of Marathon's API; clients adapt to it."""
@@ -163,6 +164,15 @@ async def health(request: web.Request) -> web.Response:
     return answer(body, 200 if body["able"] else 503)
 
 
+async def zookeeper(request: web.Request) -> web.Response:
+    """GET /zookeeper: the mode of this machine's ZooKeeper; 503 while it serves no requests."""
+    server = request.app[SETTINGS].own_zookeeper
+    mode = await read_mode(*server) if server else None
+    if mode is None:
+        return problem(503, "The ZooKeeper of this machine serves no requests")
+    return answer({"mode": mode})
+
+
 def routes() -> list[web.RouteDef]:
     """The endpoints."""
     return [
@@ -176,4 +186,5 @@ def routes() -> list[web.RouteDef]:
         web.get("/v2/leader", leader),
         web.get("/metrics", metrics),
         web.get("/health", health),
+        web.get("/zookeeper", zookeeper),
     ]

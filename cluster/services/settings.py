@@ -60,6 +60,15 @@ class Settings:
         """The base URL under which others reach this server."""
         return f"{self.http.scheme}://{self.hostname}:{self.http_port}"
 
+    @property
+    def own_zookeeper(self) -> tuple[str, int] | None:
+        """Host and port of the ensemble's member on this machine; None if there is none."""
+        hosts = self.zk.partition("://")[2].partition("/")[0].rpartition("@")[2].split(",")
+        for host, _, port in (item.rpartition(":") for item in hosts):
+            if host in {self.http_address, self.hostname} and port.isdigit():
+                return host, int(port)
+        return None
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
         """Read the `MARATHON_*` variables.

@@ -29,6 +29,7 @@ from mesaform.status.view import Sources, Unreachable, reachable
 from mesaform.topology.addresses import master_addresses
 from mesaform.topology.names import Tag
 from mesaform.topology.ports import Port
+from mesaform.zookeeper.four_letter import read_mode
 
 T = TypeVar("T")
 SOURCE_TIMEOUT_S = 12.0
@@ -147,11 +148,15 @@ class Gatherer:
         return await self._read("Terraform", asyncio.to_thread(self.outputs))
 
     async def _cluster(self, reach: Mapping[str, str]) -> Sources:
-        engine, services, unable = await asyncio.gather(
-            self._engine(reach), self._services(reach), self._unable(reach)
+        engine, services, unable, zookeeper_modes = await asyncio.gather(
+            self._engine(reach),
+            self._services(reach),
+            self._unable(reach),
+            self._zookeepers(reach),
         )
         return replace(
             engine,
+            zookeeper_modes=zookeeper_modes,
             unable=unable,
             services_leader=services.services_leader,
             services_up=services.services_up,
@@ -197,6 +202,19 @@ class Gatherer:
             if code == HTTPStatus.SERVICE_UNAVAILABLE
             for reason in as_list((_decoded(body) or {}).get("reasons"))
         )
+
+    async def _zookeepers(self, reach: Mapping[str, str]) -> dict[str, str]:
+        modes = await asyncio.gather(*(self._zookeeper_mode(at) for at in reach.values()))
+        return {private: mode for private, mode in zip(reach, modes, strict=True) if mode}
+
+    async def _zookeeper_mode(self, at: str) -> str | None:
+        """What the services of a master say of its ZooKeeper; older images are asked directly."""
+        code, body = await self._get(f"http://{at}:{Port.SERVICES}/zookeeper")
+        if code == HTTPStatus.OK:
+            return str((_decoded(body) or {}).get("mode") or "")
+        if code == HTTPStatus.NOT_FOUND:
+            return await read_mode(at, Port.ZOOKEEPER_CLIENT)
+        return None
 
     async def _services(self, reach: Mapping[str, str]) -> Sources:
         """The part of the sources that services answer."""

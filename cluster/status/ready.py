@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mesaform.common.durations import format_duration
 from mesaform.common.set_aside import COMMAND, SetAside
 from mesaform.config.schema import ClusterSpec, Pool
-from mesaform.status.view import AgentView, MasterView, Status
+from mesaform.status.view import AgentView, MasterView, Sources, Status
 from mesaform.topology.ports import Port
 
 SNAPSHOT_OLD_INTERVALS = 2.5
@@ -50,6 +50,49 @@ def missing_masters(
     """The part of `missing` that masters lack each for itself, whether one of them leads or not."""
     silent = _silent_services(status, services_up)
     return (*_masters(status, spec, masters_up), *silent)
+
+
+def missing_to_serve(
+    status: Status, sources: Sources, count: int, spec: ClusterSpec
+) -> tuple[Missing, ...]:
+    """What is missing until `count` masters serve; agents and the autoscaler do not matter.
+
+    Each must answer on its ports and have a ZooKeeper that follows or leads; one ZooKeeper must
+    lead. The engine must have a leader that read its registry: before, it does not list agents.
+    """
+    silent = [lack for master in status.masters if (lack := _not_serving(master, sources))]
+    present = len(status.masters)
+    if present - len(silent) < count:
+        absent = f"{spec.masters.count - present} of {spec.masters.count} masters have no machine"
+        return (*silent, *([Missing(absent)] if present < count else []))
+    return (*_zookeeper_leader(status, sources), *_leader(status), *_registry(status, sources))
+
+
+def _zookeeper_leader(status: Status, sources: Sources) -> list[Missing]:
+    modes = Counter(sources.zookeeper_modes.values())
+    if modes["leader"] + modes["standalone"] == 1:
+        return []
+    listed = ", ".join(f"{number} {mode}" for mode, number in sorted(modes.items()))
+    text = f"of the ZooKeepers not exactly one leads ({listed or 'none serves'})"
+    return [Missing(text, _first_master(status), "zookeeper")]
+
+
+def _registry(status: Status, sources: Sources) -> list[Missing]:
+    if status.leader is None or sources.agents is not None:
+        return []
+    text = "the leading master does not list its agents: it has not read its registry"
+    return [Missing(text, _first_master(status), "engine-master")]
+
+
+def _not_serving(master: MasterView, sources: Sources) -> Missing | None:
+    if master.address not in sources.masters_up:
+        return _silent(master, Port.ENGINE_MASTER, "master")
+    if master.address not in sources.services_up:
+        return _silent(master, Port.SERVICES, "services")
+    if master.address not in sources.zookeeper_modes:
+        text = f"the ZooKeeper of master {master.address} serves no requests"
+        return Missing(text, master.instance_id, "zookeeper")
+    return None
 
 
 def describe_unattended(status: Status, spec: ClusterSpec) -> str:

@@ -49,6 +49,8 @@ class Sources:
     them. `objects_set_aside` are the records that were set aside in S3, `unable` says which
     program cannot do its work and why. `ends_at` is the end of a cluster with a ttl in epoch
     seconds; 0 for others.
+    `zookeeper_modes` are the modes of masters' ZooKeepers by private address; one that serves no
+    requests has none.
     `agents`, `tasks` and `frameworks` are the bodies of GET_AGENTS, GET_TASKS and
     GET_FRAMEWORKS, `queue` is that of `/v2/queue`. `snapshots` are those of the state.
     """
@@ -57,6 +59,7 @@ class Sources:
     machines: Sequence[Machine] | None = None
     leader: str | None = None
     masters_up: frozenset[str] = frozenset()
+    zookeeper_modes: Mapping[str, str] = field(default_factory=dict)
     agents: Json | None = None
     tasks: Json | None = None
     frameworks: Json | None = None
@@ -95,9 +98,13 @@ class MachineView:
 
 @dataclass(frozen=True, slots=True)
 class MasterView(MachineView):
-    """A master. `state`: leading, standby, silent (5050 does not answer), or EC2's state."""
+    """A master. `state`: leading, standby, silent (5050 does not answer), or EC2's state.
+
+    `zookeeper` is the mode of its ZooKeeper (leader, follower); empty if it serves no requests.
+    """
 
     leads_services: bool = False
+    zookeeper: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +338,7 @@ def _master(machine: Machine, sources: Sources, bill: _Bill) -> MasterView:
         **_machine(machine, bill),
         state=_master_state(machine, sources),
         leads_services=leads_services,
+        zookeeper=sources.zookeeper_modes.get(machine.private_address, ""),
     )
 
 

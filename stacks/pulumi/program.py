@@ -90,6 +90,7 @@ class PulumiProgram:
             parent=component,
             delete_before_replace=True,
             depends_on=[self._declared[place] for place in resource.after],
+            ignore_changes=list(resource.ignored_changes),
         )
         try:
             return resource_class(f"{resource.stack}-{resource.name}", **arguments, opts=options)

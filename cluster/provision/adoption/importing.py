@@ -19,7 +19,7 @@ from mesaform.common.errors import CloudError
 from mesaform.common.files import write_atomically
 from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.provision.adoption.declared import Declared
-from mesaform.provision.preview import read_changes
+from mesaform.provision.machine_changes import changes_of
 from mesaform.provision.state_folders import CONFIGURATION_FILE, adoption_dir, stack_dir
 from mesaform.provision.terraform_run import OutlineChange, TerraformRunner, forget_plan
 
@@ -77,7 +77,10 @@ async def is_harmless(
     if not any(change.kind in EXAMINED for change in changes):
         return True
     document = (await runner.show(place)).document
-    return document is not None and not [*read_changes([document]), *_changed_templates(document)]
+    return document is not None and not [
+        *(change for change in changes_of([document]) if change.is_disruptive),
+        *_changed_templates(document),
+    ]
 
 
 def _changed_templates(plan: JsonObject) -> Iterator[str]:

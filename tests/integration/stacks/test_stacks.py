@@ -64,6 +64,19 @@ def test_every_resource_carries_the_deployment_id_and_only_the_pinned_account_is
         assert {tags["mesaform:deployment"] for tags in launched.values()} == {identity}
 
 
+@pytest.mark.parametrize("stack", ["masters", "agents"])
+def test_a_new_image_or_other_user_data_alone_replaces_no_machine(stacks, stack: str):
+    for machine in resources(stacks[stack], "aws_instance"):
+        assert machine["lifecycle"] == {"ignore_changes": ["ami", "user_data"]}
+
+
+def test_an_upgrade_lets_machines_of_its_role_take_the_image_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("MESAFORM_UPGRADED_ROLES", "agent")
+    upgraded = synthesize(tmp_path)
+    assert not any("lifecycle" in item for item in resources(upgraded["agents"], "aws_instance"))
+    assert all("lifecycle" in item for item in resources(upgraded["masters"], "aws_instance"))
+
+
 def test_operators_reach_three_ports_of_masters_and_nothing_else(stacks):
     from_outside = [
         rule

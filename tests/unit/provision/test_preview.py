@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mesaform.cli.confirm_changes import describe_changes, needs_confirmation
 from mesaform.provision.data_volumes import find_losses
-from mesaform.provision.preview import MachineChange, Preview, read_changes, replaces_ground
+from mesaform.provision.machine_changes import (
+    MachineChange,
+    ResourceCounts,
+    changes_of,
+    count_changes,
+    replaces_ground,
+)
+from mesaform.provision.preview import find_outdated, preview_first
+from mesaform.provision.state_folders import stack_dir
 from mesaform.topology.names import Tag
+from tests.support.terraform_state import write_state
 
 MASTER = {
     "id": "i-1",
@@ -27,8 +38,10 @@ def test_a_replacement_is_named_with_the_attribute_that_forces_it():
     replaced = plan(
         "aws_instance", ["delete", "create"], MASTER, {"ami": "ami-2"}, replace_paths=[["ami"]]
     )
-    assert list(read_changes([replaced])) == [
-        MachineChange("i-1", "mesaform-a-master-1", "master", "replace", ("ami",))
+    assert list(changes_of([replaced])) == [
+        MachineChange(
+            "i-1", "mesaform-a-master-1", "master", "replace", ("ami",), type_before="t3.medium"
+        )
     ]
 
 
@@ -43,17 +56,16 @@ def test_a_replacement_is_named_with_the_attribute_that_forces_it():
     ],
 )
 def test_actions_that_end_a_machines_service(actions, after, expected):
-    changes = list(read_changes([plan("aws_instance", actions, MASTER, after)]))
+    changes = list(changes_of([plan("aws_instance", actions, MASTER, after)]))
     assert [change.action for change in changes] == ([expected] if expected else [])
 
 
-def test_a_new_machine_is_no_change():
-    created: Any = {
-        "resource_changes": [
-            {"type": "aws_instance", "change": {"actions": ["create"], "before": None, "after": {}}}
-        ]
-    }
-    assert list(read_changes([created])) == []
+def test_a_new_machine_is_an_addition_that_disturbs_nobody():
+    created = plan("aws_instance", ["create"], {}, MASTER | {"id": None})
+    (change,) = changes_of([created])
+    assert (change.action, change.name, change.role) == ("add", "mesaform-a-master-1", "master")
+    assert not change.is_disruptive
+    assert (change.instance_id, change.type_after) == ("", "t3.medium")
 
 
 def test_a_replaced_subnet_replaces_the_ground_of_every_machine():
@@ -80,29 +92,53 @@ def test_a_plan_that_loses_the_data_of_a_master_is_found(actions, after, phrase)
     assert list(find_losses([{"resource_changes": [changed]}])) == ([phrase] if phrase else [])
 
 
-def change(role: str = "agent", identity: str = "i-1") -> MachineChange:
-    return MachineChange(identity, f"{role}-1", role, "replace", ("user_data",))
+def write_stack(folder: Path, stack: str, machines: dict[str, Any], **kinds: Any) -> None:
+    path = stack_dir(folder, stack) / "cdk.tf.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"resource": {"aws_instance": machines, **kinds}}))
+
+
+def test_the_first_deployment_adds_all_that_the_stacks_declare(tmp_path: Path):
+    for stack in ("network", "notices", "agents"):
+        write_stack(tmp_path, stack, {})
+    write_stack(tmp_path, "masters", {"master-1": MASTER}, aws_iam_role={"role": {}})
+    preview = preview_first(tmp_path)
+    assert [(change.action, change.name) for change in preview.changes] == [
+        ("add", "mesaform-a-master-1")
+    ]
+    assert preview.total == ResourceCounts(added=2)
+    assert preview.unplanned == ()
+
+
+def test_resources_are_counted_by_what_happens_to_them():
+    many: Any = {
+        "resource_changes": [
+            {"type": "a", "change": {"actions": actions}}
+            for actions in (["create"], ["update"], ["delete"], ["delete", "create"], ["no-op"])
+        ]
+        + [{"type": "a", "mode": "data", "change": {"actions": ["create"]}}]
+    }
+    assert count_changes(many) == ResourceCounts(1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("preview", "tasks", "expected"),
+    ("declared", "why"),
     [
-        (Preview(), {}, False),
-        (Preview((change(),)), {}, False),
-        (Preview((change(),)), {"i-1": 0, "i-2": 9}, False),
-        (Preview((change(),)), {"i-1": 1}, True),
-        (Preview((change(),)), None, True),
-        (Preview((change("master"),)), {}, True),
-        (Preview((), ("masters",)), {}, True),
+        ({"ami": "ami-1", "user_data": "{}"}, None),
+        ({"ami": "ami-2", "user_data": "{}"}, ("image",)),
+        ({"ami": "ami-1", "user_data": '{"a":1}'}, ("settings",)),
     ],
 )
-def test_masters_and_agents_with_tasks_need_confirmation(preview, tasks, expected):
-    assert needs_confirmation(preview, tasks) is expected
-
-
-def test_the_question_names_machines_attributes_tasks_and_that_masters_change_one_at_a_time():
-    changes = (change("master", "i-1"), change("master", "i-2"), change("agent", "i-3"))
-    text = "\n".join(describe_changes(Preview(changes, ("agents",)), {"i-3": 2}))
-    assert "replace agent agent-1 (i-3) because of user_data; 2 tasks run there" in text
-    assert "2 masters change, one at a time" in text
-    assert "agents cannot be planned" in text
+def test_machines_with_an_older_image_or_older_settings_are_named_but_do_not_change(
+    tmp_path: Path, declared: dict[str, str], why: tuple[str, ...] | None
+):
+    write_stack(tmp_path, "masters", {"x": {**MASTER, **declared}})
+    present: dict[str, object] = {
+        "id": "i-1",
+        "ami": "ami-1",
+        "user_data": hashlib.sha1(b"{}").hexdigest(),
+    }
+    write_state(tmp_path, "masters", [("aws_instance", present)])
+    outdated = find_outdated(tmp_path, set())
+    assert [item.why for item in outdated] == ([why] if why else [])
+    assert find_outdated(tmp_path, {"i-1"}) == (), "the plan changes it anyway"

@@ -1,0 +1,188 @@
+"""One run of planned changes: plan, show, ask, change machines in order, deploy, wait.
+
+`mesaform up` and `mesaform upgrade` differ in their request. Questions are asked while no progress
+is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from mesaform.cli.context import Context
+from mesaform.common.errors import BadInput
+from mesaform.common.progress import Report
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from mesaform.cli.change_view import ChangeView
+    from mesaform.cli.cluster_waits import ClusterWaits
+    from mesaform.provision.agent_changes import AgentDrains
+    from mesaform.provision.lock import HeldLock
+    from mesaform.provision.machine_changes import MachineChange
+    from mesaform.provision.preview import Preview
+    from mesaform.status.view import Status
+
+STOPPING = "stopping Terraform in order; this may take some seconds"
+Reporter = Callable[[], AbstractContextManager[Report]]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRequest:
+    """What a verb may change.
+
+    Args:
+        verb: the command line that continues the run, such as "mesaform up".
+        upgraded_roles: roles whose machines take this program's image and user data.
+        only_role: the one role whose machines and stack change; empty means everything.
+        may_change_masters: whether masters may go out of service.
+        yes: whether nothing is asked.
+        dry_run: whether the run ends when the changes are shown.
+        as_json: whether the changes are printed as JSON where they are the result.
+        batch_size: how many agents are replaced at the same time.
+        timeout_s: the bound of each wait for machines; 0 stands for that of the target.
+
+    """
+
+    verb: str
+    upgraded_roles: frozenset[str] = frozenset()
+    only_role: str = ""
+    may_change_masters: bool = False
+    yes: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    batch_size: int = 1
+    timeout_s: float = 0.0
+
+    @property
+    def stacks(self) -> tuple[str, ...] | None:
+        """The stacks that are deployed; None means all."""
+        return (f"{self.only_role}s",) if self.only_role else None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run: the cluster as it is (None after a dry run), and the changes shown."""
+
+    picture: Status | None
+    changes: ChangeView
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRun:
+    """Carries out a request on a cluster whose image is baked and whose locks are held."""
+
+    context: Context
+    reporter: Reporter
+    held: HeldLock
+    request: ChangeRequest
+
+    def run(self) -> Outcome:
+        """Plan, show, ask, change and wait.
+
+        Raises:
+            BadInput: the request does not allow what would change.
+            typer.Exit: the answer to the question was no.
+            MesaformError: something failed; the same command continues.
+
+        """
+        from mesaform import provision
+        from mesaform.cli import interrupt
+
+        with self.reporter() as report:
+            preview = interrupt.run(
+                lambda: provision.prepare(
+                    self.context, report, self.held, self.request.upgraded_roles
+                ),
+                stopping=STOPPING,
+            )
+        if self.request.only_role:
+            preview = preview.for_role(self.request.only_role)
+        changes = self._confirm(preview)
+        if self.request.dry_run:
+            provision.forget_unused_deployment(self.context)
+            return Outcome(None, changes)
+        if not preview.masters_known:
+            with self.reporter() as report:
+                preview = interrupt.run(
+                    lambda: provision.update_network(self.context, report, self.held),
+                    stopping=STOPPING,
+                )
+            changes = self._confirm(preview)
+        with self.reporter() as report:
+            picture = interrupt.run(lambda: self._change(preview, report), stopping=STOPPING)
+        return Outcome(picture, changes)
+
+    def _confirm(self, preview: Preview) -> ChangeView:
+        from mesaform.cli.confirm_changes import confirm_changes
+
+        require_allowed(preview, self.request)
+        try:
+            return confirm_changes(self.context, preview, self.request)
+        except (typer.Exit, BadInput):
+            from mesaform import provision
+
+            provision.forget_unused_deployment(self.context)
+            raise
+
+    async def _change(self, preview: Preview, report: Report) -> Status:
+        from mesaform import provision
+        from mesaform.cli.cluster_waits import ClusterWaits
+        from mesaform.cli.wiring import Wiring
+
+        waits = ClusterWaits(self.context, report, self.request.timeout_s)
+        context, held = self.context, self.held
+        await provision.replace_masters(context, report, held, preview, waits.until_serving)
+        async with Wiring(context).open_session() as session:
+            if any(agent.is_disruptive for agent in preview.agents):
+                drains = self._drains(session, waits)
+                batch_size = self.request.batch_size
+                await provision.change_agents(context, report, held, preview, drains, batch_size)
+            await provision.deploy(context, report, held, preview, self.request.stacks)
+            await self._drains(session, waits).give_back(provision.terraform_instance_ids(context))
+        return await waits.until_up()
+
+    def _drains(self, session: aiohttp.ClientSession, waits: ClusterWaits) -> AgentDrains:
+        from mesaform.cli.wiring import Wiring
+        from mesaform.provision.agent_changes import AgentDrains
+
+        return AgentDrains(
+            Wiring(self.context).operator(session),
+            self.context.cluster_dir,
+            self.context.spec.autoscaler.drain_grace_s,
+            waits.bound_s,
+        )
+
+
+def require_allowed(preview: Preview, request: ChangeRequest) -> None:
+    """Check that the request allows what would change.
+
+    Raises:
+        BadInput: masters would go out of service without `--upgrade`, or the role that is to be
+            upgraded cannot be planned.
+
+    """
+    lines = [_describe(master) for master in preview.masters if master.is_disruptive]
+    if lines and not request.may_change_masters:
+        raise BadInput(
+            "running masters would go out of service:\n" + "\n".join(lines),
+            where="masters",
+            fix="nothing was changed; to replace them one at a time, each only while all others"
+            f" serve: {request.verb} --upgrade",
+        )
+    if request.only_role and (f"{request.only_role}s" in preview.unplanned):
+        raise BadInput(
+            f"the {request.only_role}s cannot be planned before other changes are deployed",
+            where=f"{request.only_role}s",
+            fix="nothing was changed; deploy those first: mesaform up",
+        )
+
+
+def _describe(change: MachineChange) -> str:
+    text = f"  {change.action} {change.name} ({change.instance_id})"
+    return f"{text} because of {', '.join(change.why)}" if change.why else text
