@@ -109,6 +109,9 @@ class Cluster:
     async def _run(self, batches: AgentBatches) -> None:
         run = ChangeRun(self.terraform.folder, self.terraform, Silent(), 1.0)
         await change_agents(run, self.drains(), batches, self.plan())
+        missing = [change for change in self.plan() if change.action == "add"]
+        if missing:
+            await run.apply("agents", missing)  # as the deployment does afterwards
         await self.drains().give_back(set(self.terraform.account))
 
 
