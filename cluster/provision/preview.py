@@ -8,21 +8,18 @@ than the cluster file; the caller holds the lock of Terraform.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-from mesaform.common.json_types import JsonObject, as_object
+from mesaform.common.json_types import JsonObject
 from mesaform.common.progress import Report, stage
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.data_volumes import find_losses
 from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.machine_changes import (
-    MACHINE,
     MachineChange,
     ResourceCounts,
     changes_of,
@@ -31,8 +28,14 @@ from mesaform.provision.machine_changes import (
     declared_machines,
     replaces_ground,
 )
+from mesaform.provision.outdated import (
+    find_outdated,
+    known_machines,
+    read_declared_stack,
+    replacement_of,
+)
 from mesaform.provision.stack_order import creation_order
-from mesaform.provision.state_folders import CONFIGURATION_FILE, STACKS, stack_dir
+from mesaform.provision.state_folders import STACKS, stack_dir
 from mesaform.provision.terraform_run import (
     NO_CHANGES,
     Planned,
@@ -40,8 +43,7 @@ from mesaform.provision.terraform_run import (
     forget_plan,
     open_runner,
 )
-from mesaform.provision.terraform_state import ManagedResource, managed_resources
-from mesaform.topology.names import Tag
+from mesaform.provision.terraform_state import managed_resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,73 +164,6 @@ def preview_first(folder: Path) -> Preview:
     return read_preview(folder, nothing)
 
 
-def read_declared_stack(folder: Path, stack: str) -> JsonObject:
-    """A synthesized stack as Terraform reads it; empty where there is none."""
-    path = stack_dir(folder, stack) / CONFIGURATION_FILE
-    try:
-        return as_object(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-
-
-def find_outdated(folder: Path, changed: set[str]) -> tuple[MachineChange, ...]:
-    """Machines of the state whose image or user data differ from what their stack declares.
-
-    Terraform's state has the SHA-1 of user data (provider 5, `aws_instance.user_data`).
-
-    Args:
-        folder: the cluster's state folder.
-        changed: ids of machines that the plan changes anyway.
-
-    """
-    documents = {stack: read_declared_stack(folder, stack) for stack in STACKS}
-    return tuple(
-        _outdated_change(resource.id, resource.address, declared, why)
-        for resource in _machines(folder)
-        if resource.id not in changed
-        and (declared := _declared(documents[resource.stack], resource.name))
-        and (why := tuple(_boot_differences(resource.attributes, declared)))
-    )
-
-
-def _machines(folder: Path) -> list[ManagedResource]:
-    """The machines of the state."""
-    known = managed_resources(folder)
-    return [resource for resource in known if resource.kind == MACHINE and resource.id]
-
-
-def _declared(stack: JsonObject, name: str) -> JsonObject:
-    """The attributes of a machine in a synthesized stack; empty if it declares no such machine."""
-    machines = as_object(as_object(stack.get("resource")).get(MACHINE))
-    return as_object(machines.get(name))
-
-
-def _boot_differences(present: JsonObject, declared: JsonObject) -> Iterator[str]:
-    if present.get("ami") != declared.get("ami"):
-        yield "image"
-    text = str(declared.get("user_data") or "")
-    if present.get("user_data") not in {text, hashlib.sha1(text.encode()).hexdigest()}:  # noqa: S324 # Terraform's choice, not a protection
-        yield "settings"
-
-
-def _outdated_change(
-    instance_id: str, address: str, declared: JsonObject, why: tuple[str, ...]
-) -> MachineChange:
-    tags = as_object(declared.get("tags"))
-    instance_type = str(declared.get("instance_type") or "")
-    return MachineChange(
-        instance_id,
-        str(tags.get(Tag.NAME) or instance_id),
-        str(tags.get(Tag.ROLE, "")),
-        "replace",
-        why,
-        address,
-        str(tags.get(Tag.POOL, "")),
-        instance_type,
-        instance_type,
-    )
-
-
 async def _plan(runner: TerraformRunner, folder: Path) -> Planned:
     try:
         return await runner.plan(folder)
@@ -244,8 +179,8 @@ def _unchanged(folder: Path, planned: Mapping[str, Planned]) -> frozenset[str]:
 
 
 def _every_machine(folder: Path) -> Iterator[MachineChange]:
-    for resource in _machines(folder):
-        yield _outdated_change(resource.id, resource.address, resource.attributes, ("network",))
+    for resource in known_machines(folder):
+        yield replacement_of(resource, resource.attributes, ("network",))
 
 
 def _summary(preview: Preview) -> str:

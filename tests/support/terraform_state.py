@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
 def write_state(
-    folder: Path, stack: str, resources: Iterable[tuple[str, dict[str, object]]]
+    folder: Path,
+    stack: str,
+    resources: Iterable[tuple[str, dict[str, object]]],
+    outputs: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the state of a stack with resources given as (type, attributes)."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -17,7 +20,7 @@ def write_state(
         "version": 4,
         "serial": 1,
         "lineage": "test",
-        "outputs": {},
+        "outputs": {name: {"value": value} for name, value in (outputs or {}).items()},
         "resources": [
             {
                 "mode": "managed",

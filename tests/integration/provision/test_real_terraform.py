@@ -25,7 +25,7 @@ from mesaform.provision.cdktf_driver import synthesize
 from mesaform.provision.deployment import read_deployment
 from mesaform.provision.image import NOTHING_TO_BOOT
 from mesaform.provision.lock import hold_terraform
-from mesaform.provision.preview import Preview, preview_changes
+from mesaform.provision.preview import preview_changes
 from mesaform.provision.state_folders import STACKS, stack_dir, state_file, synth_dir
 from mesaform.provision.tools import cdktf_program, tools_folder
 from tests.integration.provision.conftest import REGION
@@ -109,29 +109,36 @@ async def test_the_next_deployment_completes_it_as_described(aws, shared):
     }
 
 
-async def test_the_same_file_changes_nothing_and_other_images_and_user_data_replace_machines(
-    shared,
-):
+async def test_the_same_file_changes_nothing_and_machines_that_are_behind_are_named(shared):
     with hold_terraform(shared.cluster_dir, "test") as held:
         same = await provision.prepare(shared, Recorded(), held)
-        assert same == Preview((), (), frozenset(STACKS), is_synthesized=True)
-        record = (shared.cluster_dir / "deployment.json").read_bytes()
-        without = {**json.loads(record), "secret": ""}
-        (shared.cluster_dir / "deployment.json").write_text(json.dumps(without))
-        renewed = await provision.prepare(shared, Recorded(), held)
-        assert {(change.role, change.why) for change in renewed.changes} == {
-            ("master", ("user_data",))
-        }, "a new secret is in the plan that a person is asked about"
-        (shared.cluster_dir / "deployment.json").write_bytes(record)
+        assert same.is_empty
+        assert (same.outdated, same.unchanged) == ((), frozenset(STACKS))
         await synthesize(shared, image.look_up(shared.spec), Recorded(), held)
         edit_synthesis(shared, "masters", lambda master: master.update(ami="ami-0123456789abcdef0"))
         edit_synthesis(shared, "agents", lambda agent: agent.update(user_data="{}"))
         preview = await preview_changes(shared, NOTHING_TO_BOOT, Recorded(), held)
-    assert sorted((change.role, change.action, change.why) for change in preview.changes) == [
-        *[("agent", "replace", ("user_data",))] * 2,
-        *[("master", "replace", ("ami",))] * 3,
+    assert preview.is_empty, "an image or user data alone replaces nothing"
+    assert preview.unchanged == frozenset(STACKS)
+    assert sorted((change.role, change.why) for change in preview.outdated) == [
+        *[("agent", ("user_data",))] * 2,
+        *[("master", ("ami",))] * 3,
     ]
-    assert preview.unchanged == {"network", "notices"}
+
+
+async def test_an_upgrade_of_masters_replaces_those_whose_user_data_differ(shared):
+    path = shared.cluster_dir / "deployment.json"
+    record = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(record), "secret": ""}))
+    try:
+        with hold_terraform(shared.cluster_dir, "test") as held:
+            upgrade = await provision.prepare(shared, Recorded(), held, {"master"})
+    finally:
+        path.write_bytes(record)
+    assert [(change.role, change.action, change.why) for change in upgrade.changes] == [
+        ("master", "replace", ("user_data",))
+    ] * 3, "a new secret is in the plan that a person is asked about"
+    assert upgrade.outdated == ()
 
 
 async def test_a_lost_state_stops_up_and_is_rebuilt_from_the_account(aws, shared):

@@ -17,7 +17,8 @@ from mesaform.provision.machine_changes import (
     count_changes,
     replaces_ground,
 )
-from mesaform.provision.preview import find_outdated, preview_first
+from mesaform.provision.outdated import find_outdated
+from mesaform.provision.preview import preview_first
 from mesaform.provision.state_folders import stack_dir
 from mesaform.topology.names import Tag
 from tests.support.terraform_state import write_state
@@ -142,3 +143,17 @@ def test_machines_with_an_older_image_or_older_settings_are_named_but_do_not_cha
     outdated = find_outdated(tmp_path, set())
     assert [item.why for item in outdated] == ([why] if why else [])
     assert find_outdated(tmp_path, {"i-1"}) == (), "the plan changes it anyway"
+
+
+@pytest.mark.parametrize(("volume", "why"), [("vol-1", []), ("vol-2", [("settings",)])])
+def test_user_data_that_name_another_stacks_output_are_compared_with_its_value(
+    tmp_path: Path, volume: str, why: list[tuple[str, ...]]
+):
+    stack = "data.terraform_remote_state.cross-stack-reference-input-network"
+    declared = f'{{"volume_id":"${{{stack}.outputs.cross-stack-output-volumemaster-1id}}"}}'
+    write_stack(tmp_path, "masters", {"x": {**MASTER, "user_data": declared}})
+    booted = hashlib.sha1(b'{"volume_id":"vol-1"}').hexdigest()
+    write_state(tmp_path, "masters", [("aws_instance", {"id": "i-1", "user_data": booted})])
+    outputs = {"cross-stack-output-volumemaster-1id": volume}
+    write_state(tmp_path, "network", [], outputs)
+    assert [item.why for item in find_outdated(tmp_path, set())] == why
