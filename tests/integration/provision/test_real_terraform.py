@@ -121,8 +121,8 @@ async def test_the_same_file_changes_nothing_and_machines_that_are_behind_are_na
     assert preview.is_empty, "an image or user data alone replaces nothing"
     assert preview.unchanged == frozenset(STACKS)
     assert sorted((change.role, change.why) for change in preview.outdated) == [
-        *[("agent", ("user_data",))] * 2,
-        *[("master", ("ami",))] * 3,
+        *[("agent", ("settings",))] * 2,
+        *[("master", ("image",))] * 3,
     ]
 
 
