@@ -121,9 +121,7 @@ class ClusterWaits:
         prices = await asyncio.to_thread(lambda: Wiring(self.context).prices)
         began = time.monotonic()
         while True:
-            sources = await gatherer.gather()
-            if gatherer.expired is not None:
-                raise gatherer.expired
+            sources = await _look(gatherer)
             picture = join(self.context.spec, sources, prices)
             lacking = lacks(picture, sources)
             if picture.leader and rollback is not None and not rollback.done:
@@ -143,6 +141,19 @@ class ClusterWaits:
             where=self.context.spec.name,
             fix="carry on waiting and repair: mesaform up    go back: mesaform down",
         )
+
+
+async def _look(gatherer: Gatherer) -> Sources:
+    """Every source once.
+
+    Raises:
+        NotAuthenticated: the credentials have expired; no wait renews them.
+
+    """
+    sources = await gatherer.gather()
+    if gatherer.expired is not None:
+        raise gatherer.expired
+    return sources
 
 
 def _log_of(context: Context, item: Missing) -> str:
