@@ -73,7 +73,7 @@ def under_pulumis_names(value: Any) -> Any:
         return {
             camel_case(key): entry if key in TABLES else under_pulumis_names(entry)
             for key, entry in value.items()
-            if key != "//"
+            if key not in {"//", "lifecycle"}  # metadata, and options that are no inputs
         }
     if isinstance(value, list):
         return [under_pulumis_names(entry) for entry in value]
