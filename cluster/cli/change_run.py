@@ -101,8 +101,7 @@ class ChangeRun:
                 ),
                 stopping=STOPPING,
             )
-        if self.request.only_role:
-            preview = preview.for_role(self.request.only_role)
+        preview = self._complete(preview)
         changes = self._confirm(preview)
         if self.request.dry_run:
             provision.forget_unused_deployment(self.context)
@@ -113,10 +112,22 @@ class ChangeRun:
                     lambda: provision.update_network(self.context, report, self.held),
                     stopping=STOPPING,
                 )
+            preview = self._complete(preview)
             changes = self._confirm(preview)
         with self.reporter() as report:
             picture = interrupt.run(lambda: self._change(preview, report), stopping=STOPPING)
         return Outcome(picture, changes)
+
+    def _complete(self, preview: Preview) -> Preview:
+        """The part of the preview that the request is about, with the autoscaler's agents."""
+        from mesaform.cli.autoscaled_upgrade import with_autoscaled
+
+        role = self.request.only_role
+        if role:
+            preview = preview.for_role(role)
+        if role == "master":
+            return preview
+        return with_autoscaled(self.context, preview, self.request.upgraded_roles)
 
     def _confirm(self, preview: Preview) -> ChangeView:
         from mesaform.cli.confirm_changes import confirm_changes
@@ -132,6 +143,7 @@ class ChangeRun:
 
     async def _change(self, preview: Preview, report: Report) -> Status:
         from mesaform import provision
+        from mesaform.cli.autoscaled_upgrade import replace_autoscaled
         from mesaform.cli.cluster_waits import ClusterWaits
         from mesaform.cli.wiring import Wiring
 
@@ -145,6 +157,8 @@ class ChangeRun:
                 await provision.change_agents(context, report, held, preview, drains, batch_size)
             await provision.deploy(context, report, held, preview, self.request.stacks)
             await self._drains(session, waits).give_back(provision.terraform_instance_ids(context))
+        if "agent" in self.request.upgraded_roles:
+            await replace_autoscaled(context, waits, self.request.batch_size)
         return await waits.until_up()
 
     def _drains(self, session: aiohttp.ClientSession, waits: ClusterWaits) -> AgentDrains:

@@ -38,13 +38,17 @@ class ChangeView:
             return [f"{self.title}: nothing to change", *self._outdated()]
         return [
             f"Changes of {self.title}:",
-            *(line for change in self.preview.changes for line in self._machine(change)),
+            *(line for change in self._changes for line in self._machine(change)),
             *self._unplanned(),
             *self._resources(),
             *self._costs(),
             *self._outdated(),
             *_wrapped(self.note),
         ]
+
+    @property
+    def _changes(self) -> tuple[MachineChange, ...]:
+        return (*self.preview.changes, *self.preview.autoscaled)
 
     def _machine(self, change: MachineChange) -> Iterator[str]:
         identity = " ".join(filter(None, (change.instance_id, _types(change))))
@@ -86,7 +90,7 @@ class ChangeView:
         masters = [item for item in self.preview.masters if item.is_disruptive]
         if len(masters) > 1:
             yield "  masters change one at a time, each only while all others serve"
-        if any(item.is_disruptive for item in self.preview.agents):
+        if any(item.role == "agent" for item in self.preview.disruptive):
             yield "  agents are drained before they change"
 
     def _costs(self) -> Iterator[str]:
@@ -119,7 +123,7 @@ class ChangeView:
                     "why": list(change.why),
                     "tasks": _task_names(self.tasks, change),
                 }
-                for change in preview.changes
+                for change in self._changes
             ],
             "resources": {
                 "total": asdict(preview.total),

@@ -94,6 +94,19 @@ class ClusterWaits:
                 under_way.outcome = f"{len(picture.masters)} masters, {len(picture.agents)} agents"
         return picture
 
+    async def waiting_instances(self) -> int | None:
+        """How many instances of apps wait for a machine; None if the services do not answer."""
+        import aiohttp
+
+        from mesaform.cli.wiring import Wiring
+        from mesaform.status.view import join
+
+        prices = await asyncio.to_thread(lambda: Wiring(self.context).prices)
+        async with aiohttp.ClientSession() as session:
+            sources = await self._gatherer(session).gather()
+        demand = join(self.context.spec, sources, prices).demand
+        return None if demand is None else demand.instances
+
     def _gatherer(self, session: aiohttp.ClientSession) -> Gatherer:
         from mesaform.cli.wiring import Wiring
         from mesaform.status.gather import Gatherer

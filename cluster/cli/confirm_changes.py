@@ -29,7 +29,8 @@ def confirm_changes(context: Context, preview: Preview, request: ChangeRequest) 
         typer.Exit: the answer was no.
 
     """
-    tasks = running_tasks(context) if any(item.is_disruptive for item in preview.agents) else {}
+    moves = any(item.role == "agent" for item in preview.disruptive)
+    tasks = running_tasks(context) if moves else {}
     view = view_changes(context, preview, tasks)
     if request.dry_run:
         show_result(view, as_json=request.as_json)

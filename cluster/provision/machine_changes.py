@@ -19,6 +19,9 @@ GROUND = frozenset({"aws_vpc", "aws_subnet"})
 KEPT = frozenset({"aws_ebs_volume"})
 """Resources that outlive machines: no change of a machine may delete one."""
 MACHINE = "aws_instance"
+TEMPLATE = "aws_launch_template"
+LABELS = frozenset({"tags", "tags_all", "tag_specifications", "description", "latest_version"})
+"""Attributes of a launch template in which versions may differ and launch equal machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,15 @@ def deletions_of(plan: JsonObject, kinds: Collection[str]) -> tuple[str, ...]:
         for address, change in _resource_changes([plan], kinds)
         if "delete" in as_list(change.get("actions"))
     )
+
+
+def changed_templates(plans: Iterable[JsonObject]) -> Iterator[str]:
+    """Names of launch templates from which other machines would be launched after the plans."""
+    for _, change in _resource_changes(plans, {TEMPLATE}):
+        before, after = as_object(change.get("before")), as_object(change.get("after"))
+        names = after.keys() - LABELS
+        if before and any(before.get(name) != after[name] for name in names):
+            yield _text(before, "name")
 
 
 def replaces_ground(plan: JsonObject) -> bool:

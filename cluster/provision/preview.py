@@ -22,6 +22,7 @@ from mesaform.provision.lock import HeldLock
 from mesaform.provision.machine_changes import (
     MachineChange,
     ResourceCounts,
+    changed_templates,
     changes_of,
     count_changes,
     count_declared,
@@ -56,7 +57,8 @@ class Preview:
     synthesized again. `replaces_network` says that the VPC or a subnet goes; `lost_volumes` are
     phrases about data volumes that would be lost. `counts` are numbers of resources by stack.
     `outdated` are running machines that would boot another image, or with other user data, if they
-    were created now: only `mesaform upgrade` replaces them.
+    were created now: only `mesaform upgrade` replaces them. `changed_templates` are names of launch
+    templates that change. `autoscaled` are agents of the autoscaler that are replaced afterwards.
     """
 
     changes: tuple[MachineChange, ...] = ()
@@ -68,6 +70,8 @@ class Preview:
     errors: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, ResourceCounts] = field(default_factory=dict)
     outdated: tuple[MachineChange, ...] = ()
+    changed_templates: frozenset[str] = frozenset()
+    autoscaled: tuple[MachineChange, ...] = ()
 
     @property
     def masters_known(self) -> bool:
@@ -87,7 +91,8 @@ class Preview:
     @property
     def disruptive(self) -> tuple[MachineChange, ...]:
         """The changes that take a running machine out of service."""
-        return tuple(change for change in self.changes if change.is_disruptive)
+        terraform = tuple(change for change in self.changes if change.is_disruptive)
+        return (*terraform, *self.autoscaled)
 
     @property
     def total(self) -> ResourceCounts:
@@ -107,7 +112,7 @@ class Preview:
     @property
     def is_empty(self) -> bool:
         """Whether nothing at all would change."""
-        return not self.unplanned and not self.total and not self.changes
+        return not (self.unplanned or self.total or self.changes or self.autoscaled)
 
 
 async def preview_changes(
@@ -148,6 +153,7 @@ def read_preview(folder: Path, planned: Mapping[str, Planned]) -> Preview:
         errors=errors,
         counts=_counts(documents, declared),
         outdated=find_outdated(folder, {change.instance_id for change in changes}),
+        changed_templates=frozenset(changed_templates(documents.values())),
     )
 
 
