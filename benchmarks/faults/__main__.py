@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.faults import clock, disks, frozen, killed, network, quorum, verbs
+from benchmarks.faults import clock, disks, frozen, killed, network, quorum, upgrades, verbs
 from benchmarks.faults.scenario import Outcome, Row, Scenario, as_json, as_text
 from benchmarks.faults.site import Site
 from tests.support.cluster_harness import ClusterHarness
@@ -22,6 +22,7 @@ ON_A_CLUSTER = (
     *network.SCENARIOS,
     *clock.SCENARIOS,
     *verbs.SCENARIOS,
+    *upgrades.SCENARIOS,
 )
 SHOWN_LINES = 6
 """Lines of the end of an error that are shown: a verb's own error is there."""

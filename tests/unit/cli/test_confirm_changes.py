@@ -226,3 +226,15 @@ def test_where_no_master_answers_the_tasks_are_said_to_be_unknown():
     lines = ChangeView("a", Preview((agent(),)), None, COSTS).lines()
     assert any("tasks are not known" in line for line in lines)
     assert ChangeView("a", Preview(), {}, COSTS).lines() == ["a: nothing to change"]
+
+
+def test_agents_of_the_autoscaler_that_are_replaced_are_shown_with_their_tasks_and_asked_about():
+    change = MachineChange("i-5", "default (autoscaler)", "agent", "replace", ("launch template",))
+    preview = Preview(autoscaled=(change,))
+    assert not preview.is_empty
+    assert needs_confirmation(preview, {"i-5": ["web.1"]}, "local")
+    assert not needs_confirmation(preview, {}, "local")
+    lines = ChangeView("a", preview, {"i-5": ["web.1"]}, COSTS).lines()
+    assert lines[1].split() == ["replace", "default", "(autoscaler)", "i-5"]
+    assert "1 task moves: web.1" in lines[3]
+    assert "  agents are drained before they change" in lines

@@ -13,6 +13,7 @@ from mesaform.provision.data_volumes import find_losses
 from mesaform.provision.machine_changes import (
     MachineChange,
     ResourceCounts,
+    changed_templates,
     changes_of,
     count_changes,
     replaces_ground,
@@ -157,3 +158,24 @@ def test_user_data_that_name_another_stacks_output_are_compared_with_its_value(
     outputs = {"cross-stack-output-volumemaster-1id": volume}
     write_state(tmp_path, "network", [], outputs)
     assert [item.why for item in find_outdated(tmp_path, set())] == why
+
+
+@pytest.mark.parametrize(
+    ("after", "names"),
+    [
+        ({"name": "t", "image_id": "ami-2", "tags": {}}, ["t"]),
+        ({"name": "t", "image_id": "ami-1", "tags": {"a": "b"}}, []),
+        (None, []),
+    ],
+    ids=["another image", "other tags", "it is removed"],
+)
+def test_templates_that_would_launch_other_machines_are_named(
+    after: dict[str, Any] | None, names: list[str]
+):
+    before = {"name": "t", "image_id": "ami-1", "tags": {}, "latest_version": 1}
+    changed = plan("aws_launch_template", ["update"], before, after)
+    assert list(changed_templates([changed])) == names
+
+
+def test_a_template_that_is_created_has_launched_no_machine():
+    assert list(changed_templates([plan("aws_launch_template", ["create"], {}, {"a": 1})])) == []
