@@ -96,13 +96,12 @@ class ClusterWaits:
 
     async def waiting_instances(self) -> int | None:
         """How many instances of apps wait for a machine; None if the services do not answer."""
-        import aiohttp
-
         from mesaform.cli.wiring import Wiring
         from mesaform.status.view import join
 
-        prices = await asyncio.to_thread(lambda: Wiring(self.context).prices)
-        async with aiohttp.ClientSession() as session:
+        wiring = Wiring(self.context)
+        prices = await asyncio.to_thread(lambda: wiring.prices)
+        async with wiring.open_session() as session:
             sources = await self._gatherer(session).gather()
         demand = join(self.context.spec, sources, prices).demand
         return None if demand is None else demand.instances
