@@ -108,10 +108,8 @@ class ChangeView:
             if count:
                 noun = role if count == 1 else f"{role}s"
                 verb = "runs" if count == 1 else "run"
-                yield from _wrapped(
-                    f"{count} {noun} {verb} an older image or older settings; to replace:"
-                    f" mesaform upgrade {role}s"
-                )
+                yield f"  {count} {noun} {verb} an older image or older settings; to replace:"
+                yield f"    mesaform upgrade {role}s"
 
     def as_json(self) -> dict[str, object]:
         """The same as plain JSON values."""
@@ -153,4 +151,12 @@ def _types(change: MachineChange) -> str:
 
 
 def _wrapped(text: str, indent: str = "  ") -> Iterable[str]:
-    return wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    """Lines of at most `WIDTH` columns, unless one name is longer; no name is divided."""
+    return wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

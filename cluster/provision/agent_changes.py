@@ -101,7 +101,8 @@ class AgentDrains:
                 raise _still_busy({agents[agent_id]: n for agent_id, n in tasks.items()}, bound_s)
             under_way.advance(f"{sum(tasks.values())} tasks on {len(tasks)} agents")
             await self.sleep(POLL_S)
-        under_way.outcome = f"{len(agents)} agents run no task"
+        is_one = len(agents) == 1
+        under_way.outcome = "it runs no task" if is_one else f"{len(agents)} agents run no task"
 
     async def _start_drains(self, machines: Sequence[MachineChange]) -> dict[str, str]:
         """Start to drain the agents of the machines; their names by agent id."""

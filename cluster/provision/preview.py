@@ -191,7 +191,8 @@ def _every_machine(folder: Path) -> Iterator[MachineChange]:
 
 def _summary(preview: Preview) -> str:
     disruptive = len(preview.disruptive)
-    parts = [f"{disruptive} machines change" if disruptive else "no machine is replaced"]
+    changes = "1 machine changes" if disruptive == 1 else f"{disruptive} machines change"
+    parts = [changes if disruptive else "no machine is replaced"]
     if preview.unplanned:
         parts.append(f"not known yet for {', '.join(preview.unplanned)}")
     return "; ".join(parts)

@@ -200,7 +200,8 @@ def test_what_is_shown_names_machines_reasons_tasks_counts_and_costs_in_80_colum
     preview = Preview(
         changes, ("agents",), counts={"masters": ResourceCounts(1, 2, 1, 1)}, outdated=(MASTER,)
     )
-    tasks = {"i-2123456789abcdef0": [f"web.instance-{n}" for n in range(9)]}
+    names = [f"web.instance-{n}-1a2b3c4d-44e7-4fbb-ad3e-d4cfaf02ea3f" for n in range(9)]
+    tasks = {"i-2123456789abcdef0": names}
     lines = ChangeView(
         "production (account 1, aws, us-east-1)",
         preview,
@@ -210,13 +211,13 @@ def test_what_is_shown_names_machines_reasons_tasks_counts_and_costs_in_80_colum
     text = " ".join(" ".join(lines).split())
     assert "because of ami, user_data" in text
     assert "(t3.medium to t3.large)" in text
-    assert "9 tasks move: web.instance-0" in text
+    assert f"9 tasks move: {names[0]}, {names[1]}" in text, "a name stays whole"
     assert "and 3 more" in text
     assert "resources: 1 to add, 2 to change, 1 to replace, 1 to destroy" in text
     assert "$0.3168 an hour before, $0.4000 after" in text
     assert "$231.26 a month before, $292.00 after" in text
     assert "1 master runs an older image or older settings" in text
-    assert "mesaform upgrade masters" in text
+    assert "    mesaform upgrade masters" in lines, "a command that can be copied"
     assert "masters change one at a time" in text
     assert "agents are drained" in text
     assert max(map(len, lines)) <= WIDTH
