@@ -10,13 +10,13 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.faults.scenario import Outcome, Scenario
-from benchmarks.faults.site import BURST, STEADY, STEADY_TASKS, Site
+from benchmarks.faults.site import BURST, RECOVERY_S, STEADY, STEADY_TASKS, Site
 from mesaform.topology.ports import Port
 from tests.support.cluster_harness import ClusterHarness, until
 
@@ -112,12 +112,43 @@ def upgrade_agents(site: Site) -> Outcome:
     site.steady = site.running(STEADY)
     states = _last_states(road, moved)
     lost = sum(number for state, number in states.items() if state not in IN_ORDER)
-    after = _machines(road, "agent")
-    stale = before.keys() & after.keys() | {key for key in after if after[key] != _image(road)}
-    inactive = sum(agent["state"] != "active" for agent in road.status()["agents"])
+    left = _left_over(road, before)
     note = f"{len(bought)} of the autoscaler's; {dict(states)}; least {samples.least_running}"
-    left_over = len(stale) + inactive + site.end_burst()
-    return Outcome(took_s, lost=lost, left_over=left_over, note=note)
+    return Outcome(took_s, lost=lost, left_over=len(left), note="; ".join((note, *left)))
+
+
+def _left_over(road: ClusterHarness, before: Mapping[str, str]) -> list[str]:
+    """Agents that were not replaced, take no work, or do not go when the burst has ended."""
+    after, image = _machines(road, "agent"), _image(road)
+    inactive = {
+        agent["instance_id"] for agent in road.status()["agents"] if agent["state"] != "active"
+    }
+    kinds = {
+        "kept": before.keys() & after.keys(),
+        "with an old image": {key for key in after if after[key] != image},
+        "inactive": inactive,
+        "idle": set(_end_burst(road)),
+    }
+    return [f"{key} {kind}" for kind, keys in kinds.items() for key in sorted(keys)]
+
+
+def _end_burst(road: ClusterHarness) -> list[str]:
+    """Remove the burst; the autoscaler's agents without a task that do not go.
+
+    Steady tasks that moved to one of its agents keep that one.
+    """
+
+    def idle() -> list[str]:
+        agents = [item for item in road.status()["agents"] if item["managed_by"] == "autoscaler"]
+        return [agent["instance_id"] for agent in agents if not agent["tasks"]]
+
+    road.services(f"/v2/apps/{BURST}", method="DELETE")
+    until("the burst ends", lambda: not road.running_tasks(BURST), RECOVERY_S)
+    try:
+        until("the burst's machines are removed", lambda: not idle(), RECOVERY_S)
+    except AssertionError:
+        return idle()
+    return []
 
 
 def _bake(site: Site) -> None:
