@@ -22,10 +22,11 @@ frameworks.
 """
 NEXT_STEPS = {
     "added": "The new CA is trusted beside the present one once every machine has it in its user"
-    " data: mesaform up; then: mesaform ca rotate",
+    " data: mesaform up --upgrade; then: mesaform ca rotate",
     "switched": "The new CA issues from now on. Every machine has a certificate of it after a day;"
     " then: mesaform ca rotate",
-    "dropped": "The former CA is dropped. Machines trust it until they are replaced: mesaform up",
+    "dropped": "The former CA is dropped. Machines trust it until they are replaced:"
+    " mesaform up --upgrade",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,9 +58,20 @@ class ClusterWaits:
         """
         from mesaform.cli.wiring import Wiring
         from mesaform.status.ready import missing_to_serve
+        from mesaform.status.tls_switch import TlsSwitch
 
-        def lacks(picture: Status, sources: Sources) -> tuple[Missing, ...]:
-            return missing_to_serve(picture, sources, count, self.context.spec)
+        spec = self.context.spec
+        switch = TlsSwitch(spec)
+
+        async def lacks(picture: Status, sources: Sources) -> tuple[Missing, ...]:
+            lacking = missing_to_serve(picture, sources, count, spec)
+            if not lacking:
+                return ()
+            of_masters = await switch.missing(picture, sources)
+            if not switch.is_under_way:
+                return lacking
+            # Masters that have no machine yet count only where all must serve.
+            return tuple(item for item in of_masters if item.machine or count == spec.masters.count)
 
         with stage(self.report, f"Wait until {count} masters serve") as under_way:
             async with Wiring(self.context).open_session() as session:
@@ -80,7 +91,7 @@ class ClusterWaits:
 
         wiring = Wiring(self.context)
 
-        def lacks(picture: Status, sources: Sources) -> tuple[Missing, ...]:
+        async def lacks(picture: Status, sources: Sources) -> tuple[Missing, ...]:
             up, services_up = sorted(sources.masters_up), sorted(sources.services_up)
             return missing(picture, self.context.spec, up, services_up)
 
@@ -122,7 +133,7 @@ class ClusterWaits:
     async def _until(
         self,
         gatherer: Gatherer,
-        lacks: Callable[[Status, Sources], tuple[Missing, ...]],
+        lacks: Callable[[Status, Sources], Awaitable[tuple[Missing, ...]]],
         under_way: Stage,
         *,
         rollback: TeardownRollback | None = None,
@@ -135,7 +146,7 @@ class ClusterWaits:
         while True:
             sources = await _look(gatherer)
             picture = join(self.context.spec, sources, prices)
-            lacking = lacks(picture, sources)
+            lacking = await lacks(picture, sources)
             if picture.leader and rollback is not None and not rollback.done:
                 await rollback.step(picture.agents)
             elif not lacking:

@@ -209,7 +209,7 @@ class Gatherer:
 
     async def _zookeeper_mode(self, at: str) -> str | None:
         """What the services of a master say of its ZooKeeper; older images are asked directly."""
-        code, body = await self._get(f"http://{at}:{Port.SERVICES}/zookeeper")
+        code, body = await self._get(f"{self._scheme}://{at}:{Port.SERVICES}/zookeeper")
         if code == HTTPStatus.OK:
             return str((_decoded(body) or {}).get("mode") or "")
         if code == HTTPStatus.NOT_FOUND:
