@@ -159,9 +159,10 @@ def _demand_table(verdicts: Iterable[Verdict]) -> Table:
 def _print_steps(console: Console, plan_: Plan) -> None:
     for command in plan_.commands:
         decision = command.decision
+        zone = f" in {decision.zone}" if decision.kind == "buy" and decision.zone else ""
         change = f"  [bold]{decision.usd_per_hour:+.4f} $/h[/]" if decision.usd_per_hour else ""
         console.print(
-            f"would [bold]{decision.kind}[/]: {render_decision(decision)} "
+            f"would [bold]{decision.kind}[/]: {render_decision(decision)}{zone} "
             f"({render_all(decision.reasons)}){change}",
             highlight=False,
         )

@@ -95,6 +95,11 @@ class Decision:
     def instance_type(self) -> str:
         return self.offering.partition("/")[0]
 
+    @property
+    def zone(self) -> str:
+        """The zone of the first choice of a purchase; empty without an offering."""
+        return self.offering.partition("/")[2].partition("/")[0]
+
     def record(self) -> dict[str, object]:
         """The ledger row: `kind` is the row's kind, `decision` the decision's."""
         row: dict[str, object] = {

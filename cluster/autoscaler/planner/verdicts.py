@@ -7,6 +7,7 @@ most passing. `reporting/verdict_text.py` renders verdicts. Depends on `model`, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -83,13 +84,11 @@ class VerdictBuilder:
         self._snapshot = snapshot
         self._supply = supply
         self._placement = placement
-        self._purchases = purchases
         self._nodes = {node.name: node for node in supply.nodes}
-        self._bought: dict[int, list[tuple[str, int]]] = {}
+        self._bought: dict[int, list[Purchase]] = {}
         for purchase in purchases:
-            what = f"{purchase.request.count} x {purchase.request.offerings[0].instance_type}"
-            for index, count in purchase.load.items():
-                self._bought.setdefault(index, []).append((what, count))
+            for index in purchase.load:
+                self._bought.setdefault(index, []).append(purchase)
         self._blocked = blocked
         self._now = now
         self._offerings: OfferingIndex | None = None
@@ -101,7 +100,8 @@ class VerdictBuilder:
             return Verdict(unit, unmet=unit.count, refusal=refusal)
         ready, booting = self._placed(index)
         bought = self._bought.get(index, [])
-        fits_now, arriving, buying = _sum(ready), _sum(booting), _sum(bought)
+        buying = sum(purchase.load[index] for purchase in bought)
+        fits_now, arriving = _sum(ready), _sum(booting)
         unmet = unit.count - fits_now - arriving - buying
         return Verdict(
             unit,
@@ -112,7 +112,7 @@ class VerdictBuilder:
             self._refusal(index, unit) if unmet else None,
             fits_on=_machines(ready),
             waits_for=_machines(booting),
-            buys=tuple(dict.fromkeys(what for what, _ in bought)),
+            buys=_counts_of_types(bought),
         )
 
     def _placed(self, index: int) -> tuple[list[tuple[Node, int]], list[tuple[Node, int]]]:
@@ -128,8 +128,7 @@ class VerdictBuilder:
         """The pool, the first offering and the pieces of the purchases for an item."""
         return [
             (purchase.request.pool, purchase.request.offerings[0], purchase.load[index])
-            for purchase in self._purchases
-            if index in purchase.load
+            for purchase in self._bought.get(index, ())
         ]
 
     def _refusal(self, index: int, unit: DemandItem) -> Refusal:
@@ -364,6 +363,14 @@ class OfferingIndex:
 
 def _sum(counts: Iterable[tuple[object, int]]) -> int:
     return sum(count for _, count in counts)
+
+
+def _counts_of_types(purchases: Iterable[Purchase]) -> tuple[str, ...]:
+    """The machines of the purchases by type, such as `2 x m5.large`, whatever their zones are."""
+    counts: Counter[str] = Counter()
+    for purchase in purchases:
+        counts[purchase.request.offerings[0].instance_type] += purchase.request.count
+    return tuple(f"{count} x {name}" for name, count in counts.items())
 
 
 def _machines(placed: Iterable[tuple[Node, int]]) -> tuple[str, ...]:

@@ -110,8 +110,9 @@ async def test_plan_shows_demand_with_verdicts_and_does_nothing(file: str, bucke
     async with cluster_on(cluster, MASTER):
         shown = await asyncio.to_thread(run, "plan", "-f", file)
         actual = json.loads(await asyncio.to_thread(run, "plan", "-f", file, "--json"))
-    assert "9 need machines to buy" in shown
-    assert "would buy: 2 x m5.xlarge" in shown
+    assert "9 need machines to buy: 2 x m5.xlarge, 1 x m5.large" in shown
+    for zone in ("us-east-1a", "us-east-1b"):
+        assert f"would buy: 1 x m5.xlarge for pool default in {zone}" in shown
     (demand,) = actual["demand"]
     assert (demand["name"], demand["buying"], demand["unmet"]) == ("/web", 9, 0)
     assert actual["dry_run"] is True

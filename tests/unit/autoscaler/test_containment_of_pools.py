@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -28,14 +29,18 @@ POOLS: list[dict[str, Any]] = [
 ]
 
 
-def bought(planned: Plan) -> list[tuple[str, int]]:
+def bought(planned: Plan) -> dict[str, int]:
+    """Machines by pool."""
     launches = [
         action.request
         for command in planned.commands
         for action in command.actions
         if isinstance(action, Launch)
     ]
-    return [(request.pool, request.count) for request in launches]
+    counts: Counter[str] = Counter()
+    for request in launches:
+        counts[request.pool] += request.count
+    return dict(counts)
 
 
 def waiting(**fields: Any) -> Snapshot:
@@ -80,7 +85,7 @@ def test_the_other_pools_buy_and_the_faulty_one_is_reported(odd: Any) -> None:
     with pytest.raises(TypeError):
         plan(snapshot, NOW)
     planned, faults = plan_by_pool(snapshot, NOW)
-    assert bought(planned) == [("good", 2)]
+    assert bought(planned) == {"good": 2}
     assert [(fault.kind, fault.subject) for fault in faults] == [("pool", "bad")]
 
 
@@ -95,8 +100,8 @@ def test_what_is_known_of_the_machines_of_a_faulty_pool_stays() -> None:
 
 def test_machines_of_a_faulty_pool_count_for_the_cost_cap() -> None:
     free = waiting(usd=0.2)
-    assert bought(plan_by_pool(free, NOW)[0]) == [("good", 2)]
-    assert bought(plan_by_pool(odd_machine(free), NOW)[0]) == []
+    assert bought(plan_by_pool(free, NOW)[0]) == {"good": 2}
+    assert bought(plan_by_pool(odd_machine(free), NOW)[0]) == {}
 
 
 def test_the_other_pools_remove_their_idle_machines() -> None:
