@@ -29,15 +29,18 @@ def cluster_file() -> Path:
     return Path(os.environ.get(CLUSTER_FILE, "cluster.yaml"))
 
 
-def read_settings() -> Settings:
+def read_settings(file: Path | None = None) -> Settings:
     """Settings of this run.
+
+    Args:
+        file: the cluster file; None takes the one that the environment names.
 
     Raises:
         BadInput: the cluster file is wrong.
         MissingPrerequisite: there is no image of this checkout's recipe, or no CA.
 
     """
-    file = cluster_file()
+    file = file or cluster_file()
     spec = load(file)
     folder = cluster_dir(file, spec.name)
     deployment = read_deployment(folder)

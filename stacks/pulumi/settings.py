@@ -8,7 +8,6 @@ EC2 and STS, and on the cluster's state folder.
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from mesaform.common.errors import NotOwned
@@ -25,7 +24,7 @@ from mesaform.provision.state_folders import cluster_dir
 from mesaform.provision.terraform_state import StackState, read_states
 from mesaform.provision.zones import settle
 from mesaform_stacks.base import Settings
-from mesaform_stacks.environment import CLUSTER_FILE, cluster_file, read_settings
+from mesaform_stacks.environment import cluster_file, read_settings
 
 
 def prepare_settings(configured_file: str | None) -> Settings:
@@ -40,15 +39,13 @@ def prepare_settings(configured_file: str | None) -> Settings:
         MissingPrerequisite: AWS rejected the credentials, or there is no image.
 
     """
-    if configured_file:
-        os.environ[CLUSTER_FILE] = configured_file
-    file = cluster_file()
+    file = Path(configured_file) if configured_file else cluster_file()
     spec = load(file)
     folder = cluster_dir(file, spec.name)
     require_no_terraform(read_states(folder), folder)
     _settle_deployment(spec, file, folder)
     # The state is Pulumi's; settings of Terraform's backend have no place in its program.
-    return dataclasses.replace(read_settings(), state_bucket="")
+    return dataclasses.replace(read_settings(file), state_bucket="")
 
 
 def require_no_terraform(states: dict[str, StackState], folder: Path) -> None:

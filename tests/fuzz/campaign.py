@@ -73,6 +73,7 @@ EXPECTED_5XX = (
     Expected("8080", 502, AGENT_PROXY, rb"does not answer", "the agent does not answer"),
     Expected("8080", 503, AGENT_PROXY, rb"master does not answer", "no master leads"),
     Expected("8080", 503, rb"(?s).*", rb'^{"message": "No server leads yet; ', "no server leads"),
+    Expected("8080", 503, rb"/zookeeper", rb"serves no requests", "none runs at 127.0.0.1"),
     Expected("8080", 503, rb"/health", rb'"able": ?false', "a condition does not hold"),
     Expected("9550", 503, rb"/health", rb'"able": ?false', "a condition does not hold"),
     Expected("9550", 503, rb"/view", rb"no autoscaler leads", "no pass has been made yet"),

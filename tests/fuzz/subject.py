@@ -148,7 +148,9 @@ class Subject:
 
         """
         base = f"http://{self.master}:8080/v2/apps"
-        self._post(base, {"id": "/demand", "cmd": "true", "cpus": 2, "mem": 64, "instances": 9})
+        self._post(
+            base, {"id": "/demand", "cmd": "sleep 999", "cpus": 2, "mem": 64, "instances": 9}
+        )
         maps = Path(f"/proc/{self.cluster.processes['autoscaler'].pid}/maps")
         self.cluster.until(lambda: SOLVER in maps.read_text())
         self._delete_apps()

@@ -10,12 +10,15 @@ from dataclasses import replace
 
 from mesaform.autoscaler.demand import failing_apps
 from mesaform.autoscaler.model.command import Purchase
-from mesaform.autoscaler.model.demand_item import DemandItem, PurchaseStop
+from mesaform.autoscaler.model.demand_item import DemandItem, PurchaseStop, Source
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.purchase_record import UnitPurchases, WaitingPieces
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.planner.pass_context import PassContext
+
+BOUGHT_AHEAD: frozenset[Source] = frozenset({"headroom", "hint", "calendar", "profile"})
+"""Demand of which no work waits yet. Its machines are meant to be idle, so nothing is recorded."""
 
 
 def restricted(item: DemandItem, record: UnitPurchases | None, now: float) -> DemandItem:
@@ -52,6 +55,8 @@ def state_after(
     failing = dict(state.failing_apps)
     for purchase in purchases:
         for item in (context.items[index] for index in purchase.load):
+            if item.source in BOUGHT_AHEAD:
+                continue
             record = records.get(item.key) or new_record(item)
             launches = {**record.launches, purchase.request.token: context.now}
             records[item.key] = replace(record, launches=launches)
