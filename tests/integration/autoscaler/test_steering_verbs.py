@@ -101,7 +101,7 @@ def test_cost_adds_up_what_the_ledger_has(file: str, bucket: str):
         ledger.append({**row, "at": at, "launched_at": at, "instance_id": f"i-{number}"})
     shown = run("cost", "-f", file, "--since", "6h")
     # Four machine-hours at $1, and an estimate of the cluster's requests and traffic.
-    assert re.search(r"default +2 +4\.000[01] ", shown), shown
+    assert re.search(r"default +2 +4\.0\d{3} ", shown), shown
     assert " for 2 machines, 4.0 machine-hours" in shown
     assert "█" in shown
     answer = run("cost", "-f", file, "--since", "2h", "--by", "role", "--json")
