@@ -3,6 +3,7 @@
 | Source | Module | Counts |
 |---|---|---|
 | services | `queue` | exact shapes that wait for an offer, without work that backs off |
+| reported | `reported` | exact shapes that an adapter read of a framework |
 | framework | `frameworks` | one small purchase for a framework that lacks offers, doubled if used |
 | hint, calendar, profile | `scheduled` | capacity for work to come, less what runs or waits |
 | displaced | `displaced` | tasks of machines with a notice, until a queue shows them |
@@ -24,6 +25,7 @@ from mesaform.autoscaler.demand import (
     queue,
     quota,
     rates,
+    reported,
     scheduled,
 )
 from mesaform.autoscaler.demand.frameworks import probe_after, suspects
@@ -40,7 +42,8 @@ def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
     view = snapshot.cluster
     if view is None:
         return []
-    waiting = quota.within(queue.units(snapshot.queue or (), now), view.quotas)
+    exact = queue.units(snapshot.queue or (), now) + reported.units(snapshot)
+    waiting = quota.within(exact, view.quotas)
     hungry = frameworks.units(snapshot, now)
     moving = displaced.units(snapshot, now)
     real = moving + waiting + quota.within(hungry, view.quotas, after=waiting)

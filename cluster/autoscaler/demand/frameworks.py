@@ -60,7 +60,8 @@ def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
     return [
         unit
         for framework in view.frameworks
-        if (unit := _item_of(framework, view, snapshot.state, now)) is not None
+        if framework.framework_id not in snapshot.framework_demand
+        and (unit := _item_of(framework, view, snapshot.state, now)) is not None
     ]
 
 

@@ -106,6 +106,8 @@ class Framework:
     suppressed roles are left out, and `suppressed` means that none is left. `asked` counts REVIVE
     and REQUEST calls. `refusals` counts the offer filters in these roles, other frameworks'
     included (Mesos reports no more). `constraints` are those that it declared for its offers.
+    `webui_url` and `hostname` are as the framework states them, and are not to be trusted.
+    `tasks` counts its running tasks.
     """
 
     framework_id: str
@@ -121,6 +123,9 @@ class Framework:
     asked: int = 0
     refusals: int = 0
     constraints: tuple[Constraint, ...] = ()
+    webui_url: str = ""
+    hostname: str = ""
+    tasks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,4 +79,14 @@ class DemandItem:
         return f"{self.count} x {self.name} ({text(self.shape)})"
 
 
-Source = Literal["services", "framework", "headroom", "hint", "calendar", "profile", "displaced"]
+Source = Literal[
+    "services",
+    "reported",
+    "framework",
+    "headroom",
+    "hint",
+    "calendar",
+    "profile",
+    "displaced",
+]
+"""`reported`: an adapter read it of a framework. `framework`: it is inferred."""

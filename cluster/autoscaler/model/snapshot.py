@@ -12,6 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, QueueEntry
+from mesaform.autoscaler.model.framework_demand import FrameworkDemand
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.weekly_profile import Profile
@@ -54,6 +55,8 @@ class Snapshot:
     listed yet.
     `usd_per_hour` are the prices of machines by instance id, with all their parts;
     `standing_usd_per_hour` is what the cluster costs besides its machines.
+    `framework_demand` is what adapters read of frameworks, by framework id; nothing is inferred of
+    these. `adapter_failures` are why an adapter of a framework gives no answer.
     """
 
     spec: ClusterSpec
@@ -73,6 +76,8 @@ class Snapshot:
     launches_lost_at: float | None = None
     usd_per_hour: Mapping[str, float] = field(default_factory=dict)
     standing_usd_per_hour: float = 0.0
+    framework_demand: Mapping[str, FrameworkDemand] = field(default_factory=dict)
+    adapter_failures: Mapping[str, Reason] = field(default_factory=dict)
 
     @property
     def agents_by_instance(self) -> dict[str, Agent]:

@@ -18,6 +18,9 @@ Json = Mapping[str, Any]
 PROBE = "mesaform-probe"
 """Name and role of the autoscaler's own framework (`probe`), which has no demand."""
 
+LONGEST_TEXT = 2048
+"""Longest address that is read of a framework; longer ones are cut, and so lead nowhere."""
+
 QUOTA_NAMES = ("cpus", "mem", "disk", "gpus")
 _OPERATORS = {
     "text_equals": "IS",
@@ -62,7 +65,14 @@ def framework(
             *offer_constraints(item.get("offer_constraints") or {}, roles),
             *_label_constraints(info.get("labels") or {}),
         ),
+        webui_url=_text(info.get("webui_url")),
+        hostname=_text(info.get("hostname")),
     )
+
+
+def _text(value: object) -> str:
+    """A text that a framework states, cut; empty for another type."""
+    return value[:LONGEST_TEXT] if isinstance(value, str) else ""
 
 
 def _label_constraints(labels: Json) -> tuple[Constraint, ...]:

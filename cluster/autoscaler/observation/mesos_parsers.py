@@ -129,14 +129,17 @@ def _frameworks(
     faults: list[Fault],
 ) -> tuple[Framework, ...]:
     shapes: dict[str, set[Shape]] = {}
+    running: Counter[str] = Counter()
     for task in tasks:
         shapes.setdefault(task.framework_id, set()).add(task.shape)
+        running[task.framework_id] += 1
     counters, refusals = counters_of(metrics), refusals_of(metrics)
     readable = []
     for framework_id, item in items:
         with contained("framework", framework_id, faults):
             own = counters.get(framework_id, {})
-            readable.append(framework(item, shapes.get(framework_id, ()), own, refusals))
+            parsed = framework(item, shapes.get(framework_id, ()), own, refusals)
+            readable.append(replace(parsed, tasks=running[framework_id]))
     return tuple(readable)
 
 

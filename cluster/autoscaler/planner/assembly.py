@@ -151,7 +151,7 @@ def _probes(
     frameworks = {framework.framework_id: framework for framework in view.frameworks}
     for index in {index for purchase in purchases for index in purchase.load}:
         item = context.items[index]
-        if item.framework_id in frameworks:
+        if item.source == "framework" and item.framework_id in frameworks:
             framework = frameworks[item.framework_id]
             probes[item.framework_id] = demand.probe_after(item, framework, context.now)
     return probes

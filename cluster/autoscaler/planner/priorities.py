@@ -1,6 +1,7 @@
 """Packing of a pass's demand by rank, where pools or the cost cap do not allow all of it. Pure.
 
-Ranks, served in this order: work that waits in queues, frameworks whose need is inferred, hints,
+Ranks, served in this order: work that waits in queues, of frameworks with an adapter too,
+frameworks whose need is inferred, hints,
 predictions (calendar, past weeks), headroom. All of one rank is served before any of the next.
 Within a rank, packing serves the most work for the money. Pools' minima and replacements of
 machines are bought only from what demand leaves.
@@ -19,6 +20,7 @@ from mesaform.placement.constraints import InstanceCounts, is_grouped
 
 RANKS: Mapping[Source, int] = {
     "services": 0,
+    "reported": 0,
     "framework": 1,
     "hint": 2,
     "calendar": 3,
