@@ -17,6 +17,7 @@ from mesaform.cli.options import (
     FileOption,
     JsonOption,
     WaitOption,
+    YesOption,
     with_options,
 )
 from mesaform.common.errors import BadInput, Exit
@@ -40,7 +41,7 @@ class AdoptOptions:
     """Command line of `mesaform adopt`."""
 
     file: FileOption = DEFAULT_FILE
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    yes: YesOption = False
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be adopted, and end.")
     ] = False

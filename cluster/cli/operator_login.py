@@ -54,10 +54,12 @@ def read_token(context: Context) -> str:
         BadInput: the parameter cannot be read.
 
     """
-    from mesaform.aws.access_parameter import AccessParameter
+    from mesaform.aws.access_parameter import ACCESS_DOCUMENT
+    from mesaform.aws.secure_parameter import SecureParameter
 
     context.enter_cloud()
-    document = AccessParameter(context.spec.name, context.spec.region).read()
+    spec = context.spec
+    document = SecureParameter(ACCESS_DOCUMENT, spec.name, spec.region).read()
     return document.tokens[0] if document is not None and document.tokens else ""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -44,10 +45,23 @@ EndOtherOption = Annotated[
 WaitOption = Annotated[
     bool, typer.Option("--wait", help="Wait for another run at work instead of ending with 4.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ForOption = Annotated[str, typer.Option("--for", help="For how long: 90s, 30m, 2h, 1d.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why: shown with the override.")]
 
 OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeOptions:
+    """Options of the verbs that plan changes, ask, and change a cluster."""
+
+    file: FileOption = DEFAULT_FILE
+    yes: YesOption = False
+    dry_run: DryRunOption = False
+    end_other: EndOtherOption = False
+    wait: WaitOption = False
+    as_json: JsonOption = False
 
 
 def with_options(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, YesOption
 
 if TYPE_CHECKING:
     from mesaform.cli.context import Context
@@ -93,7 +93,7 @@ def restore(
 def remove(
     record: RecordArgument,
     file: FileOption = DEFAULT_FILE,
-    yes: bool = typer.Option(False, "--yes", "-y", help="Do not ask."),
+    yes: YesOption = False,
 ) -> None:
     """Delete a record for good. The tasks of an app are then killed, as if it were deleted."""
     from mesaform.cli.record_stores import find

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesaform.cli.context import Context, open_context
-from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, with_options
+from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption, YesOption, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class RestoreOptions:
             "--any-deployment", help="Also take a snapshot of an earlier cluster of this name."
         ),
     ] = False
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    yes: YesOption = False
     as_json: JsonOption = False
 
 

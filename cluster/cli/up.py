@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mesaform.cli.context import Context, open_context
-from mesaform.cli.options import (
-    DEFAULT_FILE,
-    DryRunOption,
-    EndOtherOption,
-    FileOption,
-    JsonOption,
-    WaitOption,
-    with_options,
-)
+from mesaform.cli.options import DEFAULT_FILE, ChangeOptions, with_options
 from mesaform.common.errors import MissingPrerequisite
 from mesaform.common.progress import Report, stage
 from mesaform.provision.lock import HeldLock
@@ -33,11 +25,9 @@ Reporter = Callable[[], AbstractContextManager[Report]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpOptions:
+class UpOptions(ChangeOptions):
     """Command line of `mesaform up`."""
 
-    file: FileOption = DEFAULT_FILE
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
     timeout: Annotated[
         float,
         typer.Option(
@@ -53,10 +43,6 @@ class UpOptions:
             " differ in image or settings.",
         ),
     ] = False
-    dry_run: DryRunOption = False
-    end_other: EndOtherOption = False
-    wait: WaitOption = False
-    as_json: JsonOption = False
 
 
 def register(app: typer.Typer) -> None:

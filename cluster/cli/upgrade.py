@@ -10,15 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from mesaform.cli.context import open_context
-from mesaform.cli.options import (
-    DEFAULT_FILE,
-    DryRunOption,
-    EndOtherOption,
-    FileOption,
-    JsonOption,
-    WaitOption,
-    with_options,
-)
+from mesaform.cli.options import DEFAULT_FILE, ChangeOptions, with_options
 from mesaform.common.progress import Report
 
 Role = Literal["master", "agent"]
@@ -41,21 +33,15 @@ batch at a time, and buys others where there is work.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpgradeOptions:
+class UpgradeOptions(ChangeOptions):
     """Command line of `mesaform upgrade masters`."""
 
-    file: FileOption = DEFAULT_FILE
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
     timeout: Annotated[
         float,
         typer.Option(
             help="Seconds to wait for each machine; 0 is 180 locally and 900 on aws.", min=0
         ),
     ] = 0.0
-    dry_run: DryRunOption = False
-    end_other: EndOtherOption = False
-    wait: WaitOption = False
-    as_json: JsonOption = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,6 @@ OPERATOR = "operator"
 TOKEN_BYTES = 32
 TOKEN_HINT = "the operator's token is needed; see it with: mesaform token show"  # noqa: S105
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="mesaform", Bearer realm="mesaform"'}
-MAX_DOCUMENT_BYTES = 4096
-"""A standard parameter of SSM holds no more (AWS, "Parameter Store parameter tiers")."""
 
 Token = Annotated[str, msgspec.Meta(min_length=32, max_length=128, pattern=r"^[!-~]+$")]
 

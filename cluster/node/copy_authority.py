@@ -12,7 +12,8 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError
 
-from mesaform.aws.authority_parameter import AuthorityParameter
+from mesaform.aws.authority_parameter import AUTHORITY_DOCUMENT
+from mesaform.aws.secure_parameter import SecureParameter
 from mesaform.common.certificates import AuthorityDocument, document_text
 from mesaform.common.errors import MesaformError
 from mesaform.common.files import PRIVATE_FILE_MODE, write_atomically
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`copy_authority CLUSTER REGION FILE`."""
     cluster, region, file = argv if argv is not None else sys.argv[1:]
     try:
-        document = AuthorityParameter(cluster, region).read()
+        document = SecureParameter(AUTHORITY_DOCUMENT, cluster, region).read()
         if document is None:
             sys.stdout.write(f"{cluster} has no CA in SSM: run mesaform up\n")
             return EXIT_LATER

@@ -7,31 +7,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Protocol
+from typing import TypeAlias
 
 import msgspec
 
 from mesaform.common.access import TOKEN_BYTES, AccessDocument
-from mesaform.common.errors import MissingPrerequisite
 from mesaform.provision.cluster_context import ClusterContext
-from mesaform.provision.deployment import require_deployment
-from mesaform.topology import names
+from mesaform.provision.secret_documents import (
+    DocumentStore,
+    create_document,
+    document_store,
+    require_document,
+)
 from mesaform.topology.access import settled
 
-OWNER = "access"
-"""The value of the tag `mesaform:managed-by`: no state of Terraform lists the parameter."""
-
-
-class AccessStore(Protocol):
-    """Where the document is stored (`mesaform.aws.access_writer`). Raises CloudError."""
-
-    name: str
-
-    def read(self) -> AccessDocument | None: ...
-
-    def create(self, document: AccessDocument, tags: dict[str, str]) -> None: ...
-
-    def replace(self, document: AccessDocument) -> None: ...
+AccessStore: TypeAlias = DocumentStore[AccessDocument]
 
 
 def draw_secret() -> str:
@@ -41,9 +31,9 @@ def draw_secret() -> str:
 
 def access_store(place: ClusterContext) -> AccessStore:
     """The store of a cluster."""
-    from mesaform.aws.access_writer import AccessWriter
+    from mesaform.aws.access_parameter import ACCESS_DOCUMENT
 
-    return AccessWriter(place.spec.name, place.spec.region)
+    return document_store(place, ACCESS_DOCUMENT)
 
 
 def ensure_access(place: ClusterContext) -> str:
@@ -61,11 +51,7 @@ def ensure_access(place: ClusterContext) -> str:
     current = store.read()
     wanted = settled(current, spec, draw_secret)
     if current is None:
-        deployment = require_deployment(place.cluster_dir)
-        store.create(
-            wanted,
-            names.tags(spec, DEPLOYMENT=deployment.deployment_id, MANAGED_BY=OWNER),
-        )
+        create_document(place, store, wanted)
         return "a new token; see it with: mesaform token show"
     if wanted != current:
         store.replace(wanted)
@@ -81,15 +67,7 @@ def require_access(place: ClusterContext) -> AccessDocument:
         CloudError: SSM refused or did not answer.
 
     """
-    store = access_store(place)
-    document = store.read()
-    if document is None:
-        raise MissingPrerequisite(
-            "the cluster has no token",
-            where=f"SSM parameter {store.name}",
-            fix="set access.token: required in the cluster file, then: mesaform up",
-        )
-    return document
+    return require_document(access_store(place), "token", "access.token: required")
 
 
 def rotate(

@@ -10,19 +10,24 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from mesaform.common.errors import MissingPrerequisite
 from mesaform.common.files import write_atomically
-from mesaform.provision.access import OWNER
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.deployment import require_deployment
-from mesaform.topology import names
+from mesaform.provision.secret_documents import (
+    DocumentStore,
+    create_document,
+    document_store,
+    require_document,
+)
 
 if TYPE_CHECKING:
     from mesaform.common.certificates import Authority, AuthorityDocument
+
+    AuthorityStore: TypeAlias = DocumentStore[AuthorityDocument]
 
 FILE_NAME = "ca.pem"
 DAY_S = 86400
@@ -36,23 +41,11 @@ class Rotation(StrEnum):
     DROPPED = "dropped"
 
 
-class AuthorityStore(Protocol):
-    """Where the CA is stored (`mesaform.aws.authority_writer`). Raises CloudError."""
-
-    name: str
-
-    def read(self) -> AuthorityDocument | None: ...
-
-    def create(self, document: AuthorityDocument, tags: dict[str, str]) -> None: ...
-
-    def replace(self, document: AuthorityDocument) -> None: ...
-
-
 def authority_store(place: ClusterContext) -> AuthorityStore:
     """The store of a cluster."""
-    from mesaform.aws.authority_writer import AuthorityWriter
+    from mesaform.aws.authority_parameter import AUTHORITY_DOCUMENT
 
-    return AuthorityWriter(place.spec.name, place.spec.region)
+    return document_store(place, AUTHORITY_DOCUMENT)
 
 
 def certificates_file(folder: Path) -> Path:
@@ -79,8 +72,7 @@ def ensure_authority(place: ClusterContext) -> str:
         deployment = require_deployment(place.cluster_dir)
         own = create_authority(place.spec.name, deployment.deployment_id, time.time())
         document = AuthorityDocument((own,))
-        tags = names.tags(place.spec, DEPLOYMENT=deployment.deployment_id, MANAGED_BY=OWNER)
-        store.create(document, tags)
+        create_document(place, store, document)
         outcome = "a new CA; see it with: mesaform ca show"
     _keep(place.cluster_dir, document)
     return outcome + _describe_end(document, time.time())
@@ -113,14 +105,7 @@ def require_authority(place: ClusterContext) -> AuthorityDocument:
         CloudError: SSM refused or did not answer.
 
     """
-    store = authority_store(place)
-    document = store.read()
-    if document is None:
-        raise MissingPrerequisite(
-            "the cluster has no CA",
-            where=f"SSM parameter {store.name}",
-            fix="set tls: true in the cluster file, then: mesaform up",
-        )
+    document = require_document(authority_store(place), "CA", "tls: true")
     _keep(place.cluster_dir, document)
     return document
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from mesaform.aws.access_parameter import AccessParameter
+from mesaform.aws.access_parameter import ACCESS_DOCUMENT
+from mesaform.aws.secure_parameter import SecureParameter
 from mesaform.common.access import OPERATOR, AccessDocument, access_text
 from mesaform.common.errors import MesaformError
 from mesaform.common.files import PRIVATE_FILE_MODE, write_atomically
@@ -40,7 +41,7 @@ class MesosFiles:
 class AccessCopy:
     """Where the document comes from and goes to. `mesos` is None for the embedded engine."""
 
-    parameter: AccessParameter
+    parameter: SecureParameter[AccessDocument]
     file: Path
     mesos: MesosFiles | None = None
 
@@ -104,4 +105,5 @@ def access_copy(
             Path(environment["MESAFORM_ACCESS_MESOS_CREDENTIALS"]),
             Path(environment["MESAFORM_ACCESS_MESOS_ACLS"]),
         )
-    return AccessCopy(AccessParameter(cluster, region), Path(environment[FILE_VARIABLE]), mesos)
+    parameter = SecureParameter(ACCESS_DOCUMENT, cluster, region)
+    return AccessCopy(parameter, Path(environment[FILE_VARIABLE]), mesos)

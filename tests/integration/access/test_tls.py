@@ -15,10 +15,11 @@ import pytest
 from aiohttp import web
 
 from mesaform.aws import client
-from mesaform.aws.authority_parameter import AuthorityParameter
-from mesaform.aws.authority_writer import AuthorityWriter
+from mesaform.aws.authority_parameter import AUTHORITY_DOCUMENT
 from mesaform.aws.ports import Machine
 from mesaform.aws.resources.sweep import resource_kinds
+from mesaform.aws.secure_parameter import SecureParameter
+from mesaform.aws.secure_parameter_writer import SecureParameterWriter
 from mesaform.cli import token as token_verb
 from mesaform.cli.context import Context
 from mesaform.cli.operator_login import TOKEN_VARIABLE
@@ -35,7 +36,6 @@ from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.operator_credentials import CREDENTIALS, OperatorCredentials
 from mesaform.node import copy_authority
 from mesaform.provision import forget_deployment
-from mesaform.provision.access import OWNER
 from mesaform.provision.authority import (
     Rotation,
     certificates_file,
@@ -45,6 +45,7 @@ from mesaform.provision.authority import (
 )
 from mesaform.provision.deployment import Caller, establish_deployment
 from mesaform.provision.orphans import is_orphan
+from mesaform.provision.secret_documents import OWNER
 from mesaform.status.tls_switch import TlsSwitch
 from mesaform.status.view import Sources, join
 from mesaform.topology.names import Tag, authority_parameter_name
@@ -104,7 +105,7 @@ def test_the_folder_keeps_the_certificate_without_the_key_and_forgets_it_with_th
 
 def test_up_tells_of_a_ca_in_its_last_year(place: Context) -> None:
     old = create_authority("toy", "d1", time.time() - 3600 * DAY_S)
-    AuthorityWriter("toy", REGION).create(AuthorityDocument((old,)), {})
+    SecureParameterWriter(AUTHORITY_DOCUMENT, "toy", REGION).create(AuthorityDocument((old,)), {})
     assert ensure_authority(place) == "unchanged; it ends in 50 days: mesaform ca rotate"
 
 
@@ -139,14 +140,17 @@ def test_a_rotation_adds_the_successor_lets_it_issue_and_then_drops_the_former(
     place: Context,
 ) -> None:
     ensure_authority(place)
-    writer, present = AuthorityWriter("toy", REGION), require_authority(place)
+    writer, present = (
+        SecureParameterWriter(AUTHORITY_DOCUMENT, "toy", REGION),
+        require_authority(place),
+    )
     first = present.authorities[0]
     second = create_authority("toy", "d1", time.time() + 60)
     steps = []
     for _ in range(3):
         present, step = rotate(present, lambda: second)
         writer.replace(present)
-        stored = AuthorityParameter("toy", REGION).read()
+        stored = SecureParameter(AUTHORITY_DOCUMENT, "toy", REGION).read()
         assert stored == present
         steps.append((step, present.authorities))
     assert steps == [

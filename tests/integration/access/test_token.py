@@ -17,17 +17,19 @@ from mesaform.autoscaler.daemon.access import AccessCopy, MesosFiles
 from mesaform.autoscaler.reporting.http_server import Page, http_port
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws import client
-from mesaform.aws.access_parameter import AccessParameter
-from mesaform.aws.access_writer import AccessWriter
+from mesaform.aws.access_parameter import ACCESS_DOCUMENT
 from mesaform.aws.resources.sweep import resource_kinds
+from mesaform.aws.secure_parameter import SecureParameter
+from mesaform.aws.secure_parameter_writer import SecureParameterWriter
 from mesaform.cli import token as token_verb
 from mesaform.common.access import AccessDocument
 from mesaform.common.errors import BadInput, Busy
 from mesaform.config.schema import ClusterSpec
 from mesaform.http import Access, AccessFile, HttpServer
-from mesaform.provision.access import OWNER, ensure_access, require_access, rotate
+from mesaform.provision.access import ensure_access, require_access, rotate
 from mesaform.provision.deployment import establish_deployment
 from mesaform.provision.orphans import is_orphan
+from mesaform.provision.secret_documents import OWNER
 from mesaform.topology.names import Tag, access_parameter_name
 from tests.integration.aws.conftest import REGION, cloud, moto_url
 
@@ -98,7 +100,7 @@ def test_a_framework_gets_a_secret_that_stays_and_loses_it_when_it_is_not_named_
 def test_a_cluster_that_asks_for_no_credential_gets_no_parameter(place: Place) -> None:
     place.spec = a_spec(token="none")
     assert ensure_access(place) == ""
-    assert AccessParameter("toy", REGION).read() is None
+    assert SecureParameter(ACCESS_DOCUMENT, "toy", REGION).read() is None
 
 
 def test_a_parameter_that_cannot_be_read_is_named_and_not_replaced(place: Place) -> None:
@@ -116,7 +118,9 @@ def test_mesos_files_have_the_own_principals_the_operator_and_the_frameworks(
     own = tmp_path / "own.json"
     own.write_text('{"credentials":[{"principal":"services","secret":"s"}]}')
     files = MesosFiles(own, tmp_path / "credentials.json", tmp_path / "acls.json")
-    copy = AccessCopy(AccessParameter("toy", REGION), tmp_path / "access.json", files)
+    copy = AccessCopy(
+        SecureParameter(ACCESS_DOCUMENT, "toy", REGION), tmp_path / "access.json", files
+    )
     document = AccessDocument(("1" * 64, "2" * 64), acls={"run_tasks": []})
     copy.write(document)
     entries = msgspec.json.decode(files.credentials.read_bytes())["credentials"]
@@ -144,7 +148,7 @@ async def masters(place: Place, tmp_path: Path) -> AsyncIterator[Masters]:
     servers, copies, port = [], [], 0
     for host in hosts:
         file = tmp_path / host
-        copies.append(AccessCopy(AccessParameter("toy", REGION), file))
+        copies.append(AccessCopy(SecureParameter(ACCESS_DOCUMENT, "toy", REGION), file))
         app = Page(Telemetry(), lambda: "", hosts, f"{host}:9550").application()
         access = Access(AccessFile(file), is_required=True)
         server = HttpServer(app, http_port(9550, access))
@@ -159,7 +163,7 @@ async def test_a_rotation_keeps_both_tokens_until_every_master_has_read_the_new_
     place: Place, masters: Masters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure_access(place)
-    store = AccessWriter("toy", REGION)
+    store = SecureParameterWriter(ACCESS_DOCUMENT, "toy", REGION)
     document = require_access(place)
     old = document.tokens[0]
     seen: list[tuple[str, bool, tuple[str, ...]]] = []
@@ -179,7 +183,7 @@ async def test_a_rotation_keeps_both_tokens_until_every_master_has_read_the_new_
 
 async def test_an_interrupted_rotation_goes_on_with_the_same_token(place: Place) -> None:
     ensure_access(place)
-    store = AccessWriter("toy", REGION)
+    store = SecureParameterWriter(ACCESS_DOCUMENT, "toy", REGION)
 
     def fail(_token: str, _accepts: bool) -> None:
         raise Busy("a master does not answer")

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from mesaform.aws.secure_parameter import MAX_DOCUMENT_BYTES
 from mesaform.common import certificates
-from mesaform.common.access import MAX_DOCUMENT_BYTES
 from mesaform.common.certificates import AuthorityDocument, NotIssued, Subject
 
 NOW = 1_800_000_000.0
