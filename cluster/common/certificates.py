@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -140,15 +140,33 @@ def issue_for_request(authority: Authority, request: str, subject: Subject, now:
     """
     try:
         parsed = x509.load_pem_x509_csr(request.encode())
+        public_key = _required_curve(parsed.public_key())
         is_signed = parsed.is_signature_valid
-        public_key = parsed.public_key()
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except NotIssued:
+        raise
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise NotIssued(f"the certificate request cannot be read: {error}") from None
     if not is_signed:
         raise NotIssued("the certificate request is not signed by its key")
-    if not isinstance(public_key, ec.EllipticCurvePublicKey):
-        raise NotIssued("the key of the certificate request is not of an elliptic curve")
     return _issue(authority, public_key, subject, now)
+
+
+def _required_curve(public_key: object) -> ec.EllipticCurvePublicKey:
+    """The key, if it is of the one curve in use.
+
+    A weaker key would be all that protects its machine; a signature of a large key of another kind
+    takes long to verify.
+
+    Raises:
+        NotIssued: it is another key.
+
+    """
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        if isinstance(public_key.curve, ec.SECP256R1):
+            return public_key
+        curve = public_key.curve.name
+        raise NotIssued(f"the key of the certificate request is of {curve}, not P-256")
+    raise NotIssued("the key of the certificate request is not of an elliptic curve")
 
 
 def issue_for_key(authority: Authority, key: bytes, subject: Subject, now: float) -> str:

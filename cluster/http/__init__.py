@@ -15,7 +15,7 @@ from mesaform.http.port import HttpPort, Limits, Standbys
 from mesaform.http.query import integer
 from mesaform.http.server import HttpServer
 from mesaform.http.settings import HttpSettings, http_settings
-from mesaform.http.standby import is_passed_on, pass_on
+from mesaform.http.standby import callers, is_passed_on, pass_on
 from mesaform.http.stream import mark_stream
 from mesaform.http.unhandled import UNHANDLED, Unhandled
 
@@ -33,6 +33,7 @@ __all__ = [
     "PortAccess",
     "Standbys",
     "Unhandled",
+    "callers",
     "decode_json",
     "http_settings",
     "integer",

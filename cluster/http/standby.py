@@ -21,6 +21,9 @@ from mesaform.http.stream import mark_stream
 PASSED_ON = "X-Mesaform-Passed-On"
 """Marks a request that a standby passed on. A second standby does not pass it on again."""
 
+FORWARDED_FOR = "X-Forwarded-For"
+"""The addresses for which a request was passed on."""
+
 CONNECT_TIMEOUT_S = 5.0
 _NOT_PASSED = frozenset(
     {
@@ -41,6 +44,15 @@ def is_passed_on(request: web.Request) -> bool:
     if wanted is not Standbys.AUTOMATIC:
         return wanted is Standbys.PROXY
     return host_of(request.host) not in {_own_address(request), LOCALHOST}
+
+
+def callers(request: web.Request) -> tuple[str, ...]:
+    """The peer's address, and those for which it or a standby says that it passes the request on.
+
+    A caller can add addresses and leave none out: rules may refuse by them, and allow nothing.
+    """
+    named = ",".join(request.headers.getall(FORWARDED_FOR, ())).split(",")
+    return (request.remote or "", *(name.strip() for name in named if name.strip()))
 
 
 def _own_address(request: web.Request) -> str:
@@ -85,7 +97,7 @@ def _passed_headers(request: web.Request) -> list[tuple[str, str]]:
         (name, value) for name, value in request.headers.items() if name.lower() not in _NOT_PASSED
     ]
     peer = request.remote or ""
-    return [*kept, (PASSED_ON, "1"), ("X-Forwarded-For", peer)]
+    return [*kept, (PASSED_ON, "1"), (FORWARDED_FOR, peer)]
 
 
 async def _copy(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:

@@ -244,6 +244,11 @@ TASK_VARIANTS: Mapping[str, Document] = {
     "shell false with a value": {"command": {"shell": False, "value": "/bin/true"}},
     "command of another type": {"command": "true"},
     "arguments as a text": {"command": {"value": "true", "arguments": "a"}},
+    "empty user": {"command": {"value": "sleep 1000", "user": ""}},
+    "empty user, empty limits and no value": {
+        "command": {"user": "", "arguments": ["sleep", "1000"]},
+        "limits": {},
+    },
     "uri without a value": {"command": {"value": "true", "uris": [{}]}},
     "command and executor": {"executor": EXECUTOR},
     "executor without command": {"command": None, "executor": {"executor_id": {"value": "e"}}},

@@ -19,7 +19,10 @@ from mesaform.mesos.messages import CommandInfo, from_wire
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What a container is made from. `user` is the command's, or else the framework's."""
+    """What a container is made from.
+
+    `user` is the command's, also an empty one, or else the framework's; None without both.
+    """
 
     container_id: str
     framework_id: str
@@ -39,7 +42,7 @@ class ContainerSpec:
             task_id=record.task_id,
             agent_id=record.task.agent_id.value,
             command=command,
-            user=command.user or record.framework.user or None,
+            user=record.framework.user or None if command.user is None else command.user,
             resources=from_wire(record.task.resources),
         )
 

@@ -66,10 +66,14 @@ class UserPolicy:
     def identity_of(self, user: str | None) -> Identity | None:
         """The identity of a task's processes; None: the agent's own.
 
+        A user that is named and empty is no user's name, as in Apache Mesos.
+
         Raises:
-            UnknownUser: the agent is root, and the machine has no such user.
+            UnknownUser: the user is empty, or the agent is root and the machine has no such user.
 
         """
+        if user == "":
+            raise UnknownUser("User '' does not exist; name the command's user or leave it out")
         if os.geteuid() != 0:
             return None
         if not user or (_is_root(user) and not self.allows_root):

@@ -7,6 +7,8 @@ machines apart, so it has no effect between processes of one host (127.0.0.0/8).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mesaform.engine.master.state import State
 from mesaform.topology.instance_identity import (
     InstanceVerifier,
@@ -18,23 +20,28 @@ OWN_CALL = "MARK_AGENT_GONE"
 
 
 def why_refused(
-    state: State, verifier: InstanceVerifier | None, source: str, proof: str, call: tuple[str, str]
+    state: State,
+    verifier: InstanceVerifier | None,
+    sources: Sequence[str],
+    proof: str,
+    call: tuple[str, str],
 ) -> str | None:
     """Why a call that changes something is refused; None if it may be carried out.
 
     Args:
         state: has the agents.
         verifier: verifies the proof; None refuses nothing.
-        source: the address of the caller.
+        sources: the address of the caller, and those for which it passes the call on. A task can
+            call through a standby, whose address is no agent's.
         proof: the header with the caller's proof, or nothing.
         call: the type of the call, and the id of its agent or framework.
 
     """
-    if verifier is None or not _is_agents(state, source):
+    if verifier is None or not any(_is_agents(state, source) for source in sources):
         return None
     type_, target = call
     try:
-        document = verifier.verify(identity_from_header(proof), source)
+        document = verifier.verify(identity_from_header(proof), sources[0])
     except Unproven as error:
         return f"{type_} from an agent's machine is refused: {error}"
     record = state.record(target)

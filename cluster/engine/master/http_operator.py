@@ -36,6 +36,7 @@ from mesaform.engine.master.render import (
 )
 from mesaform.engine.master.streams import Stream, record
 from mesaform.engine.master.term import HEARTBEAT, HEARTBEAT_S, Term
+from mesaform.http import callers
 from mesaform.mesos.operator_api import CALL_TYPES_WITH_BODY, OperatorCall
 from mesaform.topology.instance_identity import IDENTITY_HEADER, InstanceVerifier
 
@@ -90,8 +91,8 @@ async def _answer(
     operation = _operation(call)
     if operation is None:
         return text(501, f"The embedded engine has no {type_} yet")
-    source, proof = request.remote or "", request.headers.get(IDENTITY_HEADER, "")
-    why = why_refused(term.core.state, facts.verifier, source, proof, (type_, operation.target))
+    sources, proof = callers(request), request.headers.get(IDENTITY_HEADER, "")
+    why = why_refused(term.core.state, facts.verifier, sources, proof, (type_, operation.target))
     return text(403, why) if why else await _operate(term, type_, operation)
 
 

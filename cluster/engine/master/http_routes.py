@@ -145,9 +145,12 @@ class HttpApi:
         return await self._answer_as_leader(request, path, term)
 
     async def _answer_as_standby(self, request: web.Request, path: str) -> web.StreamResponse:
-        """The leader's answer, a redirect to it, or 503 while there is none."""
+        """The leader's answer, a redirect to it, or 503 while there is none.
+
+        A proof is valid from its machine's address only, so its owner has to call the leader.
+        """
         leader = self._other_leader()
-        if leader and is_passed_on(request):
+        if leader and is_passed_on(request) and IDENTITY_HEADER not in request.headers:
             return await pass_on(request, leader)
         return self._redirect(path, request.query_string)
 

@@ -443,6 +443,11 @@ async def test_a_user_that_does_not_exist_is_named(machine):
     assert "User 'no-such-user' does not exist" in (await machine.reported(LaunchFailed)).why
 
 
+async def test_an_empty_user_of_a_command_is_no_user_as_in_apache_mesos(machine):
+    machine.launch({"value": "true", "user": ""})
+    assert "User '' does not exist" in (await machine.reported(LaunchFailed)).why
+
+
 @needs_root
 async def test_a_task_over_its_memory_limit_is_killed_and_reported_and_its_groups_are_removed(
     tmp_path,

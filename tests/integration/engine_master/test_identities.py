@@ -192,7 +192,7 @@ def test_a_task_on_an_agents_machine_cannot_act_as_an_operator(
     (proof,) = identity_header(account.proof(OWNER, "10.0.0.5")).values()
 
     def refusal(source: str, header: str, target: str) -> str | None:
-        return why_refused(world.state, account.verifier, source, header, (type_, target))
+        return why_refused(world.state, account.verifier, (source,), header, (type_, target))
 
     assert "does not prove" in (refusal("10.0.0.5", "", agent.id) or "")
     assert "has the address 10.0.0.5" in (refusal("10.0.0.6", proof, agent.id) or "")
@@ -200,7 +200,29 @@ def test_a_task_on_an_agents_machine_cannot_act_as_an_operator(
     is_own_end = type_ == "MARK_AGENT_GONE"
     assert (refusal("10.0.0.5", proof, agent.id) is None) is is_own_end
     assert refusal("10.0.0.99", "", agent.id) is None  # an operator, or a master
-    assert why_refused(world.state, None, "10.0.0.5", "", (type_, agent.id)) is None
+    assert why_refused(world.state, None, ("10.0.0.5",), "", (type_, agent.id)) is None
+
+
+async def test_a_task_cannot_act_as_an_operator_through_a_standby(
+    master: Running, zookeeper_url: str, account: Account
+) -> None:
+    call = {"type": "TEARDOWN", "teardown": {"framework_id": {"value": "of-another"}}}
+    connector = aiohttp.TCPConnector(local_addr=(ADDRESS, 0))
+    async with (
+        an_agent(master, account.proof(OWNER, ADDRESS), instance_id=OWNER),
+        running(zookeeper_url, **account.environment) as standby,
+        aiohttp.ClientSession(connector=connector, headers={"Host": "x.localhost"}) as task,
+    ):
+        for base in (master.base, standby.base):
+            async with task.post(f"{base}/api/v1", json=call) as answer:
+                assert answer.status == 403
+                assert "TEARDOWN from an agent's machine is refused" in await answer.text()
+        proof = identity_header(account.proof(OWNER, ADDRESS))
+        async with task.post(
+            f"{standby.base}/api/v1", json=call, headers=proof, allow_redirects=False
+        ) as answer:
+            leader = f"//{master.address}:{master.port}/master/api/v1"
+            assert (answer.status, answer.headers["Location"]) == (307, leader)
 
 
 def _owned(world: World, agent_id: str, instance_id: str) -> AgentRecord:

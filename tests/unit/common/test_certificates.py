@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import datetime as dt
 import ipaddress
 
@@ -11,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mesaform.aws.secure_parameter import MAX_DOCUMENT_BYTES
 from mesaform.common import certificates
@@ -114,10 +118,56 @@ def a_request_that_is_not_signed_by_its_key() -> str:
     return changed.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def a_request_with_a_key_of(curve: ec.EllipticCurve) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "i-1")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+    built = builder.sign(ec.generate_private_key(curve), hashes.SHA256())
+    return built.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def a_request_of_bytes(der: bytes) -> str:
+    text = base64.encodebytes(der).decode()
+    return f"-----BEGIN CERTIFICATE REQUEST-----\n{text}-----END CERTIFICATE REQUEST-----\n"
+
+
+def der_of_a_request() -> bytes:
+    text = certificates.request_certificate(certificates.draw_key(), "i-1")
+    return x509.load_pem_x509_csr(text.encode()).public_bytes(serialization.Encoding.DER)
+
+
+def a_request_with_another_number_for(oid: str) -> str:
+    """The last byte of an object identifier is changed: nobody knows the new one."""
+    known = bytes.fromhex(oid)
+    assert known in der_of_a_request()
+    return a_request_of_bytes(der_of_a_request().replace(known, known[:-1] + b"\x63"))
+
+
+CURVE_P256, KEY_OF_A_CURVE, ECDSA_SHA256 = "2a8648ce3d030107", "2a8648ce3d0201", "2a8648ce3d040302"
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=3))
+@settings(max_examples=300)
+def test_no_bytes_of_a_request_are_answered_otherwise_than_by_refusal_or_a_certificate(
+    authority: certificates.Authority, changes: list[tuple[int, int]]
+) -> None:
+    der = bytearray(der_of_a_request())
+    for place, change in changes:
+        der[place % len(der)] ^= change
+    with contextlib.suppress(NotIssued):
+        text = certificates.issue_for_request(authority, a_request_of_bytes(bytes(der)), AGENT, NOW)
+        assert certificates.read_certificate(text).hosts == {"10.0.0.7"}
+
+
 @pytest.mark.parametrize(
     ("request_text", "reason"),
     [
         ("", "cannot be read"),
+        ("\ud800", "cannot be read"),
+        (a_request_with_a_key_of(ec.SECP192R1()), "secp192r1, not P-256"),
+        (a_request_with_a_key_of(ec.SECP521R1()), "secp521r1, not P-256"),
+        (a_request_with_another_number_for(CURVE_P256), "cannot be read"),
+        (a_request_with_another_number_for(KEY_OF_A_CURVE), "cannot be read"),
+        (a_request_with_another_number_for(ECDSA_SHA256), "not signed by its key"),
         ("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----", "read"),
         (a_request_with_a_key_of_rsa(), "not of an elliptic curve"),
         (a_request_that_is_not_signed_by_its_key(), "not signed by its key"),
