@@ -88,3 +88,10 @@ def test_lines_to_be_typed_have_a_prompt() -> None:
     for page in PAGES:
         for block in blocks(page, "console"):
             assert block.startswith("$ "), f"{page.name}: a console block starts with what is typed"
+
+
+def test_the_table_of_commands_on_the_first_page_has_every_verb() -> None:
+    table = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("## Commands")[1]
+    rows = [line for line in table.split("##")[0].splitlines() if line.startswith("|")]
+    assert isinstance(PROGRAM, TyperGroup)
+    assert set(re.findall(r"`([a-z]+)`", "\n".join(rows))) == set(PROGRAM.commands)
