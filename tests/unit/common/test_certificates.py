@@ -6,6 +6,7 @@ import base64
 import contextlib
 import datetime as dt
 import ipaddress
+from functools import cache
 
 import msgspec
 import pytest
@@ -130,6 +131,7 @@ def a_request_of_bytes(der: bytes) -> str:
     return f"-----BEGIN CERTIFICATE REQUEST-----\n{text}-----END CERTIFICATE REQUEST-----\n"
 
 
+@cache
 def der_of_a_request() -> bytes:
     text = certificates.request_certificate(certificates.draw_key(), "i-1")
     return x509.load_pem_x509_csr(text.encode()).public_bytes(serialization.Encoding.DER)
@@ -146,7 +148,7 @@ CURVE_P256, KEY_OF_A_CURVE, ECDSA_SHA256 = "2a8648ce3d030107", "2a8648ce3d0201",
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=3))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_no_bytes_of_a_request_are_answered_otherwise_than_by_refusal_or_a_certificate(
     authority: certificates.Authority, changes: list[tuple[int, int]]
 ) -> None:
