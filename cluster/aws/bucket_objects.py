@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from mesaform.aws.errors import is_absent, is_forbidden, translate_errors
+from mesaform.common.records import DOCUMENT_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
+READ_LIMIT_BYTES = 2 * DOCUMENT_LIMIT_BYTES
+"""Nothing that is read is larger. An object can have 5 TiB, and a master little memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class BucketObject:
-    """The content of an object, and its version for conditional writes."""
+    """The content of an object, and its version for conditional writes.
+
+    Of an object that is larger than `READ_LIMIT_BYTES` it is the beginning.
+    """
 
     content: bytes
     etag: str
@@ -39,7 +47,8 @@ def read_object(s3: S3Client, bucket: str, key: str) -> BucketObject | None:
     with translate_errors(f"s3://{bucket}/{key}"):
         try:
             answer = s3.get_object(Bucket=bucket, Key=key)
-            return BucketObject(answer["Body"].read(), str(answer["ETag"]))
+            with answer["Body"] as body:
+                return BucketObject(body.read(READ_LIMIT_BYTES), str(answer["ETag"]))
         except ClientError as error:
             if is_absent(error) or (is_forbidden(error) and not _is_listed(s3, bucket, key)):
                 return None

@@ -294,6 +294,10 @@ class FakeControl:
     def write_record(self, name: str, codec: Codec[Value], value: Value) -> None:
         self._records[name] = codec.encode(value)
 
+    def write_bytes(self, name: str, body: bytes) -> None:
+        """Store a record as somebody else would write it."""
+        self._records[name] = body
+
     def read_record(self, name: str, codec: Codec[Value]) -> Value | Unreadable | None:
         error, self.fail_next = self.fail_next, None
         if error is not None:

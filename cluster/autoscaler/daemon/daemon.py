@@ -581,15 +581,17 @@ def _expiry(
     """Compose it: its adapters are not those of a term, because standbys need them too."""
     cluster, region = settings.cluster, settings.region
     terminator, clock = ClusterEnd(region), CloudClock()
-    clock.observe(terminator.ec2)
-    fleet = AwsFleet(region)
+    for service in (terminator.ec2, client.client("s3", region)):
+        clock.observe(service)
+    fleet, bucket = AwsFleet(region), client.account_bucket(region)
 
     def report_left(left_s: float | None) -> None:
         telemetry.measures.time_left.set(math.inf if left_s is None else left_s)
 
     return ClusterExpiry(
         address=settings.host,
-        control=S3Control(client.account_bucket(region), cluster, region),
+        control=S3Control(bucket, cluster, region),
+        leaders_control=S3Control(bucket, cluster, region, telemetry.health.records),
         machines=lambda: fleet.machines(cluster),
         terminator=terminator,
         operator=OperatorClient(settings.masters, session),

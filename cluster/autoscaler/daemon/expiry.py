@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Protocol
 
 import structlog
+from msgspec import structs
 
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
@@ -35,6 +36,11 @@ WARNINGS_S = (3600.0, 600.0)
 
 DRAIN_S = 300.0
 """How long tasks have to end after the expiry."""
+
+NOTICE_S = 600.0
+"""How long an autoscaler must have known an end before it ends anything.
+
+Whoever writes a wrong record, or one of the past, leaves the operator time to correct it."""
 
 STANDBY_S = 600.0
 """After the expiry: from when a standby terminates the machines by itself."""
@@ -105,6 +111,7 @@ class ClusterExpiry:
     Args:
         address: this machine's private address.
         control: the control objects.
+        leaders_control: the same; it keeps copies of records that cannot be read.
         machines: lists the cluster's machines; blocks.
         terminator: terminates them.
         operator: the leading master's operator API.
@@ -117,6 +124,7 @@ class ClusterExpiry:
 
     address: str
     control: Control
+    leaders_control: Control
     machines: Callable[[], Sequence[Machine]]
     terminator: Terminator
     operator: Operator
@@ -127,6 +135,8 @@ class ClusterExpiry:
     _warned: tuple[float, float] | None = field(default=None, init=False)
     """End and lead time of the last warning, so that an extension warns again."""
     _has_end: bool = field(default=True, init=False)
+    _announced: tuple[float, float] | None = field(default=None, init=False)
+    """The end in the record, and the earliest end for want of notice."""
 
     async def follow(self) -> None:
         """Do what is due until cancelled. What fails is tried again."""
@@ -144,14 +154,13 @@ class ClusterExpiry:
             MesaformError: AWS or the engine refused or did not answer.
 
         """
-        expiry = await asyncio.to_thread(self.control.read_record, NAME, EXPIRY)
-        if isinstance(expiry, Unreadable):
-            raise MesaformError(f"the record of the expiry cannot be read: {expiry}")
-        self._has_end = expiry is not None and expiry.until > 0
-        if expiry is None or not self._has_end:
+        stored = await self._stored()
+        self._has_end = stored is not None and stored.until > 0
+        if stored is None or not self._has_end:
             self.left_s(None)
             return
         now = self.clock()
+        expiry = structs.replace(stored, until=self._end_after_notice(stored.until, now))
         self.left_s(expiry.until - now)
         if now < expiry.until:
             self._warn(expiry, now)
@@ -159,6 +168,27 @@ class ClusterExpiry:
         machines = await self._own(expiry)
         if machines:
             await self._end(expiry, machines, now)
+
+    async def _stored(self) -> Expiry | None:
+        """The record. One that cannot be read ends nothing: the leader puts none in its place.
+
+        `mesaform up` writes the end anew.
+        """
+        control = self.leaders_control if self.is_leading() else self.control
+        expiry = await asyncio.to_thread(control.read_record, NAME, EXPIRY)
+        if not isinstance(expiry, Unreadable):
+            return expiry
+        log.warning("the record of the expiry cannot be read", detail=expiry.detail)
+        if self.is_leading():
+            none = Expiry("", 0.0, by="the autoscaler, in place of a record that it cannot read")
+            await asyncio.to_thread(control.write_record, NAME, EXPIRY, none)
+        return None
+
+    def _end_after_notice(self, until: float, now: float) -> float:
+        """The end in a record, or a later one if it was not known for `NOTICE_S` before."""
+        if self._announced is None or self._announced[0] != until:
+            self._announced = (until, max(until, now + NOTICE_S))
+        return self._announced[1]
 
     def _warn(self, expiry: Expiry, now: float) -> None:
         ahead_s = due_warning(expiry.until, now)

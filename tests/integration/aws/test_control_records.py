@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
+from mesaform.autoscaler.daemon.expiry import ClusterExpiry, Operator, Terminator
 from mesaform.autoscaler.daemon.weekly_profile_store import NAME, PROFILE
 from mesaform.autoscaler.model.weekly_profile import Profile
 from mesaform.aws import client
+from mesaform.aws.bucket_objects import READ_LIMIT_BYTES
 from mesaform.aws.control import S3Control
+from mesaform.aws.expiry import NAME as EXPIRY_NAME
 from mesaform.aws.overrides import Override
 from mesaform.aws.set_aside import SetAsideObjects
 from mesaform.common.errors import MesaformError
@@ -92,3 +97,35 @@ def test_a_profile_that_cannot_be_read_is_kept(bucket):
     control.write_record(NAME, PROFILE, Profile())
     assert control.read_record(NAME, PROFILE) == Profile()
     assert log.counts == {NAME: 1}
+
+
+def test_an_object_that_fills_the_memory_is_read_up_to_a_limit(bucket):
+    put(bucket, NAME, b" " * (READ_LIMIT_BYTES + 1))
+    control, log = leader(bucket)
+    stored = control.read_record(NAME, PROFILE)
+    assert isinstance(stored, Unreadable)
+    [entry] = SetAsideObjects(bucket, "toy", REGION).all()
+    assert (entry.kind, entry.size_bytes) == (NAME, READ_LIMIT_BYTES)
+    assert log.counts == {NAME: 1}
+
+
+async def test_an_expiry_that_cannot_be_read_ends_nothing_and_is_shown_once(bucket):
+    put(bucket, EXPIRY_NAME, b'{"schema":"control.expiry/2","deployment":"d1","ends":"at once"}')
+    control, log = leader(bucket)
+    expiry = ClusterExpiry(
+        address="10.0.0.1",
+        control=S3Control(bucket, "toy", REGION),
+        leaders_control=control,
+        machines=list,
+        terminator=cast("Terminator", None),
+        operator=cast("Operator", None),
+        is_leading=lambda: True,
+        decided=lambda _: None,
+        left_s=lambda _: None,
+        clock=lambda: 1e10,
+    )
+    for _ in range(3):
+        await expiry.step()
+    [entry] = SetAsideObjects(bucket, "toy", REGION).all()
+    assert (entry.kind, log.counts) == (EXPIRY_NAME, {EXPIRY_NAME: 1})
+    assert entry.place == f"s3://{bucket}/toy/control/expiry.json"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mesaform.autoscaler.daemon.expiry import (
     DRAIN_S,
     GRACE_S,
+    NOTICE_S,
     STANDBY_S,
     ClusterExpiry,
     Step,
@@ -21,6 +22,7 @@ from mesaform.autoscaler.model.decision import Decision
 from mesaform.aws.expiry import EXPIRY, NAME, Expiry, settled
 from mesaform.aws.ports import Machine
 from mesaform.common.errors import Retryable
+from mesaform.common.records import Unreadable
 from mesaform.testing.fake_cloud import FakeControl
 
 END = 100_000.0
@@ -75,11 +77,13 @@ class Scene:
         self.ended: list[list[str]] = []
         self.decisions: list[Decision] = []
         self.left: list[float | None] = []
+        self.is_known = False
         self.machines = machines
         self.control.write_record(NAME, EXPIRY, Expiry("d1", END, 28800.0))
         self.expiry = ClusterExpiry(
             address=ADDRESS,
             control=self.control,
+            leaders_control=self.control,
             machines=lambda: self.machines,
             terminator=self,
             operator=self.engine,
@@ -94,6 +98,11 @@ class Scene:
         self.ended.append([item.instance_id for item in machines])
 
     async def at(self, now: float) -> None:
+        """A step at `now`, by an autoscaler that has known the end for two hours."""
+        if not self.is_known:
+            self.is_known = True
+            await self.expiry.step()
+            self.left.clear()
         self.now = now
         await self.expiry.step()
 
@@ -180,6 +189,65 @@ async def test_a_cluster_without_an_end_has_none():
     await scene.at(END)
     assert scene.left == [None]
     assert not scene.ended
+
+
+@pytest.mark.parametrize("until", [END - 3600, END - 6600, 1e-300, 5.0])
+@pytest.mark.parametrize("is_leading", [True, False])
+async def test_an_end_in_the_past_ends_nothing_before_the_operator_had_notice(until, is_leading):
+    scene = Scene(is_leading=is_leading)
+    scene.engine.tasks = []
+    await scene.at(END - 7000)
+    scene.control.write_record(NAME, EXPIRY, Expiry("d1", until, 28800.0))
+    seen = END - 3500
+    for now in (seen, seen + NOTICE_S - 1):
+        await scene.at(now)
+    assert (scene.ended, scene.engine.drained, scene.control.frozen_reason()) == ([], [], None)
+    assert scene.codes == ["cluster_expires"] * is_leading
+    scene.control.write_record(NAME, EXPIRY, Expiry("d1", END, 28800.0))  # mesaform up
+    await scene.at(seen + NOTICE_S)
+    assert not scene.ended
+
+
+async def test_an_autoscaler_that_starts_after_the_end_announces_it_first():
+    scene = Scene()
+    scene.is_known, scene.engine.tasks = True, []
+    await scene.at(END + 3600)
+    assert (scene.ended, scene.codes) == ([], ["cluster_expires"])
+    await scene.at(END + 3600 + NOTICE_S)
+    assert scene.ended
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b'{"deployment":"d1","until":-5}',
+        b'{"deployment":"d1","until":1e400}',
+        b'{"deployment":"d1","until":"1"}',
+        b'{"schema":"control.expiry/2","deployment":"d1","until":1}',
+        b'{"schema":"control.freeze/1","deployment":"d1","until":1}',
+        b'{"deployment":"d1","until":1,"by":"' + b"x" * 2_000_000 + b'"}',
+    ],
+)
+@pytest.mark.parametrize("is_leading", [True, False])
+async def test_a_record_that_cannot_be_read_ends_nothing_and_the_leader_replaces_it(
+    body, is_leading
+):
+    scene = Scene(is_leading=is_leading)
+    scene.control.write_bytes(NAME, body)
+    for later in (0.0, 15.0, 30 * 86400.0):
+        await scene.at(END + later)
+    assert (scene.ended, scene.decisions) == ([], [])
+    stored = scene.control.read_record(NAME, EXPIRY)
+    if is_leading:
+        assert isinstance(stored, Expiry)
+        assert (stored.deployment, stored.until) == ("", 0.0), "mesaform up writes it anew"
+        assert settled(stored, "d1", 3600.0, 0.0, "up") == Expiry("d1", 3600.0, 3600.0, "up")
+    else:
+        assert isinstance(stored, Unreadable)
 
 
 @given(

@@ -44,6 +44,18 @@ def test_a_corrected_clock_counts_after_some_answers():
     assert clock_after(*[200] * SAMPLES, *[0] * (SAMPLES // 2 + 1)).offset_s == 0
 
 
+@pytest.mark.parametrize("jump_s", [-36_000.0, -60.0, 60.0, 36_000.0])
+def test_a_jump_of_the_machines_clock_moves_nothing_also_before_the_next_answer(jump_s: float):
+    times = {"local": LOCAL, "steady": 100.0}
+    clock = CloudClock(lambda: times["local"], lambda: times["steady"])
+    clock.add_sample(formatdate(LOCAL, usegmt=True))
+    times["local"] += jump_s
+    assert clock.now() == pytest.approx(LOCAL, abs=1)
+    times["local"] += 500.0
+    times["steady"] += 500.0
+    assert clock.now() == pytest.approx(LOCAL + 500.0, abs=1)
+
+
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026"])
 def test_a_header_that_is_no_date_is_ignored(date: str):
     clock = clock_after(100)
