@@ -17,12 +17,12 @@ import aiohttp
 from aiohttp import web
 
 from benchmarks.table import Result, show
+from harness.agent_process import AgentProcess
+from harness.master_process import HttpScheduler, running
+from harness.zookeeper import ZooKeeperServer
 from mesaform.engine.master import http_common
 from mesaform.engine.master.http_routes import HttpApi
 from mesaform.http.body import PORT, read_json
-from tests.integration.engine_agent.agent_process import AgentProcess
-from tests.integration.engine_master.process import HttpScheduler, running
-from tests.support.zookeeper import ZooKeeperServer
 
 LAUNCHES = 80
 READS = 300

@@ -6,7 +6,7 @@ between them; without any, built-in cases. A trace has the columns `cpu_milli`, 
 
 Seconds are of the processor: packing uses one thread, so they are those of the clock on a machine
 that does nothing else. Of several seeds the worst counts. Every answer is checked piece by piece by
-`tests.unit.autoscaler.validator`.
+`harness.packing_validator`.
 
 Karpenter's mix, as its benchmark has it: five equal classes of pods; 5 sizes of cpu by 6 of memory
 and 7 labels, drawn (seed 42); types of 1 to 400 cpus with 2 GiB and 10 pods a cpu, less 100 mCPU
@@ -36,6 +36,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.table import Result, show
+from harness.packing_validator import faults
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.packing import Limits, Packing, Template, solve
@@ -43,7 +44,6 @@ from mesaform.aws.pricing.cluster_cost import machine_cost, priced_agent
 from mesaform.aws.pricing.prices import BOOK_PRICES
 from mesaform.config.schema import ClusterSpec
 from mesaform.placement.constraints import Constraint, InstanceCounts
-from tests.unit.autoscaler.validator import faults
 
 MANY_MACHINES = 100_000
 CPUS = (0.1, 0.25, 0.5, 1, 1.5)

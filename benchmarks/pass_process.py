@@ -262,8 +262,8 @@ def _aws_clients() -> list[object]:
 
 def _fleet() -> FakeFleet:
     """Return the fleet of `AGENTS` machines."""
+    from harness.autoscaler_builders import ZONES, a_machine
     from mesaform.testing.fake_cloud import FakeFleet
-    from tests.unit.autoscaler.builders import ZONES, a_machine
 
     fleet = FakeFleet(lambda: AT)
     for number in range(AGENTS):
@@ -281,7 +281,7 @@ def _fleet() -> FakeFleet:
 
 def _spec(*, consolidation: bool) -> ClusterSpec:
     """Return the spec of a cluster with one large pool."""
-    from tests.unit.autoscaler.builders import a_spec
+    from harness.autoscaler_builders import a_spec
 
     types = ["m5.large", "m5.xlarge", "m5.2xlarge"]
     pool = {"count": 0, "types": types, "max": 1000}

@@ -17,14 +17,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.pass_process import measure
 from benchmarks.table import Result, show
-from mesaform.autoscaler.model.cluster_view import Agent, QueueEntry, RunningTask
-from mesaform.autoscaler.model.command import Deactivate
-from mesaform.autoscaler.model.planner_state import PlannerState
-from mesaform.autoscaler.model.shape import Shape, make, times
-from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.planner.planner import Plan, plan
-from mesaform.aws.ports import Machine
-from tests.unit.autoscaler.builders import (
+from harness.autoscaler_builders import (
     NOW,
     ZONES,
     a_machine,
@@ -33,6 +26,13 @@ from tests.unit.autoscaler.builders import (
     an_agent,
     queued,
 )
+from mesaform.autoscaler.model.cluster_view import Agent, QueueEntry, RunningTask
+from mesaform.autoscaler.model.command import Deactivate
+from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.shape import Shape, make, times
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.aws.ports import Machine
 
 PASS_LIMIT_S = 10.0
 NOTHING_LIMIT_S = 0.3

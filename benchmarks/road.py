@@ -15,12 +15,12 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.table import Result, show
+from harness.cluster_harness import REPOSITORY, ClusterHarness, until
 from mesaform.cli.context import local_environment
 from mesaform.localcloud.layout import Layout
 from mesaform.mesos.messages import FrameworkInfo
 from mesaform.mesos.scheduler import SchedulerClient
 from mesaform.mesos.scheduler_api import Event
-from tests.support.cluster_harness import REPOSITORY, ClusterHarness, until
 
 MIB = 1024 * 1024
 

@@ -11,10 +11,10 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from harness.cluster_harness import ClusterHarness
+from harness.zookeeper import ZooKeeperServer, available
 from mesaform.http import UNHANDLED
-from tests.support.cluster_harness import ClusterHarness
 from tests.support.profiles import load_profile
-from tests.support.zookeeper import ZooKeeperServer, available
 
 load_profile()
 # A shell that starts the run in the background ignores SIGINT, and so would each of its children.

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.faults import clock, disks, frozen, killed, network, quorum, upgrades, verbs
 from benchmarks.faults.scenario import Outcome, Row, Scenario, as_json, as_text
 from benchmarks.faults.site import Site
-from tests.support.cluster_harness import ClusterHarness
+from harness.cluster_harness import ClusterHarness
 
 ON_A_CLUSTER = (
     *killed.SCENARIOS,

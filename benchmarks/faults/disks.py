@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.faults.scenario import Outcome, Scenario
 from benchmarks.faults.site import AGENT, Site, last_for
+from harness.cluster_harness import until
 from mesaform.common import proc
-from tests.support.cluster_harness import until
 
 FULL_S = 20.0
 KILLED, LAUNCHED = "killed", "launched"

@@ -15,7 +15,7 @@ from benchmarks.faults.site import (
     last_for,
     stopped,
 )
-from tests.support.cluster_harness import until
+from harness.cluster_harness import until
 
 FROZEN_S = 20.0
 AWAY_S = 25.0

@@ -15,7 +15,7 @@ from benchmarks.faults.site import (
     SERVICES,
     Site,
 )
-from tests.support.cluster_harness import until
+from harness.cluster_harness import until
 
 KILLS_OF_THE_LEADER = 3
 

@@ -19,8 +19,8 @@ import psutil
 
 from benchmarks.faults.scenario import Outcome, Scenario
 from benchmarks.faults.site import Site, last_for
+from harness.cluster_harness import until
 from mesaform.localcloud.layout import METADATA_PORT
-from tests.support.cluster_harness import until
 
 CUT_S = 20.0
 NAME = "mesaform_faults"

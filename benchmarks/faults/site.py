@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.cluster_harness import ClusterHarness, until
 from mesaform.common import proc
-from tests.support.cluster_harness import ClusterHarness, until
 
 STEADY = "steady"
 STEADY_TASKS = 10

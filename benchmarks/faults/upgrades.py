@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmarks.faults.scenario import Outcome, Scenario
 from benchmarks.faults.site import BURST, RECOVERY_S, STEADY, STEADY_TASKS, Site
+from harness.cluster_harness import ClusterHarness, until
 from mesaform.topology.ports import Port
-from tests.support.cluster_harness import ClusterHarness, until
 
 VERB_S = 900.0
 """Seconds after which an upgrade counts as stuck."""

@@ -9,7 +9,7 @@ import time
 
 from benchmarks.faults.scenario import Outcome, Scenario
 from benchmarks.faults.site import Site
-from tests.support.cluster_harness import ClusterHarness, until
+from harness.cluster_harness import ClusterHarness, until
 
 UP_S = 45.0
 """Length of an `up`: kills fall into it."""
@@ -27,8 +27,8 @@ def kill_up(site: Site) -> Outcome:
     try:
         site.road.mesaform("up", "--yes", timeout_s=600)
         took_s = time.monotonic() - began
-        machines = site.road.left_in_ec2().get("instances", [])
-        vpcs = site.road.left_in_ec2().get("vpcs", [])
+        machines = site.road.left_in_ec2().get("InstanceId", [])
+        vpcs = site.road.left_in_ec2().get("VpcId", [])
         extra = max(0, len(machines) - MACHINES) + max(0, len(vpcs) - 1)
     finally:  # the next fault begins on an empty account, too
         _take_down(site.road)

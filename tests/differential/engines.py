@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.support.ports import free_port
+from harness.ports import free_port
 
 PREFIX_VARIABLE = "MESAFORM_TEST_MESOS"
 """The folder into which Apache Mesos is installed."""

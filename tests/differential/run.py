@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from harness.zookeeper import ZooKeeperServer
 from tests.differential.cases import Case, cases
 from tests.differential.comparison import Answers, Pair
 from tests.differential.engines import apache_mesos, embedded_engine
-from tests.support.zookeeper import ZooKeeperServer
 
 CASE_S = 120.0
 BATCH = 100

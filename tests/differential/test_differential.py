@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.zookeeper import available
 from tests.differential.cases import Case, hand_written
 from tests.differential.comparison import Answers
 from tests.differential.engines import PREFIX_VARIABLE, mesos_prefix
 from tests.differential.run import comparer, run_generated
 from tests.differential.table import PAGE, differences, explanation, updated_page
-from tests.support.zookeeper import available
 
 GENERATED = 30
 SEED = 17

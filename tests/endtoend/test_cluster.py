@@ -20,9 +20,9 @@ from functools import partial
 
 import pytest
 
+from harness.cluster_harness import ClusterHarness, until
+from harness.installation import CHECKOUT, Installation
 from mesaform_images.lookup import recipe_digest
-from tests.support.cluster_harness import ClusterHarness, until
-from tests.support.installation import CHECKOUT, Installation
 
 pytestmark = [
     pytest.mark.endtoend,

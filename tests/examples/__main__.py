@@ -19,13 +19,13 @@ from typing import Any
 
 import boto3
 
+from harness.cluster_harness import ClusterHarness
 from mesaform.cli.context import local_environment
 from mesaform.config.parser import parse
 from mesaform.localcloud.endpoint_file import read_endpoint
 from mesaform.localcloud.layout import Layout
 from tests.examples.account import create_landing_zone, differences, take_inventory
 from tests.examples.local_files import NETS, local_cidr, local_text
-from tests.support.cluster_harness import ClusterHarness
 from tests.support.synthesis import example_files
 
 SECOND_PLAN = """

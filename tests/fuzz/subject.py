@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from harness.autoscaler_builders import a_spec
 from mesaform.common import proc
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import METADATA_PORT
@@ -24,7 +25,6 @@ from tests.fuzz.local_files_target import LocalFiles
 from tests.fuzz.scheduler import LiveScheduler
 from tests.integration.localcloud.conftest import Cloud, operator_key
 from tests.support.little_cluster import LittleCluster
-from tests.unit.autoscaler.builders import a_spec
 
 REGION = "us-east-1"
 CLUSTER = "toy"

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 
-from tests.support.cluster_harness import ClusterHarness, until
+from harness.cluster_harness import ClusterHarness, until
 
 ALIVE = ("pending", "running")
 

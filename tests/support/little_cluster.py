@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.zookeeper import ZooKeeperServer
+from harness.zookeeper import ZooKeeperServer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kazoo.client import KazooClient
 
-from tests.support.zookeeper import ZooKeeperServer
+from harness.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.zookeeper
 

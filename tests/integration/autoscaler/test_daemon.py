@@ -18,6 +18,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from harness.autoscaler_builders import a_spec
+from harness.ports import free_port
 from mesaform.autoscaler.model.shape import Shape
 from mesaform.autoscaler.reporting.decision_text import render_row
 from mesaform.aws import client
@@ -29,8 +31,6 @@ from mesaform.topology.names import Tag, spec_parameter_name
 from mesaform.topology.user_data import Lease, ShutdownReport
 from mesaform.zookeeper.session import ZooKeeper
 from tests.integration.aws.conftest import REGION, bucket, cloud, moto_url  # noqa: F401
-from tests.support.ports import free_port
-from tests.unit.autoscaler.builders import a_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]
 HOST = "127.96.0.1"

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.autoscaler_builders import NOW, a_reason, a_snapshot
 from mesaform.autoscaler.daemon.journal import LAUNCH, Journal
 from mesaform.autoscaler.model.planner_state import Backoff, BilledMachine, PlannerState
 from mesaform.autoscaler.model.removal import Removal
@@ -16,7 +17,6 @@ from mesaform.aws.ports import LaunchRequest
 from mesaform.common.errors import LeadershipLost
 from mesaform.common.set_aside import SetAsideLog
 from mesaform.zookeeper.session import ZooKeeper
-from tests.unit.autoscaler.builders import NOW, a_reason, a_snapshot
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]
 

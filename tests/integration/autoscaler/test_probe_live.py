@@ -10,13 +10,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from harness.master_process import SIZE, HttpScheduler, Running, agent_on, running
 from mesaform.autoscaler.model.shape import Shape, make, text
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import Agents
 from mesaform.autoscaler.observation.mesos_framework_parser import PROBE
 from mesaform.autoscaler.observation.probe_client import ProbeFramework
 from mesaform.mesos.operator import OperatorClient
-from tests.integration.engine_master.process import SIZE, HttpScheduler, Running, agent_on, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper]
 FITS, TOO_BIG = make(2, 2048), make(8, 2048)

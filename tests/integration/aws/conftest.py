@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
+from harness.autoscaler_builders import ZONES
 from mesaform.aws import client
 from mesaform.topology.names import Tag, launch_template_name
-from tests.unit.autoscaler.builders import ZONES
 
 REGION = "us-east-1"
 

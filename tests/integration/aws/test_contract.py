@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.autoscaler_builders import ZONES, a_machine
 from mesaform.aws.control import S3Control
 from mesaform.aws.fleet import AwsFleet
 from mesaform.aws.ledger import S3Ledger
@@ -15,7 +16,6 @@ from mesaform.common.errors import NotFound, NotOwned
 from mesaform.testing.fake_cloud import FakeControl, FakeFleet, FakeLedger
 from mesaform.topology.names import Tag
 from tests.integration.aws.conftest import REGION
-from tests.unit.autoscaler.builders import ZONES, a_machine
 
 pytestmark = pytest.mark.slow
 

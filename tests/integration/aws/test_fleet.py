@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.autoscaler_builders import NOW, ZONES
 from mesaform.aws.capacity_errors import describe, of_quota, of_zone
 from mesaform.aws.create_fleet import fleet_request, launch_result
 from mesaform.aws.fleet import AwsFleet
@@ -19,7 +20,6 @@ from mesaform.testing.fake_prices import FakePriceList, FakeSpotFeed
 from mesaform.topology.names import Tag, launch_template_name
 from tests.integration.aws.conftest import REGION
 from tests.integration.aws.test_contract import a_request
-from tests.unit.autoscaler.builders import NOW, ZONES
 from tests.unit.aws.test_fleet_result import a_request as plain_request
 from tests.unit.aws.test_fleet_result import an_answer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.engine_agent.agent_process import AgentProcess, processes_of
+from harness.agent_process import AgentProcess, processes_of
 from tests.integration.engine_agent.fake_master import FakeMaster
 
 HOST = "127.61.0.12"

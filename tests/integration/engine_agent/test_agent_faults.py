@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from harness.agent_process import AgentProcess, gone, is_running
 from mesaform.common.json_types import as_list, as_object
 from mesaform.engine import link
-from tests.integration.engine_agent.agent_process import AgentProcess, gone, is_running
 from tests.integration.engine_agent.conftest import running_agent
 from tests.integration.engine_agent.fake_master import FakeMaster
 from tests.unit.engine_agent.builders import AGENT_ID, framework, task

@@ -13,15 +13,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from mesaform.common.errors import Exit
-from mesaform.common.json_types import as_list, as_object
-from mesaform.engine import link
-from tests.integration.engine_agent.agent_process import (
+from harness.agent_process import (
     AgentProcess,
     gone,
     is_running,
     processes_of,
 )
+from mesaform.common.errors import Exit
+from mesaform.common.json_types import as_list, as_object
+from mesaform.engine import link
 from tests.integration.engine_agent.fake_master import FakeMaster
 from tests.unit.engine_agent.builders import AGENT_ID, framework, grace, task
 

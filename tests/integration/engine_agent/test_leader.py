@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from harness.agent_process import AgentProcess
 from mesaform.engine import link
 from mesaform.zookeeper.session import ZooKeeper
-from tests.integration.engine_agent.agent_process import AgentProcess
 from tests.integration.engine_agent.fake_master import FakeMaster
 from tests.unit.engine_agent.builders import framework, task
 

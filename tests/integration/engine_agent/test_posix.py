@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 from aiohttp import web
 
+from harness.agent_process import gone, processes_of
 from mesaform.common import proc
 from mesaform.common.errors import BadInput
 from mesaform.engine.agent.cgroups import Limiter, NoLimits, detect
@@ -26,7 +27,6 @@ from mesaform.engine.agent.output import OutputLimits
 from mesaform.engine.agent.posix import PosixContainerizer, TaskSettings
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.mesos.messages import CommandInfo, TaskInfo
-from tests.integration.engine_agent.agent_process import gone, processes_of
 from tests.unit.engine_agent.builders import framework, task
 
 pytestmark = pytest.mark.slow

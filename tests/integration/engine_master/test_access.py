@@ -11,6 +11,14 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from harness.master_process import (
+    SIZE,
+    Events,
+    HttpScheduler,
+    LinkedAgent,
+    Running,
+    running,
+)
 from mesaform.common.access import (
     AccessDocument,
     FrameworkCredential,
@@ -20,14 +28,6 @@ from mesaform.common.access import (
 from mesaform.engine import link
 from mesaform.mesos.messages import AgentInfo, to_wire
 from mesaform.topology.instance_identity import IDENTITY_HEADER, SignedIdentity, identity_header
-from tests.integration.engine_master.process import (
-    SIZE,
-    Events,
-    HttpScheduler,
-    LinkedAgent,
-    Running,
-    running,
-)
 from tests.support.instances import Account
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]

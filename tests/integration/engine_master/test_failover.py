@@ -14,10 +14,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from harness.master_process import HttpScheduler, Running, agent_on
+from harness.zookeeper import SESSION_AT_MOST_S
 from mesaform.engine import link
-from tests.integration.engine_master.process import HttpScheduler, Running, agent_on
 from tests.integration.engine_master.test_http import first_info
-from tests.support.zookeeper import SESSION_AT_MOST_S
 from tests.unit.engine_master.world import FrameworkIdentity, known
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]

@@ -13,15 +13,15 @@ import aiohttp
 import grpc
 import pytest
 
-from mesaform.engine import link
-from mesaform.engine.master.streams import MAX_QUEUED_BYTES
-from tests.integration.engine_master.process import (
+from harness.master_process import (
     Events,
     HttpScheduler,
     agent_on,
     eventually,
     running,
 )
+from mesaform.engine import link
+from mesaform.engine.master.streams import MAX_QUEUED_BYTES
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 

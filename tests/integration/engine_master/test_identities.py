@@ -14,6 +14,13 @@ import grpc.aio
 import pytest
 from msgspec import structs
 
+from harness.master_process import (
+    SIZE,
+    HttpScheduler,
+    LinkedAgent,
+    Running,
+    running,
+)
 from mesaform.common.errors import BadInput
 from mesaform.engine import link
 from mesaform.engine.master.agent_calls import why_refused
@@ -23,13 +30,6 @@ from mesaform.engine.registry import AgentRecord
 from mesaform.mesos.credential import Credential
 from mesaform.mesos.messages import AgentInfo, Attribute, Text, to_wire
 from mesaform.topology.instance_identity import SignedIdentity, identity_header
-from tests.integration.engine_master.process import (
-    SIZE,
-    HttpScheduler,
-    LinkedAgent,
-    Running,
-    running,
-)
 from tests.support.instances import Account
 from tests.unit.engine_master.world import World
 

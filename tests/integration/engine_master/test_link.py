@@ -13,6 +13,16 @@ import grpc.aio
 import msgspec
 import pytest
 
+from harness.master_process import (
+    SIZE,
+    HttpScheduler,
+    LinkedAgent,
+    Running,
+    agent_on,
+    eventually,
+    running,
+)
+from harness.ports import free_port
 from mesaform.engine import link
 from mesaform.engine.master import link_server
 from mesaform.engine.registry import Registry
@@ -29,16 +39,6 @@ from mesaform.mesos.messages import (
     ident,
     to_wire,
 )
-from tests.integration.engine_master.process import (
-    SIZE,
-    HttpScheduler,
-    LinkedAgent,
-    Running,
-    agent_on,
-    eventually,
-    running,
-)
-from tests.support.ports import free_port
 from tests.unit.engine_master.world import SMALL
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]

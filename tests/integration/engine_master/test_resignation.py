@@ -11,6 +11,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.security import make_acl
 
+from harness.master_process import Running, eventually, running
 from mesaform.common.conditions import Condition, Conditions, Limit, Resigned
 from mesaform.engine.allocator import Allocation, Allocator
 from mesaform.engine.master.core import Master
@@ -19,7 +20,6 @@ from mesaform.engine.master.state import Config, Ids
 from mesaform.engine.master.term import Term
 from mesaform.engine.registry import Registry
 from mesaform.zookeeper.session import ZooKeeper
-from tests.integration.engine_master.process import Running, eventually, running
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 

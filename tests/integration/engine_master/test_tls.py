@@ -9,13 +9,13 @@ import grpc
 import grpc.aio
 import pytest
 
+from harness.master_process import SIZE, LinkedAgent, Running, eventually
 from mesaform.common.json_types import as_list
 from mesaform.engine import link
 from mesaform.engine.link_tls import channel_credentials
 from mesaform.http import open_session
 from mesaform.mesos.messages import AgentInfo, Attribute, Text, to_wire
 from mesaform.mesos.operator import OperatorClient
-from tests.integration.engine_master.process import SIZE, LinkedAgent, Running, eventually
 from tests.support.instances import Account
 from tests.support.tls import Cluster, environment
 

@@ -14,6 +14,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from harness.agent_process import AgentProcess
+from harness.master_process import running
 from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.reporting.http_server import Page
@@ -21,8 +23,6 @@ from mesaform.autoscaler.reporting.http_server import http_port as autoscaler_po
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeNotices
-from tests.integration.engine_agent.agent_process import AgentProcess
-from tests.integration.engine_master.process import running
 from tests.support.raw_http import Answer, request, send
 from tests.support.scripted_engine import ScriptedEngine
 from tests.unit.services.support import Server, announce

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from harness.ports import free_port
 from mesaform.autoscaler.reporting.http_server import Page
 from mesaform.autoscaler.reporting.http_server import http_port as autoscaler_port
 from mesaform.autoscaler.reporting.telemetry import Telemetry
@@ -22,7 +23,6 @@ from mesaform.http import (
     pass_on,
     read_body,
 )
-from tests.support.ports import free_port
 
 LEADER, STANDBY = "127.73.0.1", "127.73.0.2"
 GO_ON = web.AppKey("go_on", asyncio.Event)

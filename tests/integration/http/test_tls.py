@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
+from harness.ports import free_port
 from mesaform.autoscaler.observation.certificate_endpoint import CertificateEndpoint
 from mesaform.autoscaler.reporting.http_server import http_port
 from mesaform.common import certificates
@@ -36,7 +37,6 @@ from mesaform.node.interruption_monitor import Settings, send_to_leader
 from mesaform.topology.instance_identity import IDENTITY_HEADER, identity_header
 from mesaform.topology.user_data import MachineNotice
 from tests.support.instances import Account
-from tests.support.ports import free_port
 from tests.support.tls import DAY_S, Cluster
 
 MASTER, STANDBY, AGENT = "127.74.0.1", "127.74.0.2", "127.74.0.9"

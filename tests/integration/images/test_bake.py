@@ -17,6 +17,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from harness.ports import free_port
 from mesaform.cli.context import local_environment
 from mesaform.common.errors import MissingPrerequisite, Permanent
 from mesaform.common.progress import Recorded
@@ -29,7 +30,6 @@ from mesaform_images import bundle
 from mesaform_images.bake import BUILD_TIMEOUT_S, BakeOptions, bake
 from mesaform_images.build_network import WantedNetwork
 from mesaform_images.lookup import find_image
-from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 

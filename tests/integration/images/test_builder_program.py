@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.zookeeper import available
 from mesaform_images import bundle
 from tests.integration.images.serving import Store
-from tests.support.zookeeper import available
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,11 +14,11 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from harness.ports import free_port
 from mesaform.common import proc
 from mesaform.localcloud import daemon, processes
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.operator_credentials import read_credentials
-from tests.support.ports import free_port
 
 REGION = "us-east-1"
 SIGNED_V4 = {"s3": "s3v4"}

@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from harness.ports import free_port
 from mesaform.cli import local
 from mesaform.common.errors import MesaformError
 from mesaform.localcloud import daemon
@@ -35,7 +36,6 @@ from tests.integration.localcloud.conftest import (
     start_cloud,
     stop_cloud,
 )
-from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from mesaform.localcloud.state_store import AccountStore

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from harness.ports import free_port
 from mesaform.cli import local
 from mesaform.common.errors import Busy, MissingPrerequisite
 from mesaform.localcloud import daemon
 from tests.integration.localcloud.conftest import Cloud
-from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 cli = CliRunner()

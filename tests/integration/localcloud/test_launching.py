@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.autoscaler_builders import ZONES, a_snapshot, a_spec, queued
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
@@ -32,7 +33,6 @@ from tests.integration.localcloud.conftest import (
     start_cloud,
     stop_cloud,
 )
-from tests.unit.autoscaler.builders import ZONES, a_snapshot, a_spec, queued
 from tests.unit.autoscaler.world import Journal
 
 pytestmark = pytest.mark.slow

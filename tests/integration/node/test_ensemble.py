@@ -15,9 +15,9 @@ import msgspec
 import pytest
 from kazoo.client import KazooClient
 
+from harness.zookeeper import available
 from mesaform.topology.user_data import NODE_DOCUMENT_VERSION, NodeDocument, ZooKeeperMember
 from tests.integration.node.nodes import REPOSITORY, until
-from tests.support.zookeeper import available
 
 pytestmark = [
     pytest.mark.zookeeper,

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.ports import free_port
 from mesaform.common.files import open_log, rotate_log
 from tests.integration.node.nodes import IGNORES_SIGTERM, PARENT, Node, is_alive, until
-from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -16,10 +16,10 @@ from typing import Any
 import boto3
 import pytest
 
+from harness.ports import free_port
 from mesaform.cli.context import Context, endpoint_environment, open_context
 from mesaform_images.lookup import recipe_digest
 from tests.integration.provision.stub_files import cluster_text
-from tests.support.ports import free_port
 
 ADDRESS = "127.60.200.1"
 REGION = "us-east-1"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from harness.zookeeper import available
 from tests.integration.services.test_with_engine import call
 from tests.support.little_cluster import LittleCluster
-from tests.support.zookeeper import available
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper, pytest.mark.timeout(180)]
 

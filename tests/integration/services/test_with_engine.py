@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from harness.zookeeper import available
 from tests.support.little_cluster import CHECKOUT, LittleCluster
-from tests.support.zookeeper import available
 
 pytestmark = [pytest.mark.slow, pytest.mark.zookeeper, pytest.mark.timeout(180)]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from harness import zookeeper
 from tests.integration.webui import browser as chromium
 from tests.integration.webui.browser import Browser
-from tests.support import zookeeper
 from tests.support.little_cluster import LittleCluster
 
 NET = 121

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from harness.autoscaler_builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
+from harness.ports import free_port
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.planner.planner import plan
@@ -20,8 +22,6 @@ from mesaform.aws.overrides import Override
 from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeLedger
 from tests.integration.webui.browser import Browser
-from tests.support.ports import free_port
-from tests.unit.autoscaler.builders import ZONES, a_machine, a_snapshot, a_spec, an_agent, queued
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 HOSTS = ("127.121.200.1", "127.121.200.2")

@@ -9,12 +9,12 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
+from harness.zookeeper import ZooKeeperServer
 from mesaform.common.errors import BadInput, MesaformError
 from mesaform.topology.zookeeper import ZK_USER, super_digest, zk_url
 from mesaform.zookeeper.access import Credentials, read_zk_url
 from mesaform.zookeeper.election import Candidate, watch_leader
 from mesaform.zookeeper.session import ZooKeeper
-from tests.support.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.zookeeper
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from harness.zookeeper import ZooKeeperServer
 from mesaform.zookeeper import election
 from mesaform.zookeeper.election import Candidate, contenders, watch_leader
 from mesaform.zookeeper.session import ZooKeeper
-from tests.support.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.zookeeper
 

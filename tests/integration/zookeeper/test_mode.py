@@ -6,9 +6,9 @@ import asyncio
 
 from kazoo.client import KazooClient
 
+from harness.ports import free_port
 from mesaform.services.settings import Settings
 from mesaform.zookeeper.four_letter import parse_mode, read_mode
-from tests.support.ports import free_port
 
 
 async def test_a_real_server_tells_its_mode(zookeeper_server):

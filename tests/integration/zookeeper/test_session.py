@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from harness.zookeeper import ZooKeeperServer
 from mesaform.common.errors import BadInput
 from mesaform.zookeeper.session import (
     VersionConflict,
@@ -14,7 +15,6 @@ from mesaform.zookeeper.session import (
     ZooKeeperUnavailable,
     split_zk_url,
 )
-from tests.support.zookeeper import ZooKeeperServer
 
 pytestmark = pytest.mark.zookeeper
 

@@ -8,6 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.autoscaler_builders import (
+    NOW,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    a_total,
+    an_agent,
+    offerings,
+    queued,
+)
 from mesaform.autoscaler.model.cluster_view import Agent, RunningTask
 from mesaform.autoscaler.model.planner_state import Advertised, PlannerState
 from mesaform.autoscaler.model.shape import Shape, make, shape_of
@@ -19,16 +29,6 @@ from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.aws.ports import Machine, Template
 from mesaform.config.schema import ClusterSpec
 from mesaform.topology.names import Tag
-from tests.unit.autoscaler.builders import (
-    NOW,
-    a_machine,
-    a_snapshot,
-    a_spec,
-    a_total,
-    an_agent,
-    offerings,
-    queued,
-)
 from tests.unit.autoscaler.world import World
 
 M5 = a_total("m5.large")

@@ -5,6 +5,15 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import (
+    NOW,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    a_total,
+    an_agent,
+    queued,
+)
 from mesaform.autoscaler.model.cluster_view import QueueEntry
 from mesaform.autoscaler.model.command import Launch
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -15,15 +24,6 @@ from mesaform.aws.ports import LaunchRequest
 from mesaform.common.architecture import architecture_of
 from mesaform.config.schema import ClusterSpec
 from mesaform.placement.constraints import Constraint
-from tests.unit.autoscaler.builders import (
-    NOW,
-    a_machine,
-    a_snapshot,
-    a_spec,
-    a_total,
-    an_agent,
-    queued,
-)
 
 MIXED = ["m5.large", "m6g.large", "m5.xlarge", "m6g.xlarge"]
 

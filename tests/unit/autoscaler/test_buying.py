@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
+from harness.packing_validator import faults
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.model.shape import make
@@ -21,8 +23,6 @@ from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.planner.purchases import PurchasePlan, plan_purchases
 from mesaform.placement.constraints import Constraint
 from tests.support.profiles import examples
-from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, an_agent, full
-from tests.unit.autoscaler.validator import faults
 
 CONSTRAINTS = st.sampled_from(
     [

@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from mesaform.autoscaler.model.command import Launch
-from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
-from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.autoscaler.planner.containment import plan_by_pool
-from mesaform.autoscaler.planner.planner import Plan, plan
-from tests.unit.autoscaler.builders import (
+from harness.autoscaler_builders import (
     NOW,
     a_machine,
     a_snapshot,
@@ -22,6 +17,11 @@ from tests.unit.autoscaler.builders import (
     offerings,
     queued,
 )
+from mesaform.autoscaler.model.command import Launch
+from mesaform.autoscaler.model.planner_state import BilledMachine, PlannerState
+from mesaform.autoscaler.model.snapshot import Snapshot
+from mesaform.autoscaler.planner.containment import plan_by_pool
+from mesaform.autoscaler.planner.planner import Plan, plan
 
 POOLS: list[dict[str, Any]] = [
     {"name": "good", "count": 0, "types": ["m5.large"]},

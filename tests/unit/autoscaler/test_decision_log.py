@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.autoscaler_builders import NOW, a_spec, queued
 from mesaform.autoscaler.model.decision import Decision, DemandCount, Kind
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.reporting.decision_log import Selection, lines_of, select
-from tests.unit.autoscaler.builders import NOW, a_spec, queued
 from tests.unit.autoscaler.world import World
 
 TYPES = {"i-1": "m5.2xlarge", "i-2": "m5.2xlarge", "i-3": "m5.xlarge"}

@@ -7,6 +7,15 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from harness.autoscaler_builders import (
+    NOW,
+    a_framework,
+    a_machine,
+    a_snapshot,
+    an_agent,
+    full,
+    queued,
+)
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.demand import frameworks, rates
 from mesaform.autoscaler.model.cluster_view import ClusterView, Framework, Quota
@@ -24,15 +33,6 @@ from mesaform.cli.plan import remembered
 from mesaform.placement.constraints import Constraint
 from mesaform.services.model import UpgradeStrategy
 from mesaform.services.scaling import plan as next_step
-from tests.unit.autoscaler.builders import (
-    NOW,
-    a_framework,
-    a_machine,
-    a_snapshot,
-    an_agent,
-    full,
-    queued,
-)
 from tests.unit.services.test_scaling import an_app, instance
 
 DRY = PlannerState(leader_since=NOW - 900, dry_since={"F-batch": NOW - 10})

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 from mesaform.autoscaler import demand
 from mesaform.autoscaler.demand import scheduled
 from mesaform.autoscaler.forecasting import weekly_profile
@@ -21,7 +22,6 @@ from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.reason_text import render_all
 from mesaform.aws.overrides import Override
 from tests.support.profiles import examples
-from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 MONDAY_9 = datetime(2027, 1, 18, 9, tzinfo=UTC).timestamp()
 WEEK_S = weekly_profile.WEEK_S

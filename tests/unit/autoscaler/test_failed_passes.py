@@ -12,6 +12,7 @@ import structlog
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import a_spec, queued
 from mesaform.autoscaler.daemon.daemon import Term, _run_term
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.daemon.journal import Journal
@@ -33,7 +34,6 @@ from mesaform.common.faults import Fault
 from mesaform.testing.fake_cloud import FakeControl, FakeLedger, FakeNotices
 from mesaform.zookeeper.session import ZooKeeperUnavailable
 from tests.support.memory_zookeeper import MemoryZooKeeper
-from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.world import LOOP, Engine, UnluckyFleet, World
 
 ERRORS = (

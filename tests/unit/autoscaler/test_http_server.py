@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
+from harness.autoscaler_builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.api_views import KEPT_S, POINTS_SHOWN, Ring
@@ -17,7 +18,6 @@ from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws.overrides import Override
 from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeLedger
-from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 
 ADDRESS = "127.122.9.1:9550"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "autoscaler.md"

@@ -7,6 +7,17 @@ from typing import Any
 
 import pytest
 
+from harness.autoscaler_builders import (
+    NOW,
+    ZONES,
+    a_machine,
+    a_reason,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    full,
+    queued,
+)
 from mesaform.autoscaler.demand import collect
 from mesaform.autoscaler.disruption.rescheduling import Reservations, reserve
 from mesaform.autoscaler.interruption import announcements
@@ -34,17 +45,6 @@ from mesaform.autoscaler.reporting.decision_text import render_decision
 from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.aws.overrides import Override
 from mesaform.topology.names import Tag
-from tests.unit.autoscaler.builders import (
-    NOW,
-    ZONES,
-    a_machine,
-    a_reason,
-    a_snapshot,
-    a_spec,
-    an_agent,
-    full,
-    queued,
-)
 
 ONE = make(1, 512)
 

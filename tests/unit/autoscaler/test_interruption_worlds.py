@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
+from harness.autoscaler_builders import a_spec, queued
 from mesaform.autoscaler.interruption.controller import absorb
 from mesaform.autoscaler.model.notice import Notice
-from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.test_interruption import heard
 from tests.unit.autoscaler.world import World
 

@@ -11,6 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import (
+    NOW,
+    ZONES,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    offerings,
+    queued,
+)
 from mesaform.autoscaler.daemon.journal import STATE, JournalState
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.planner import launch_backoff
@@ -26,15 +35,6 @@ from mesaform.autoscaler.planner.planner import plan
 from mesaform.autoscaler.reporting.verdict_text import render_refusal
 from mesaform.aws import capacity_errors
 from mesaform.aws.ports import Capacity, LaunchRequest, LaunchResult, Offering
-from tests.unit.autoscaler.builders import (
-    NOW,
-    ZONES,
-    a_machine,
-    a_snapshot,
-    a_spec,
-    offerings,
-    queued,
-)
 from tests.unit.autoscaler.world import World
 
 POOL = "default"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.autoscaler.builders import a_spec, queued
+from harness.autoscaler_builders import a_spec, queued
 from tests.unit.autoscaler.world import World
 
 LEAVING = {"deactivate", "drain", "terminate"}

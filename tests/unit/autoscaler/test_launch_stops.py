@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.autoscaler_builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.planner import launch_failures
 from mesaform.autoscaler.planner.launch_failures import FIRST_STOP_S, MAX_FAILURES
@@ -15,7 +16,6 @@ from mesaform.autoscaler.reporting.metrics import Measures
 from mesaform.autoscaler.reporting.reason_text import render
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.aws.ports import Machine, Template
-from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, a_spec, an_agent, queued
 from tests.unit.autoscaler.world import World
 
 STEP_S = 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from harness.autoscaler_builders import NOW, a_snapshot, a_spec, queued
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
@@ -13,7 +14,6 @@ from mesaform.autoscaler.reporting.decision_text import render_decision
 from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.aws.ports import Machine
 from mesaform.testing.fake_cloud import FakeFleet
-from tests.unit.autoscaler.builders import NOW, a_snapshot, a_spec, queued
 from tests.unit.autoscaler.world import Journal
 
 

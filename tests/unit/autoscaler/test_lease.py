@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
+from harness.autoscaler_builders import NOW, a_spec
 from mesaform.autoscaler.daemon.daemon import Term
 from mesaform.autoscaler.daemon.lease import (
     RENEW_EVERY_S,
@@ -36,7 +37,6 @@ from mesaform.testing.fake_cloud import FakeControl
 from mesaform.topology.names import Tag
 from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from mesaform.zookeeper.session import ZooKeeper
-from tests.unit.autoscaler.builders import NOW, a_spec
 
 OURS = BilledMachine(
     "m5.large", "us-east-1a", "on-demand", 0.1, "default", "autoscaler", "agent", NOW - 7200

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from harness.autoscaler_builders import NOW, a_spec, offerings
 from mesaform.autoscaler.interruption import risk
 from mesaform.autoscaler.interruption.notice import Unreadable, more_severe, notice_of_machine, read
 from mesaform.autoscaler.model.notice import Notice, Risk
 from mesaform.aws.ports import Offering
 from mesaform.topology.user_data import MachineNotice
-from tests.unit.autoscaler.builders import NOW, a_spec, offerings
 
 AT = 1_795_262_400.0  # 2026-11-21T12:00:00Z
 

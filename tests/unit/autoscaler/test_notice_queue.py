@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
+from harness.autoscaler_builders import NOW
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import MOST_PENDING, Inbox, run_in_daemon_thread
@@ -28,7 +29,6 @@ from mesaform.topology.user_data import (
     ShutdownReport,
 )
 from tests.support.instances import Account
-from tests.unit.autoscaler.builders import NOW
 from tests.unit.autoscaler.test_notice import an_event
 
 OURS = {"i-1": "127.0.0.1", "i-2": "10.0.0.2"}

@@ -10,13 +10,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from harness.autoscaler_builders import NOW, a_spec
 from mesaform.autoscaler.model.cluster_view import Quota
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient
 from mesaform.mesos.operator import OperatorClient
 from mesaform.testing.fake_cloud import FakeFleet
-from tests.unit.autoscaler.builders import NOW, a_spec
 
 FILTERS = {
     "*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 2.0}}}]}}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from harness.autoscaler_builders import a_reason
 from mesaform.autoscaler.daemon.journal import LAUNCH, STATE, JournalState
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.model.old_vocabulary import translate_journal_state
@@ -16,7 +17,6 @@ from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Probe
 from mesaform.autoscaler.model.removal import Removal, Replacement
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.reporting.reason_text import render
-from tests.unit.autoscaler.builders import a_reason
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.autoscaler_builders import NOW, a_snapshot, a_spec, queued
 from mesaform.autoscaler.daemon.launch_check import problem_with
 from mesaform.autoscaler.daemon.orders import VALID_S, Orders
 from mesaform.autoscaler.model.snapshot import Intent
@@ -14,7 +15,6 @@ from mesaform.aws.ports import LaunchRequest
 from mesaform.common.conditions import Condition, Conditions
 from mesaform.common.errors import NotAuthenticated, Retryable
 from mesaform.testing.fake_cloud import FakeControl
-from tests.unit.autoscaler.builders import NOW, a_snapshot, a_spec, queued
 
 
 class Clock:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.packing_validator import faults
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.supply import Node
@@ -30,7 +31,6 @@ from mesaform.autoscaler.packing.partition import partition
 from mesaform.autoscaler.packing.problem import build
 from mesaform.placement.constraints import Constraint, InstanceCounts
 from tests.support.profiles import examples
-from tests.unit.autoscaler.validator import faults
 
 PACKINGS = examples(40)
 """Examples of each property in CI; the nightly profile tries twenty times as many."""

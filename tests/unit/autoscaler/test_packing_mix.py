@@ -7,9 +7,9 @@ import time
 import pytest
 
 from benchmarks.packing import karpenter_mix, karpenter_types
+from harness.packing_validator import faults
 from mesaform.autoscaler.packing import Limits, solve
 from mesaform.placement.constraints import InstanceCounts
-from tests.unit.autoscaler.validator import faults
 
 LIMIT_S = 1.5
 UNDER_LOAD = 3

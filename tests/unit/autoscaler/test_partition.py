@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from harness.autoscaler_builders import an_agent
 from mesaform.autoscaler.model import lifecycle
 from mesaform.autoscaler.model.decision import Decision, DemandCount, from_record
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
@@ -13,7 +14,6 @@ from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.mesos_agent_parser import from_json as agents_from_json
 from mesaform.autoscaler.observation.mesos_task_parser import from_json
 from mesaform.placement.constraints import Constraint, InstanceCounts, room
-from tests.unit.autoscaler.builders import an_agent
 
 
 def test_a_life_from_purchase_to_the_end_is_known():

@@ -7,6 +7,18 @@ from typing import Any
 
 import pytest
 
+from harness.autoscaler_builders import (
+    NOW,
+    ZONES,
+    a_framework,
+    a_machine,
+    a_reason,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    full,
+    queued,
+)
 from mesaform.autoscaler.model.command import (
     Deactivate,
     Drain,
@@ -24,18 +36,6 @@ from mesaform.autoscaler.planner.planner import Plan, plan
 from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.autoscaler.reporting.verdict_text import render_refusal
 from mesaform.aws.ports import LaunchRequest
-from tests.unit.autoscaler.builders import (
-    NOW,
-    ZONES,
-    a_framework,
-    a_machine,
-    a_reason,
-    a_snapshot,
-    a_spec,
-    an_agent,
-    full,
-    queued,
-)
 
 
 def bought(outcome: Plan) -> dict[str, int]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.autoscaler_builders import NOW, a_machine, a_reason, a_snapshot, a_spec
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
@@ -15,7 +16,6 @@ from mesaform.autoscaler.planner.planner import plan
 from mesaform.common.errors import Retryable
 from mesaform.testing.fake_cloud import FakeFleet
 from mesaform.topology.names import Tag
-from tests.unit.autoscaler.builders import NOW, a_machine, a_reason, a_snapshot, a_spec
 from tests.unit.autoscaler.world import Journal
 
 NAMES = [f"i-{number}" for number in range(5)]

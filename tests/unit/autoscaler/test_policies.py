@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import NOW, a_spec, queued
 from mesaform.aws.overrides import Override
 from tests.support.profiles import examples
-from tests.unit.autoscaler.builders import NOW, a_spec, queued
 from tests.unit.autoscaler.world import World
 
 SOON = {

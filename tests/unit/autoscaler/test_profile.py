@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import NOW, a_machine, a_snapshot, an_agent
 from mesaform.autoscaler.daemon.weekly_profile_store import PROFILE, Learner, readable
 from mesaform.autoscaler.forecasting import weekly_profile
 from mesaform.autoscaler.forecasting.weekly_profile import (
@@ -21,7 +22,6 @@ from mesaform.autoscaler.forecasting.weekly_profile import (
 from mesaform.autoscaler.model.weekly_profile import Level, Profile
 from mesaform.common.errors import Retryable
 from mesaform.testing.fake_cloud import FakeControl
-from tests.unit.autoscaler.builders import NOW, a_machine, a_snapshot, an_agent
 
 MONDAY = 2000 * WEEK_S - weekly_profile.MONDAY_S
 """The first moment of a week."""

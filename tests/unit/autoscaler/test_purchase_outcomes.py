@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from harness.autoscaler_builders import a_spec, queued
 from mesaform.autoscaler.demand import failing_apps
 from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.planner.purchase_outcomes import FIRST_STOP_S, REFUSED_AFTER_S
 from mesaform.autoscaler.reporting.decision_text import render_decision
 from mesaform.autoscaler.reporting.reason_text import render
-from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.world import World
 
 STEP_S = 10.0

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import NOW, a_machine, a_reason, a_snapshot, a_spec, an_agent
 from mesaform.autoscaler.disruption.rescheduling import reserve, work_of
 from mesaform.autoscaler.model.cluster_view import RunningTask
 from mesaform.autoscaler.model.command import Deactivate, Reactivate
@@ -22,7 +23,6 @@ from mesaform.autoscaler.packing import Placement, place
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.placement.constraints import Constraint, InstanceCounts
-from tests.unit.autoscaler.builders import NOW, a_machine, a_reason, a_snapshot, a_spec, an_agent
 
 SLOT = make(1, 512)
 

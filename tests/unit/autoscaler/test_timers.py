@@ -8,17 +8,7 @@ from typing import Any
 
 import pytest
 
-from mesaform.autoscaler.daemon.daemon import rest_s
-from mesaform.autoscaler.model.cluster_view import RunningTask
-from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
-from mesaform.autoscaler.model.removal import Removal, Replacement
-from mesaform.autoscaler.model.shape import make
-from mesaform.autoscaler.model.snapshot import Intent, Snapshot
-from mesaform.autoscaler.planner.planner import Plan, plan
-from mesaform.aws.overrides import Override
-from mesaform.aws.ports import LaunchRequest
-from mesaform.config import calendar
-from tests.unit.autoscaler.builders import (
+from harness.autoscaler_builders import (
     NOW,
     a_framework,
     a_machine,
@@ -29,6 +19,16 @@ from tests.unit.autoscaler.builders import (
     full,
     queued,
 )
+from mesaform.autoscaler.daemon.daemon import rest_s
+from mesaform.autoscaler.model.cluster_view import RunningTask
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
+from mesaform.autoscaler.model.removal import Removal, Replacement
+from mesaform.autoscaler.model.shape import make
+from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.planner.planner import Plan, plan
+from mesaform.aws.overrides import Override
+from mesaform.aws.ports import LaunchRequest
+from mesaform.config import calendar
 
 ON = {"usd_per_task": 0.0, "enabled": True, "payback_s": 100.0, "usd_per_task_hour": 0.0}
 

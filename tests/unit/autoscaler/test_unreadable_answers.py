@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import NOW, a_snapshot
 from mesaform.autoscaler.model.shape import NOTHING
 from mesaform.autoscaler.observation import mesos_agent_parser, mesos_parsers, mesos_task_parser
 from mesaform.autoscaler.planner.planner import plan
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.common.faults import Fault
-from tests.unit.autoscaler.builders import NOW, a_snapshot
 
 
 def resources(cpus: Any = 2) -> list[dict[str, Any]]:

@@ -9,6 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import (
+    NOW,
+    ZONES,
+    a_framework,
+    a_machine,
+    a_snapshot,
+    a_spec,
+    a_total,
+    an_agent,
+    offerings,
+    queued,
+)
 from mesaform.autoscaler.accounting.cost_report import UNKNOWN, UNUSED, add_up
 from mesaform.autoscaler.accounting.resource_usage import Task, Tasks, ended, parts
 from mesaform.autoscaler.accounting.usage_recorder import (
@@ -22,18 +34,6 @@ from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
 from mesaform.autoscaler.planner.planner import plan
 from tests.support.profiles import examples
-from tests.unit.autoscaler.builders import (
-    NOW,
-    ZONES,
-    a_framework,
-    a_machine,
-    a_snapshot,
-    a_spec,
-    a_total,
-    an_agent,
-    offerings,
-    queued,
-)
 
 HOUR = 3600.0
 

@@ -6,6 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from harness.autoscaler_builders import (
+    NOW,
+    ZONES,
+    a_machine,
+    a_reason,
+    a_snapshot,
+    a_spec,
+    an_agent,
+    full,
+    queued,
+)
 from mesaform.autoscaler.model.cluster_view import ClusterView, Quota
 from mesaform.autoscaler.model.command import Launch
 from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
@@ -20,17 +31,6 @@ from mesaform.autoscaler.reporting.decision_log import lines_of
 from mesaform.autoscaler.reporting.verdict_text import render_refusal, render_verdict
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import LaunchRequest
-from tests.unit.autoscaler.builders import (
-    NOW,
-    ZONES,
-    a_machine,
-    a_reason,
-    a_snapshot,
-    a_spec,
-    an_agent,
-    full,
-    queued,
-)
 
 HOST_PORT_31500 = ("@port", "FREE", "31500")
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import a_spec, queued
 from mesaform.autoscaler.model.shape import Shape, contains, shape_of
 from mesaform.common.errors import Retryable
 from mesaform.topology.names import Tag
 from tests.support.profiles import examples
-from tests.unit.autoscaler.builders import a_spec, queued
 from tests.unit.autoscaler.world import World
 
 EXAMPLES = examples(30)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import NOW, ZONES, a_machine, a_snapshot, a_spec, full, queued
 from mesaform.autoscaler.model.cluster_view import QueueEntry
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.planner.planner import plan
@@ -18,7 +19,6 @@ from mesaform.aws.ports import LaunchRequest, Offering
 from mesaform.common.resources import EMPTY
 from mesaform.config.schema import ClusterSpec
 from mesaform.testing.fake_cloud import FakeFleet
-from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_snapshot, a_spec, full, queued
 
 EVEN = [Offering("m5.large", zone, "on-demand", 0.1, EMPTY) for zone in ZONES]
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.autoscaler_builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 from mesaform.autoscaler.daemon.executor import PlanExecutor
 from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, QueueEntry, RunningTask
 from mesaform.autoscaler.model.decision import Decision
@@ -25,7 +26,6 @@ from mesaform.placement.constraints import InstanceCounts, room
 from mesaform.testing.fake_cloud import FakeFleet
 from mesaform.topology.names import Tag
 from mesaform.zookeeper.session import ZooKeeperUnavailable
-from tests.unit.autoscaler.builders import NOW, ZONES, a_machine, a_total, an_agent, offerings
 
 DECIDED_WITHIN_S = 120.0
 """Time from a decision to the machine's removal, at most: a replacement boots first."""

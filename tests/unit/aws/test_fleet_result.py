@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from harness.autoscaler_builders import a_snapshot
 from mesaform.aws.create_fleet import fleet_request, launch_result
 from mesaform.aws.ports import LaunchRequest
 from mesaform.common.errors import Permanent
-from tests.unit.autoscaler.builders import a_snapshot
 
 
 def a_request() -> LaunchRequest:

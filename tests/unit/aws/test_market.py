@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from harness.autoscaler_builders import NOW, ZONES
 from mesaform.aws.ports import Quote
 from mesaform.aws.pricing import price_book, spot
 from mesaform.aws.pricing.market import (
@@ -21,7 +22,6 @@ from mesaform.aws.pricing.market import (
 from mesaform.aws.pricing.price_cache import MemoryPriceCache
 from mesaform.common.errors import Permanent, Retryable
 from mesaform.testing.fake_prices import FakePriceList, FakeSpotFeed
-from tests.unit.autoscaler.builders import NOW, ZONES
 
 M5 = "m5.large"
 REGION = "us-east-1"

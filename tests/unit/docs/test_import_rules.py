@@ -7,6 +7,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from grimp import ImportGraph, Layer
+
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "cluster"
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
@@ -46,3 +48,22 @@ def test_modules_that_say_pure_import_no_io() -> None:
                 impure[str(path.relative_to(ROOT))] = sorted(roots)
     assert claims > 20
     assert impure == {}
+
+
+def test_a_benchmark_that_imports_a_test_breaks_a_contract() -> None:
+    layers = contract("nothing imports tests")["layers"]
+    graph = ImportGraph()
+    for module in ("tests", "tests.support", "benchmarks", "benchmarks.road", "harness"):
+        graph.add_module(module)
+    graph.add_import(importer="benchmarks.road", imported="harness")
+    graph.add_import(importer="tests.support", imported="harness")
+    ordered = [Layer(*layer.split(" : "), independent=False) for layer in layers]
+    assert graph.find_illegal_dependencies_for_layers(layers=ordered) == set()
+    graph.add_import(importer="benchmarks.road", imported="tests.support")
+    assert graph.find_illegal_dependencies_for_layers(layers=ordered) != set()
+
+
+def test_only_tests_import_tests() -> None:
+    folders = ("cluster", "stacks", "images", "benchmarks", "harness")
+    modules = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert [path for path in modules if "tests" in imported_roots(path)] == []

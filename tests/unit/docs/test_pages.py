@@ -15,7 +15,17 @@ from mesaform.config.schema import ClusterSpec
 from mesaform.topology.ports import Port
 from tests.unit.docs.pages import PAGES, REPOSITORY, anchors, blocks, links, name_of, prose, spans
 
-FOLDERS = ("cluster", "docs", "images", "scripts", "stacks", "tests", "benchmarks", "node_modules")
+FOLDERS = (
+    "cluster",
+    "docs",
+    "images",
+    "scripts",
+    "stacks",
+    "tests",
+    "harness",
+    "benchmarks",
+    "node_modules",
+)
 _TYPES = {name: field.annotation for name, field in ClusterSpec.model_fields.items()}
 SECTIONS = [
     name

@@ -13,7 +13,7 @@ from tests.unit.docs.pages import REPOSITORY
 
 DENY_LIST = Path(__file__).with_name("denied_words.txt")
 
-FOLDERS = ("cluster", "stacks", "images", "benchmarks")
+FOLDERS = ("cluster", "stacks", "images", "benchmarks", "harness")
 
 STANDARD_NAMES = frozenset({"NotFound", "connection_made"})
 """Terms of HTTP, of the AWS APIs and of asyncio's protocols that contain a denied word."""

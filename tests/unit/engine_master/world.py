@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
+from harness.engine_invariants import check_state
 from mesaform.common.resources import Resources
 from mesaform.engine import link
 from mesaform.engine.allocator import Allocator
@@ -32,7 +33,6 @@ from mesaform.mesos.messages import (
     to_wire,
 )
 from mesaform.mesos.scheduler_api import Call
-from tests.support.engine_invariants import check_state
 
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
 SMALL = Resources.of(cpus=0.1, mem_mib=32)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.ports import free_port
 from mesaform.node.imds import Metadata, MetadataUnavailable
 from mesaform.node.model import Identity
 from tests.integration.node.metadata import INSTANCE, MetadataServer
-from tests.support.ports import free_port
 
 
 class Clock:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.ports import free_port
 from mesaform.node.imds import Metadata
 from mesaform.node.interruption_monitor import (
     InterruptionMonitor,
@@ -23,7 +24,6 @@ from mesaform.node.interruption_monitor import (
 from mesaform.node.notices import ACTION, REBALANCE, SCHEDULED, read
 from mesaform.topology.user_data import MachineNotice
 from tests.integration.node.metadata import MetadataServer
-from tests.support.ports import free_port
 
 NOW = 1_795_262_400.0  # 2026-11-21T12:00:00Z
 HOST, AGENT = "127.71.0.9", "127.71.0.10"

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from kazoo.client import KazooClient
 
+from harness.zookeeper import available
 from mesaform.node.control_channel import ChannelBroken
 from mesaform.node.lease_daemon import LeaseKeeper, parse_lease
 from mesaform.node.lease_monitor import (
@@ -31,7 +32,6 @@ from mesaform.node.lease_monitor import (
 from mesaform.topology.user_data import Lease, LeaseTerms, ShutdownReport
 from tests.integration.node.nodes import REPOSITORY, until
 from tests.support.little_cluster import LittleCluster
-from tests.support.zookeeper import available
 
 
 class Simulation:

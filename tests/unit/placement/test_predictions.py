@@ -14,6 +14,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.autoscaler_builders import a_snapshot
 from mesaform.autoscaler.demand import queue
 from mesaform.autoscaler.model.supply_builder import build_supply
 from mesaform.autoscaler.observation import mesos_parsers
@@ -30,7 +31,6 @@ from mesaform.services.effects import Effect, Send
 from mesaform.services.render import app_json, queue_json
 from mesaform.services.state import State
 from tests.support.profiles import examples
-from tests.unit.autoscaler.builders import a_snapshot
 
 NOW = 1_800_000_000.0
 DEFINED = ("1234567", "0.30", "0.3", "2", "b", "c-1")

@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import aiohttp
 
+from harness.ports import free_port
 from mesaform.services.server import serve
 from mesaform.services.settings import Settings
 from mesaform.zookeeper.session import ZooKeeper, split_zk_url
-from tests.support.ports import free_port
 from tests.support.scripted_engine import ScriptedEngine
 
 

@@ -6,22 +6,22 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 from uuid import UUID
 
 import aiohttp
 import grpc.aio
 import msgspec
 
+from harness.engine_invariants import check_state
+from harness.ports import free_port
 from mesaform.common.resources import Resources
 from mesaform.engine import link
 from mesaform.engine.master.config import read_settings
 from mesaform.engine.master.shell import MasterProcess
 from mesaform.mesos.messages import AgentInfo, TaskStatus, ident, to_wire
-from tests.support.engine_invariants import check_state
-from tests.support.ports import free_port
-from tests.unit.engine_master.world import JsonDict
 
+JsonDict: TypeAlias = dict[str, Any]
 SIZE = Resources.of(cpus=4, mem_mib=4096, disk_mib=8192, ports=[(31000, 32000)])
 T = TypeVar("T")
 M = TypeVar("M", bound=link.LinkMessage)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import aiohttp
 
+from harness.ports import free_port
 from mesaform.common import proc
-from tests.support.ports import free_port
 
 
 class AgentProcess:

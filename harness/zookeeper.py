@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.support.ports import free_port
+from harness.ports import free_port
 
 JARS = Path("/usr/share/java")
 HEAP_MIB = 64

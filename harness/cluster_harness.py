@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,13 +17,13 @@ from typing import Any, TypeVar
 
 import boto3
 
-from tests.support.installation import Installation
-from tests.support.ports import free_port
+from harness.installation import Installation
+from harness.ports import free_port
 
 T = TypeVar("T")
 POLL_S = 0.25
 CACHE = "MESAFORM_CACHE_DIR"
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 CLUSTER = """\
 version: 1
@@ -50,6 +51,44 @@ def until(what: str, look: Callable[[], T | None], timeout_s: float) -> T:
             return last  # type: ignore[return-value]
         time.sleep(POLL_S)
     raise AssertionError(f"not within {timeout_s:.0f} s: {what}; last seen: {last!r}")
+
+
+def _rows_of_why(lines: list[str]) -> list[str]:
+    """The rows of the table of `mesaform why`, each of which may take several lines."""
+    head = next(line for line in lines if line.split()[:3] == ["time", "what", "why"])
+    what, why = head.index("what"), head.index("why")
+    rows: list[tuple[list[str], list[str], str]] = []
+    for line in lines[lines.index(head) + 1 :]:
+        is_continued = line[:what].isspace()
+        if not (is_continued or re.match(r" \d", line)):
+            continue  # a sentence below the table
+        cells, usd = _split_off_usd(line)
+        if not is_continued:
+            rows.append(([], [], usd))
+        rows[-1][0].append(cells[what:why].strip())
+        rows[-1][1].append(cells[why:].strip())
+    return [" | ".join((_words(first), _words(second), usd)) for first, second, usd in rows]
+
+
+def _words(cells: list[str]) -> str:
+    return " ".join(filter(None, cells))
+
+
+def _split_off_usd(line: str) -> tuple[str, str]:
+    """A line and the dollars at its end; without dollars an empty string."""
+    text, _, usd = line.rstrip().rpartition(" ")
+    is_usd = usd[:1] in {"+", "-"} and usd[1:].replace(".", "").isdigit()
+    return (text, usd) if is_usd else (line, "")
+
+
+def _runs(pid: int, command: tuple[str, ...], variables: set[bytes]) -> bool:
+    """Whether a process's command line ends so, and its environment has one of the variables."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return words[-len(command) :] == list(command) and bool(variables & set(environment))
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -119,24 +158,7 @@ class ClusterHarness:
     def why(self, subject: str = "") -> list[str]:
         """Lines of `mesaform why` as `what | why | change of dollars`, without line breaks."""
         out = self.mesaform("why", *([subject] if subject else []), "--last", "100", timeout_s=60)
-        lines = [line for line in out.splitlines() if line.strip() and "─" not in line]
-        head = next(line for line in lines if line.split()[:3] == ["time", "what", "why"])
-        what, why = head.index("what"), head.index("why")
-        rows: list[tuple[list[str], list[str], str]] = []
-        for line in lines[lines.index(head) + 1 :]:
-            text, _, usd = line.rstrip().rpartition(" ")
-            is_usd = usd[:1] in {"+", "-"} and usd[1:].replace(".", "").isdigit()
-            if not line.startswith(" ") or (not line[:what].isspace() and not line[1].isdigit()):
-                continue  # a sentence below the table
-            if not line[:what].isspace():
-                rows.append(([], [], usd if is_usd else ""))
-            cells = text if is_usd else line
-            rows[-1][0].append(cells[what:why].strip())
-            rows[-1][1].append(cells[why:].strip())
-        return [
-            " | ".join((" ".join(filter(None, first)), " ".join(filter(None, second)), usd))
-            for first, second, usd in rows
-        ]
+        return _rows_of_why([line for line in out.splitlines() if line.strip() and "─" not in line])
 
     def decisions(self, subject: str = "") -> list[dict[str, Any]]:
         """Every decision, oldest first; with a subject only those that concern it."""
@@ -176,16 +198,8 @@ class ClusterHarness:
             for item in reservations
             for instance in item["Instances"]
         }
-        for pid in self.processes():
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
-                if words[-len(command) :] == list(command) and ids & set(
-                    Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                ):
-                    return pid
-            except OSError:
-                continue
-        return None
+        pids = (pid for pid in self.processes() if _runs(pid, command, ids))
+        return next(pids, None)
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.mesaform("status", "--json", timeout_s=60))
@@ -269,7 +283,7 @@ class ClusterHarness:
         return self._clients[key]
 
     def left_in_ec2(self) -> dict[str, list[str]]:
-        """Everything of this cluster that EC2 still lists, by kind; empty when nothing is left."""
+        """What EC2 still lists of this cluster: ids by the names of their fields; else empty."""
         ec2 = self.boto("ec2")
         mine = [{"Name": "tag:mesaform:cluster", "Values": [self.name]}]
         alive = [
@@ -278,29 +292,17 @@ class ClusterHarness:
                 "Values": ["pending", "running", "shutting-down", "stopping", "stopped"],
             }
         ]
-        left = {
-            "instances": [
-                instance["InstanceId"]
-                for reservation in ec2.describe_instances(Filters=alive)["Reservations"]
-                for instance in reservation["Instances"]
-            ],
-            "volumes": [volume["VolumeId"] for volume in ec2.describe_volumes()["Volumes"]],
-            "interfaces": [
-                item["NetworkInterfaceId"]
-                for item in ec2.describe_network_interfaces()["NetworkInterfaces"]
-            ],
-            "groups": [
-                item["GroupId"]
-                for item in ec2.describe_security_groups(Filters=mine)["SecurityGroups"]
-            ],
-            "vpcs": [item["VpcId"] for item in ec2.describe_vpcs(Filters=mine)["Vpcs"]],
-            "subnets": [item["SubnetId"] for item in ec2.describe_subnets(Filters=mine)["Subnets"]],
-            "templates": [
-                item["LaunchTemplateId"]
-                for item in ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"]
-            ],
+        instances = ec2.describe_instances(Filters=alive)["Reservations"]
+        listed = {
+            "InstanceId": [item for held in instances for item in held["Instances"]],
+            "VolumeId": ec2.describe_volumes()["Volumes"],
+            "NetworkInterfaceId": ec2.describe_network_interfaces()["NetworkInterfaces"],
+            "GroupId": ec2.describe_security_groups(Filters=mine)["SecurityGroups"],
+            "VpcId": ec2.describe_vpcs(Filters=mine)["Vpcs"],
+            "SubnetId": ec2.describe_subnets(Filters=mine)["Subnets"],
+            "LaunchTemplateId": ec2.describe_launch_templates(Filters=mine)["LaunchTemplates"],
         }
-        return {kind: ids for kind, ids in left.items() if ids}
+        return {kind: [item[kind] for item in items] for kind, items in listed.items() if items}
 
     def processes(self) -> list[int]:
         """Processes of this cluster's machines: their environment names this folder's machines."""
