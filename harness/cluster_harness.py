@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import boto3
 
@@ -97,7 +97,10 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class ClusterHarness:
-    """One cluster in a folder of its own, of this checkout or of an installed wheel."""
+    """One cluster in a folder of its own, of this checkout or of an installed wheel.
+
+    With `mesos`, the prefix of an Apache Mesos, that is its engine.
+    """
 
     def __init__(
         self,
@@ -107,6 +110,7 @@ class ClusterHarness:
         cidr: str,
         template: str = CLUSTER,
         installed: Installation | None = None,
+        mesos: Path | None = None,
     ) -> None:
         self.folder, self.name, self.cidr = folder, name, cidr
         self.python = str(installed.python) if installed else sys.executable
@@ -120,6 +124,11 @@ class ClusterHarness:
             for key, value in inherited.items()
             if not key.startswith(("AWS_", "MESAFORM_")) or key == CACHE
         }
+        self.mesos = mesos
+        if mesos is not None:
+            recipe = folder / "recipe.toml"
+            recipe.write_text(f'[engine]\nprefix = "{mesos}"\n')
+            self.environment["MESAFORM_RECIPE"] = str(recipe)
 
     def start_local(self) -> None:
         self.mesaform("local", "start", "--port", str(self.port))
@@ -200,6 +209,12 @@ class ClusterHarness:
         }
         pids = (pid for pid in self.processes() if _runs(pid, command, ids))
         return next(pids, None)
+
+    def engine_pid(self, address: str, part: Literal["master", "agent"]) -> int | None:
+        """The process of the engine's master or agent at an address."""
+        if self.mesos is not None:
+            return self.pid_on(address, str(self.mesos / "sbin" / f"mesos-{part}"))
+        return self.pid_on(address, "-m", "mesaform.engine", part)
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.mesaform("status", "--json", timeout_s=60))

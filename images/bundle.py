@@ -11,6 +11,7 @@ import base64
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 import tomllib
 import zipfile
@@ -22,6 +23,11 @@ from pathlib import Path
 from mesaform.common.architecture import ARCHITECTURES, Architecture
 from mesaform.common.errors import BadInput, MissingPrerequisite
 from mesaform_images import module_graph
+from mesaform_images.builder import recipe as builder_recipe
+from mesaform_images.engine_source import EngineSource, engine_source
+
+OVERRIDES_VARIABLE = "MESAFORM_RECIPE"
+"""Environment variable with the path of a file that replaces fields of images/recipe.toml."""
 
 DIGEST_LENGTH = 16
 """Hex digits of SHA-256 that name a recipe: 64 bits, enough for the recipes of an account."""
@@ -37,14 +43,14 @@ _JUNK_SUFFIXES = frozenset({".pyc", ".pyo", ".swp", ".orig", ".rej"})
 class Recipe:
     """The parts of images/recipe.toml that the operator's machine needs.
 
-    `base_parameters` are SSM parameters that name the base images. Without `engine_packages` the
+    `base_parameters` are SSM parameters that name the base images. Without an `engine_source` the
     images have no Apache Mesos; without `has_session_manager` not the agent for `debug: ssm`.
     """
 
     base_parameters: Mapping[Architecture, str]
     instance_types: Mapping[Architecture, str]
     disk_gib: int
-    engine_packages: tuple[str, ...]
+    engine_source: EngineSource | None
     has_session_manager: bool
     entry_points: tuple[str, ...]
     package_data: tuple[str, ...]
@@ -111,12 +117,16 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class SourceLayout:
-    """Where the sources of an image are: folders of packages, and the project's metadata."""
+    """Where the sources of an image are: folders of packages, and the project's metadata.
+
+    `overrides` is the operator's file with fields of the recipe.
+    """
 
     package: Path
     images: Path
     version: str
     requires_python: str
+    overrides: Path | None = None
 
 
 def installed_layout() -> SourceLayout:
@@ -144,6 +154,7 @@ def installed_layout() -> SourceLayout:
         images,
         project["Version"],
         project["Requires-Python"],
+        _overrides(),
     )
 
 
@@ -156,8 +167,17 @@ def checkout_layout(root: Path) -> SourceLayout:
     """
     project = tomllib.loads(_read(root / "pyproject.toml").decode())["project"]
     return SourceLayout(
-        root / SOURCE, root / "images", project["version"], project["requires-python"]
+        root / SOURCE,
+        root / "images",
+        project["version"],
+        project["requires-python"],
+        _overrides(),
     )
+
+
+def _overrides() -> Path | None:
+    path = os.environ.get(OVERRIDES_VARIABLE)
+    return Path(path).expanduser().resolve() if path else None
 
 
 def read_sources(layout: SourceLayout) -> Sources:
@@ -169,6 +189,8 @@ def read_sources(layout: SourceLayout) -> Sources:
 
     """
     builder = {name: _read(layout.images / name) for name in _BUILDER}
+    if layout.overrides is not None:
+        builder[builder_recipe.OVERRIDES] = _read(layout.overrides)
     builder[f"{BUILDER_PACKAGE}/__init__.py"] = _read(layout.images / "__init__.py")
     builder.update(
         {
@@ -176,7 +198,7 @@ def read_sources(layout: SourceLayout) -> Sources:
             for path, content in _tree(layout.images / "builder").items()
         }
     )
-    recipe = parse_recipe(builder["recipe.toml"].decode(), str(layout.images / "recipe.toml"))
+    recipe = _recipe(layout)
     package = {f"{SOURCE}/{path}": content for path, content in _tree(layout.package).items()}
     wheel = {
         PACKAGE + path.removeprefix(SOURCE): content
@@ -199,20 +221,35 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def parse_recipe(text: str, where: str) -> Recipe:
-    """Read images/recipe.toml.
+def _recipe(layout: SourceLayout) -> Recipe:
+    """The recipe with the operator's fields.
 
     Raises:
-        BadInput: not TOML, or a field is missing or of the wrong type.
+        MissingPrerequisite: a file is missing.
+        BadInput: it cannot be read.
+
+    """
+    path, own = layout.images / "recipe.toml", layout.overrides
+    if own is None:
+        return parse_recipe(_read(path).decode(), str(path))
+    return parse_recipe(_read(path).decode(), str(own), _read(own).decode())
+
+
+def parse_recipe(text: str, where: str, own: str = "") -> Recipe:
+    """Read images/recipe.toml, and the operator's file that replaces fields of it.
+
+    Raises:
+        BadInput: not TOML, or a field is unknown, missing or of the wrong type.
 
     """
     try:
         data = tomllib.loads(text)
+        builder_recipe.override(data, tomllib.loads(own))
         return Recipe(
             base_parameters=_by_architecture(data["base"]["ssm_parameters"]),
             instance_types=_by_architecture(data["builder"]["instance_types"]),
             disk_gib=int(data["builder"]["disk_gib"]),
-            engine_packages=tuple(str(item) for item in data["engine"]["packages"]),
+            engine_source=engine_source(data["engine"]),
             has_session_manager=bool(data["session_manager"]["url"]),
             entry_points=tuple(str(item) for item in data["wheel"]["entry_points"]),
             package_data=tuple(str(item) for item in data["wheel"]["package_data"]),
@@ -233,8 +270,7 @@ def installed_recipe() -> Recipe:
         BadInput: images/recipe.toml cannot be read.
 
     """
-    path = installed_layout().images / "recipe.toml"
-    return parse_recipe(_read(path).decode(), str(path))
+    return _recipe(installed_layout())
 
 
 def _by_architecture(table: Mapping[str, object]) -> dict[Architecture, str]:

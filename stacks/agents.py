@@ -11,7 +11,13 @@ from mesaform.topology import launch_documents, names
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
 from mesaform_stacks.description import encode_base64
-from mesaform_stacks.machines import IMDS_HOPS, MachineSettings, instance, instance_profile
+from mesaform_stacks.machines import (
+    IMDS_HOPS,
+    MachineSettings,
+    instance,
+    instance_profile,
+    membership,
+)
 from mesaform_stacks.network import NetworkStack
 
 TAGGED = ("instance", "volume", "network-interface")
@@ -74,7 +80,7 @@ class AgentsStack(ClusterStack):
             self.spec,
             "agent",
             self.settings.images.recipe,
-            launch_documents.Membership(pool.name, architecture, has_lease=True),
+            membership(self, pool.name, architecture, has_lease=True),
             authorities=self.settings.authorities,
         )
         document = launch_documents.with_masters(document, self._network.master_addresses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from mesaform.common.architecture import architecture_of
+from mesaform.common.architecture import Architecture, architecture_of
 from mesaform.topology import iam, launch_documents, user_data
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, cluster_tags
@@ -79,6 +79,14 @@ def _given_interfaces(machine: MachineSettings) -> list[aws.InstanceNetworkInter
     return [aws.InstanceNetworkInterface(device_index=0, network_interface_id=machine.interface_id)]
 
 
+def membership(
+    stack: ClusterStack, pool: str, architecture: Architecture, *, has_lease: bool = False
+) -> launch_documents.Membership:
+    """The pool of a machine, and what its agent proves itself with."""
+    secret = launch_documents.agent_secret(stack.spec, stack.settings.secret)
+    return launch_documents.Membership(pool, architecture, has_lease, secret)
+
+
 def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.Instance:
     """A machine that Terraform keeps.
 
@@ -93,7 +101,7 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
         stack.spec,
         machine.role,
         stack.settings.images.recipe,
-        launch_documents.Membership(machine.pool, architecture),
+        membership(stack, machine.pool, architecture),
         masters=machine.data,
         authorities=stack.settings.authorities,
     )

@@ -108,7 +108,7 @@ def subject_of(context: Context, *, with_images: bool = True) -> Subject:
         images=images,
         pin=Pin(record.account_id, record.region) if record else None,
         builders=tuple(recipe.instance_types[name] for name in missing),
-        has_mesos=bool(recipe.engine_packages),
+        has_mesos=recipe.engine_source is not None,
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL", ""),
     )
 

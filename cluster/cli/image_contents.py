@@ -27,7 +27,7 @@ def require_contents(context: Context) -> None:
     from mesaform_images.bundle import installed_recipe
 
     recipe = installed_recipe()
-    finding = assess(spec.engine, has_mesos=bool(recipe.engine_packages))
+    finding = assess(spec.engine, has_mesos=recipe.engine_source is not None)
     if finding.level is Level.ERROR:
         raise problem(context.file, ("engine",), finding.detail, finding.remedy)
     if spec.debug == "ssm" and not recipe.has_session_manager:

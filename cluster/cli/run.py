@@ -177,6 +177,7 @@ async def _run(context: Context, job: Job, reporter: Reporter, timeout_s: float 
             reporter,
             timeout_s,
             is_gone=lambda: asyncio.to_thread(_is_gone, context),
+            hides_executor_log=context.spec.engine == "mesos",
         )
         return await runner.run(interrupted)
 

@@ -27,7 +27,6 @@ def spec_problems(spec: ClusterSpec) -> list[Problem]:
         *_network_problems(spec),
         *_pool_reference_problems(spec),
         *_pool_name_problems(spec),
-        *_engine_problems(spec),
         *_tls_problems(spec),
         *_architecture_problems(spec),
         *_ttl_problems(spec),
@@ -154,11 +153,6 @@ def _pool_name_problems(spec: ClusterSpec) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if name in names[:index]:
             yield ("agents", index, "name"), f"pool {name} is defined more than once"
-
-
-def _engine_problems(spec: ClusterSpec) -> Iterator[Problem]:
-    if spec.target == "local" and spec.engine == "mesos":
-        yield ("engine",), "mesos runs on aws only: the local target has the embedded engine"
 
 
 def _architecture_problems(spec: ClusterSpec) -> Iterator[Problem]:

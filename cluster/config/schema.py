@@ -654,8 +654,8 @@ class ClusterSpec(Model):
     engine: Literal["embedded", "mesos"] = Field(
         default="embedded",
         description=(
-            "embedded: built in, nothing to install; mesos: Apache Mesos, on aws, once "
-            "images/recipe.toml names a source of its packages."
+            "embedded: built in, nothing to install; mesos: Apache Mesos, once [engine] of the "
+            "image's recipe names a source of it."
         ),
     )
     debug: Literal["ssm"] | None = Field(

@@ -8,8 +8,11 @@ from mesaform.doctor.finding import Finding, error, ok
 from mesaform.doctor.subject import Examination
 
 CHECK = "engine"
-NO_MESOS = "engine: mesos needs Apache Mesos in the image, and images/recipe.toml names no packages"
-REMEDY = "set engine: embedded, or name a source and packages under [engine] in images/recipe.toml"
+NO_MESOS = "engine: mesos needs Apache Mesos in the image, and images/recipe.toml names no source"
+REMEDY = (
+    "set engine: embedded, or name packages, debs or a prefix under [engine] in a file, and its "
+    "path in MESAFORM_RECIPE"
+)
 
 
 def look(examination: Examination) -> Iterable[Finding]:

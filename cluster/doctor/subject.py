@@ -33,7 +33,7 @@ class Subject:
         images: ids of this recipe's images by architecture, as far as they are baked.
         pin: where this folder's cluster lives; None before the first `mesaform up`.
         builders: the instance types of the machines that bake the images that are missing.
-        has_mesos: whether the recipe of the images names packages of Apache Mesos.
+        has_mesos: whether the recipe of the images names a source of Apache Mesos.
         endpoint_url: the address that calls go to instead of AWS; empty for AWS itself.
 
     """

@@ -15,6 +15,7 @@ from typing import Protocol
 import aiohttp
 
 from mesaform.common.errors import ClusterUnreachable, MesaformError, Permanent, Retryable
+from mesaform.mesos.executor_log import ExecutorLogFilter
 from mesaform.mesos.run_state import TIMED_OUT, Change, Execution, Job, Task
 from mesaform.mesos.sandbox import Sandboxes, SandboxUnreadable
 from mesaform.mesos.scheduler import SchedulerClient
@@ -65,6 +66,7 @@ class Runner:
         timeout_s: after this time the tasks are killed and the exit code is 124; None: no limit.
         leader_wait_s: seconds to wait for a leading master at the start.
         is_gone: whether the cluster's masters exist no more; asked while no master answers.
+        hides_executor_log: whether lines of Mesos' command executor are left out of stderr.
 
     """
 
@@ -77,6 +79,7 @@ class Runner:
     timeout_s: float | None = None
     leader_wait_s: float = LEADER_WAIT_S
     is_gone: Callable[[], Awaitable[bool]] | None = None
+    hides_executor_log: bool = False
     _ended: dict[str, asyncio.Event] = field(default_factory=dict)
     _following: list[asyncio.Task[None]] = field(default_factory=list)
     _is_cut_off: bool = False
@@ -224,8 +227,12 @@ class Runner:
                 self._ended[task.id].set()
 
     async def _follow(self, task: Task) -> None:
+        log = ExecutorLogFilter() if self.hides_executor_log else None
+
         def write(stream: str, text: str) -> None:
-            self.reporter.output(task.name, stream, text)
+            own = log.feed(text) if log is not None and stream == "stderr" else text
+            if own:
+                self.reporter.output(task.name, stream, own)
 
         pause_s = max(0.25, 0.01 * self.job.instances)
         try:
@@ -234,6 +241,8 @@ class Runner:
             )
         except SandboxUnreadable as error:
             self.reporter.note(f"the output of {task.name} cannot be read: {error}")
+        if log is not None and (rest := log.flush()):
+            self.reporter.output(task.name, "stderr", rest)
 
     async def _tear_down(self, client: SchedulerClient) -> None:
         if client.framework_id is None:

@@ -78,6 +78,7 @@ class SchedulerClient:
         self._stream_id = ""
         self._heartbeat_s = DEFAULT_HEARTBEAT_S
         self._delay = Delay()
+        self._is_torn_down = False
 
     @property
     def framework_id(self) -> str | None:
@@ -94,7 +95,7 @@ class SchedulerClient:
 
         SUBSCRIBED is delivered after each subscription: a framework reconciles there. When `handle`
         raises `Retryable` (a call of its own failed), the stream is closed and reopened. This
-        never returns.
+        returns when the stream ends after the call TEARDOWN: Apache Mesos closes it then.
 
         Raises:
             FrameworkRemoved: the framework id is not usable any more.
@@ -117,6 +118,8 @@ class SchedulerClient:
                 cause = f"{type(error).__name__}: {error}"
             finally:
                 self._url = None
+            if self._is_torn_down:
+                return
             self._delay = self._delay.after_failure(RECONNECT, now=0.0)
             pause_s = self._delay.until
             self._report(f"not subscribed: {cause}; again in {pause_s:g} s")
@@ -133,6 +136,17 @@ class SchedulerClient:
             Permanent: the master rejects the call as invalid.
 
         """
+        is_teardown = call.type == "TEARDOWN"
+        if is_teardown:  # the stream may end before the answer
+            self._is_torn_down = True
+        try:
+            await self._post(call)
+        except (Retryable, Permanent):
+            if is_teardown:
+                self._is_torn_down = False
+            raise
+
+    async def _post(self, call: Call) -> None:
         if self._url is None or self._info.id is None:
             raise Retryable(f"{call.type}: not subscribed", after_s=self._retry_s)
         body = encode_call(structs.replace(call, framework_id=self._info.id))
@@ -215,7 +229,7 @@ class SchedulerClient:
             self._delay = self._delay.after_success()
             self._report(f"subscribed to {url.host}:{url.port} as {self.framework_id}")
         await handle(event)
-        if event.error is not None:
+        if event.error is not None and not self._is_torn_down:
             self._raise_error(event.error.message, url)
 
     def _raise_error(self, message: str, url: URL) -> None:

@@ -12,9 +12,10 @@ from pathlib import PurePosixPath
 import msgspec
 
 from mesaform.node.model import ConfigFile, Identity
-from mesaform.topology.access import NO_ROOT
+from mesaform.topology.access import AGENT_PRINCIPAL, NO_ROOT, ONLY_AGENTS
 from mesaform.topology.user_data import NodeDocument
 from mesaform.topology.zookeeper import (
+    AGENT_PURPOSE,
     ZK_AUTOSCALER_PATH,
     ZK_ENGINE_PATH,
     ZK_PURPOSE,
@@ -27,7 +28,8 @@ SERVICES_PRINCIPAL = "mesaform-services"
 AUTOSCALER_PRINCIPAL = "mesaform-autoscaler"
 MESOS_CREDENTIALS = "mesos-credentials.json"
 MESOS_ACLS = "mesos-acls.json"
-"""The files that Apache Mesos reads: own principals, operators' token, and frameworks."""
+MESOS_CREDENTIAL = "mesos-credential.json"
+"""The files that Apache Mesos reads: own principals, operators' token, frameworks, and agents."""
 PRINCIPALS = (SERVICES_PRINCIPAL, AUTOSCALER_PRINCIPAL)
 
 NO_ROOT_TASKS = {"run_tasks": [NO_ROOT]}
@@ -51,6 +53,9 @@ class MasterSecrets:
             for path in (ZK_ENGINE_PATH, ZK_SERVICES_PATH, ZK_AUTOSCALER_PATH)
         ]
         credentials = [{"principal": name, "secret": self._secret(name)} for name in PRINCIPALS]
+        if self.document.engine == "mesos":
+            secret = derived_secret(self.document.secret, AGENT_PURPOSE)
+            credentials.append({"principal": AGENT_PRINCIPAL, "secret": secret})
         text = msgspec.json.encode({"credentials": credentials}).decode()
         own = [
             ConfigFile(self._file(name), self._secret(name), is_secret=True) for name in PRINCIPALS
@@ -65,13 +70,17 @@ class MasterSecrets:
 
     def engine_environment(self) -> dict[str, str]:
         """Credentials of frameworks that the master knows, and who may run tasks."""
-        acls = {} if self.document.allow_root_tasks else NO_ROOT_TASKS
+        acls: dict[str, object] = {} if self.document.allow_root_tasks else {**NO_ROOT_TASKS}
+        if self._authenticates_agents:
+            acls["register_agents"] = ONLY_AGENTS
         environment = {"MESOS_ACLS": msgspec.json.encode(acls).decode()} if acls else {}
         if self.document.secret:
             environment["MESOS_CREDENTIALS"] = f"file://{self._file('credentials.json')}"
         access = self.document.access
         if access is not None and access.authenticates_frameworks:
             environment["MESOS_AUTHENTICATE_HTTP_FRAMEWORKS"] = "true"
+        if self._authenticates_agents:
+            environment["MESOS_AUTHENTICATE_AGENTS"] = "true"
         return environment | self.access_environment() | self._mesos_access()
 
     def access_environment(self) -> dict[str, str]:
@@ -95,6 +104,10 @@ class MasterSecrets:
             names["MESAFORM_ACCESS_MESOS_CREDENTIALS"] = str(self._file(MESOS_CREDENTIALS))
             names["MESAFORM_ACCESS_MESOS_ACLS"] = str(self._file(MESOS_ACLS))
         return names
+
+    @property
+    def _authenticates_agents(self) -> bool:
+        return self.document.engine == "mesos" and bool(self.document.secret)
 
     def _mesos_access(self) -> dict[str, str]:
         """Flags of Apache Mesos. The autoscaler writes the files before a master can start.
@@ -170,6 +183,20 @@ def proof_files(identity: Identity, machine_dir: PurePosixPath) -> tuple[ConfigF
         return ()
     text = msgspec.json.encode(identity.proof).decode()
     return (ConfigFile(_proof_file(machine_dir), text, is_secret=True),)
+
+
+def agent_credential(document: NodeDocument, machine_dir: PurePosixPath) -> tuple[ConfigFile, ...]:
+    """What an agent of Apache Mesos proves itself with, in a file that only root reads."""
+    if not document.agent_secret:
+        return ()
+    credential = {"principal": AGENT_PRINCIPAL, "secret": document.agent_secret}
+    text = msgspec.json.encode(credential).decode()
+    return (ConfigFile(machine_dir / "secrets" / MESOS_CREDENTIAL, text, is_secret=True),)
+
+
+def agent_credential_environment(files: tuple[ConfigFile, ...]) -> dict[str, str]:
+    """Where an agent of Apache Mesos finds its credential."""
+    return {"MESOS_CREDENTIAL": f"file://{files[0].path}"} if files else {}
 
 
 def _proof_file(machine_dir: PurePosixPath) -> PurePosixPath:

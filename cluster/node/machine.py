@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mesaform.node.model import Hardware, Programs
+from mesaform.node.model import Hardware, MachineFeatures, Programs
 
 ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")
 """Of Debian's package `libzookeeper-java`. Its manifest names the jars that it needs; the
@@ -32,6 +32,7 @@ class Recipe(msgspec.Struct, frozen=True):
 
     digest: str
     baked_at: str = ""
+    engine_prefix: str = ""
     versions: dict[str, str] = {}
 
 
@@ -53,14 +54,43 @@ def hardware(environ: Mapping[str, str], meminfo: Path = Path("/proc/meminfo")) 
     return Hardware(len(os.sched_getaffinity(0)), kib // 1024)
 
 
-def programs(jar: Path = ZOOKEEPER_JAR) -> Programs:
-    """Paths of the installed programs; the path of a missing program is empty."""
+def features(environ: Mapping[str, str], cgroups: Path = Path("/sys/fs/cgroup")) -> MachineFeatures:
+    """What this machine offers to Apache Mesos.
+
+    Hierarchies of version 1 have one folder a controller, version 2 has a file with their names.
+    """
+    unified = cgroups / "cgroup.controllers"
+    has_cgroups = (
+        {"cpu", "memory"} <= set(unified.read_text().split())
+        if unified.exists()
+        else all((cgroups / name / "tasks").exists() for name in ("cpu", "memory"))
+    )
+    return MachineFeatures(
+        is_root=os.geteuid() == 0,
+        is_shared="MESAFORM_HARDWARE" in environ,
+        has_cgroups=has_cgroups,
+        has_systemd=Path("/run/systemd/system").is_dir(),
+        has_docker=shutil.which("dockerd") is not None,
+    )
+
+
+def programs(
+    engine_prefix: str = "",
+    environ: Mapping[str, str] = os.environ,
+    jar: Path = ZOOKEEPER_JAR,
+) -> Programs:
+    """Paths of the installed programs; the path of a missing program is empty.
+
+    Apache Mesos is below `engine_prefix`, or on PATH.
+    """
+    folders = f"{engine_prefix}/sbin" if engine_prefix else None
     return Programs(
         python=sys.executable,
         java=shutil.which("java") or "java",
         zookeeper_classpath=_classpath(jar),
-        mesos_master=shutil.which("mesos-master") or "",
-        mesos_agent=shutil.which("mesos-agent") or "",
+        mesos_master=shutil.which("mesos-master", path=folders) or "",
+        mesos_agent=shutil.which("mesos-agent", path=folders) or "",
+        features=features(environ),
     )
 
 
@@ -76,9 +106,9 @@ def recipe_file() -> Path:
     return Path(sys.prefix).parent / "recipe.json"
 
 
-def baked_recipe(path: Path) -> str:
-    """The digest of the image's recipe; empty without a readable recipe."""
+def baked_recipe(path: Path) -> Recipe:
+    """The image's recipe; its digest is empty without a readable one."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Recipe).digest
+        return msgspec.json.decode(path.read_bytes(), type=Recipe)
     except (OSError, msgspec.DecodeError):
-        return ""
+        return Recipe("")

@@ -19,6 +19,7 @@ import msgspec
 
 from mesaform.node import (
     machine,
+    mesos_flags,
     metadata_guard,
     roles,
     session_manager,
@@ -29,7 +30,7 @@ from mesaform.node import (
 from mesaform.node.daemon import Daemon, log_line
 from mesaform.node.data_volume import VolumeMark, data_folder
 from mesaform.node.imds import Metadata, MetadataUnavailable
-from mesaform.node.model import EXIT_REFUSED, Desired, Hardware, Identity
+from mesaform.node.model import EXIT_REFUSED, Desired, Hardware, Identity, MachineFeatures, Programs
 from mesaform.node.volumes import VolumeUnavailable
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _arguments(argv)
     if arguments.check:
-        return check(arguments.engine)
+        return check(arguments.engine, arguments.engine_prefix)
     environ = os.environ
     machine_dir = Path(environ.get("MESAFORM_MACHINE_DIR") or DEFAULT_MACHINE_DIR)
     try:
@@ -63,12 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             session_manager.start_agent(environ, log_line)
         if document.role == "agent":
             metadata_guard.close_to_tasks(metadata.endpoint)
-        roles.check_recipe(document, machine.baked_recipe(arguments.recipe_file))
+        recipe = machine.baked_recipe(arguments.recipe_file)
+        roles.check_recipe(document, recipe.digest)
         desired = roles.desired(
             document,
             identity,
             machine.hardware(environ),
-            machine.programs(),
+            machine.programs(recipe.engine_prefix, environ),
             PurePosixPath(machine_dir),
         )
         open_volume(document, identity, machine_dir, environ)
@@ -79,11 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         log_line(f"refused: {error}")
         power_off(environ)
         return EXIT_REFUSED
+    report_isolation(document, machine.features(environ))
     log_line(
         f"{identity.instance_id} ({identity.instance_type}, {identity.zone}, {identity.address}):"
         f" {document.role} of {document.cluster}"
     )
     return serve(document, identity, desired, machine_dir, environ)
+
+
+def report_isolation(document: NodeDocument, features: MachineFeatures) -> None:
+    """Report if tasks of Apache Mesos are not contained by the kernel here."""
+    if document.engine != "mesos" or document.role != "agent":
+        return
+    if reason := mesos_flags.reduction(features):
+        log_line(f"isolation {','.join(mesos_flags.PROCESS_ISOLATION)}, launcher posix: {reason}")
 
 
 def open_volume(
@@ -146,7 +157,7 @@ def power_off(environ: Mapping[str, str]) -> int:
     return subprocess.run(shlex.split(command), check=False).returncode
 
 
-def check(engine: Engine = "embedded") -> int:
+def check(engine: Engine = "embedded", engine_prefix: str = "") -> int:
     """Check without a machine that this image can serve each role with an engine.
 
     It is the last step of a bake, once for each engine that the recipe installs.
@@ -155,7 +166,7 @@ def check(engine: Engine = "embedded") -> int:
     roles_to_check: tuple[Role, ...] = ("master", "agent")
     for role in roles_to_check:
         try:
-            services = _services_of(role, engine)
+            services = _services_of(role, engine, machine.programs(engine_prefix))
         except roles.CannotServe as error:
             problems.append(f"{role}: {error}")
             continue
@@ -170,7 +181,7 @@ def check(engine: Engine = "embedded") -> int:
     return EXIT_REFUSED if problems else 0
 
 
-def _services_of(role: Role, engine: Engine) -> dict[str, str]:
+def _services_of(role: Role, engine: Engine, programs: Programs) -> dict[str, str]:
     """The program of each service that an example machine of this role runs, by service name."""
     members = tuple(ZooKeeperMember(n, f"192.0.2.{n}") for n in (1, 2, 3))
     document = NodeDocument(
@@ -180,7 +191,7 @@ def _services_of(role: Role, engine: Engine) -> dict[str, str]:
         document,
         Identity("i-0", "t3.medium", "us-east-1a", members[0].address, "on-demand"),
         Hardware(2, 4096),
-        machine.programs(),
+        programs,
         PurePosixPath(DEFAULT_MACHINE_DIR),
     )
     return {service.name: service.argv[0] for service in desired.services}
@@ -200,6 +211,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("embedded", "mesos"),
         default="embedded",
         help="the engine that --check expects (default: embedded)",
+    )
+    parser.add_argument(
+        "--engine-prefix",
+        default="",
+        help="the folder into which --check expects Apache Mesos (default: on PATH)",
     )
     parser.add_argument(
         "--recipe-file",

@@ -40,11 +40,31 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineFeatures:
+    """What the machine's kernel and system offer to Apache Mesos.
+
+    Attributes:
+        is_root: the node runs as root.
+        is_shared: the machine is simulated, and shares a kernel with others.
+        has_cgroups: a hierarchy with the controllers of cpu and memory is mounted.
+        has_systemd: systemd runs the machine.
+        has_docker: Docker Engine is installed.
+
+    """
+
+    is_root: bool = False
+    is_shared: bool = False
+    has_cgroups: bool = False
+    has_systemd: bool = False
+    has_docker: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Programs:
     """Paths of the programs that services are started from.
 
     `zookeeper_classpath` is empty where ZooKeeper is not installed, the `mesos_*` programs where
-    Apache Mesos is not.
+    Apache Mesos is not. `features` is what Apache Mesos finds on the machine.
     """
 
     python: str
@@ -52,6 +72,7 @@ class Programs:
     zookeeper_classpath: tuple[str, ...] = ()
     mesos_master: str = ""
     mesos_agent: str = ""
+    features: MachineFeatures = MachineFeatures()
 
 
 @dataclass(frozen=True, slots=True)

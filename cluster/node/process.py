@@ -16,6 +16,9 @@ from subprocess import DEVNULL, Popen
 from mesaform.common import proc
 from mesaform.common.files import open_log
 
+EXECUTORS_SLICE = "mesos_executors.slice"
+"""Systemd's slice of the executors (Mesos' src/linux/systemd.hpp)."""
+
 _KILL_INTERVAL_S = 0.01
 
 
@@ -87,14 +90,31 @@ def name_of(pid: int) -> str:
         return str(pid)
 
 
+def outlives_node(cgroup: Path) -> bool:
+    """Whether a process, by its `/proc/<pid>/cgroup`, is an executor that systemd keeps.
+
+    Apache Mesos' agent moves executors into a slice of their own. The next agent adopts them.
+    """
+    try:
+        return any(EXECUTORS_SLICE in line.split("/") for line in cgroup.read_text().splitlines())
+    except OSError:
+        return False
+
+
+def _mortal_children() -> list[int]:
+    return [
+        pid for pid in proc.children(os.getpid()) if not outlives_node(Path(f"/proc/{pid}/cgroup"))
+    ]
+
+
 def kill_descendants(within_s: float = 5.0) -> int:
-    """Kill and reap every process below this one; returns how many were killed.
+    """Kill and reap every process below this one but executors; returns how many were killed.
 
     Orphans of a killed process become children of this process, hence the repetition.
     """
     give_up_at = time.monotonic() + within_s
     killed: set[int] = set()
-    while children := proc.children(os.getpid()):
+    while children := _mortal_children():
         for pid in children:
             kill(pid)
         killed.update(children)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
-from mesaform.node import identities, tls, zookeeper
+from mesaform.node import identities, mesos_flags, tls, zookeeper
 from mesaform.node.data_volume import data_folder
 from mesaform.node.model import Desired, Hardware, Identity, Programs, Service
 from mesaform.topology.agent_attributes import AgentMachine, fault_domain, machine_attributes
@@ -96,6 +97,10 @@ def _url(document: NodeDocument, path: str) -> str:
 
 
 def _engine_argv(document: NodeDocument, programs: Programs, part: str) -> tuple[str, ...]:
+    """The program of an engine's part.
+
+    A master of Apache Mesos starts through the program that decides about its log.
+    """
     if document.engine == "embedded":
         return (programs.python, "-m", "mesaform.engine", part)
     program = programs.mesos_master if part == "master" else programs.mesos_agent
@@ -104,7 +109,9 @@ def _engine_argv(document: NodeDocument, programs: Programs, part: str) -> tuple
             f"engine `mesos` needs the program mesos-{part}, which this image lacks: name a package"
             " source under [engine] in images/recipe.toml and bake again"
         )
-    return (program,)
+    if part == "agent":
+        return (program,)
+    return (programs.python, "-m", "mesaform.node.mesos_log", program)
 
 
 def _master(
@@ -145,15 +152,22 @@ def _engine_master(
     secrets: identities.MasterSecrets,
 ) -> Service:
     address = identity.address
+    argv = _engine_argv(document, programs, "master")
+    zk = secrets.url(ZK_ENGINE_PATH)
+    if document.engine == "mesos":
+        setting = _mesos_setting(document, identity, programs, work_dir, zk)
+        flags = mesos_flags.environment(mesos_flags.MASTER, setting)
+        environment = flags | secrets.engine_environment()
+        return Service("engine-master", argv, environment, (address, Port.ENGINE_MASTER))
     return Service(
         "engine-master",
-        _engine_argv(document, programs, "master"),
+        argv,
         {
             **_LEAN,
             **_http(document, identity, secrets.machine_dir),
             "MESOS_IP": address,
             "MESOS_PORT": str(Port.ENGINE_MASTER),
-            "MESOS_ZK": secrets.url(ZK_ENGINE_PATH),
+            "MESOS_ZK": zk,
             "MESOS_QUORUM": str(len(document.zookeeper) // 2 + 1),
             "MESOS_CLUSTER": document.cluster,
             "MESOS_HOSTNAME": address,
@@ -165,6 +179,18 @@ def _engine_master(
         },
         ready=(address, Port.ENGINE_MASTER),
     )
+
+
+def _mesos_setting(
+    document: NodeDocument,
+    identity: Identity,
+    programs: Programs,
+    work_dir: PurePosixPath,
+    zk: str,
+) -> mesos_flags.Setting:
+    """What flags of Apache Mesos depend on. Programs are in `sbin` of the installation's prefix."""
+    prefix = PurePosixPath(programs.mesos_master or programs.mesos_agent).parent.parent
+    return mesos_flags.Setting(document, identity, programs.features, prefix, work_dir, zk)
 
 
 def _services(
@@ -232,29 +258,21 @@ def _agent(
     work_dir = machine_dir / "engine-agent"
     proof = identities.proof_environment(identity, machine_dir)
     vcpus = offered_vcpus(identity.instance_type, hardware.vcpus, has_burst=document.has_burst)
-    resources = agent_resources(vcpus, hardware.mem_mib, document.disk_gib)
-    engine = Service(
-        "engine-agent",
-        _engine_argv(document, programs, "agent"),
-        {
-            **_LEAN,
-            **_http(document, identity, machine_dir),
-            "MESOS_MASTER": _url(document, ZK_ENGINE_PATH),
-            "MESOS_IP": identity.address,
-            "MESOS_PORT": str(Port.ENGINE_AGENT),
-            "MESOS_HOSTNAME": identity.address,
-            "MESOS_WORK_DIR": str(work_dir),
-            "MESOS_RESOURCES": str(resources),
-            "MESOS_ATTRIBUTES": ";".join(
-                f"{name}:{value}" for name, value in attributes(document, identity).items()
-            ),
-            "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
-            **_domain(document, identity),
-            **identities.task_environment(document),
-            **proof,
-        },
-        ready=(identity.address, Port.ENGINE_AGENT),
-    )
+    resources = str(agent_resources(vcpus, hardware.mem_mib, document.disk_gib))
+    credential = identities.agent_credential(document, machine_dir)
+    argv = _engine_argv(document, programs, "agent")
+    if document.engine == "mesos":
+        zk = _url(document, ZK_ENGINE_PATH)
+        setting = replace(
+            _mesos_setting(document, identity, programs, work_dir, zk),
+            resources=resources,
+            attributes=attributes(document, identity),
+        )
+        environment = mesos_flags.environment(mesos_flags.AGENT, setting)
+        environment |= identities.agent_credential_environment(credential)
+    else:
+        environment = _embedded_agent(document, identity, machine_dir, resources) | proof
+    engine = Service("engine-agent", argv, environment, ready=(identity.address, Port.ENGINE_AGENT))
     own = {**proof, **tls.environment(document, machine_dir)}
     services = [
         *tls.services(document, identity, programs, machine_dir, proof),
@@ -263,8 +281,34 @@ def _agent(
     ]
     if document.lease:
         services.append(_lease(document, identity, programs, own))
-    files = (*identities.proof_files(identity, machine_dir), *tls.files(document, machine_dir))
+    files = (
+        *identities.proof_files(identity, machine_dir),
+        *tls.files(document, machine_dir),
+        *credential,
+    )
     return Desired(tuple(services), files, (work_dir,))
+
+
+def _embedded_agent(
+    document: NodeDocument, identity: Identity, machine_dir: PurePosixPath, resources: str
+) -> dict[str, str]:
+    """The environment of the embedded engine's agent."""
+    return {
+        **_LEAN,
+        **_http(document, identity, machine_dir),
+        "MESOS_MASTER": _url(document, ZK_ENGINE_PATH),
+        "MESOS_IP": identity.address,
+        "MESOS_PORT": str(Port.ENGINE_AGENT),
+        "MESOS_HOSTNAME": identity.address,
+        "MESOS_WORK_DIR": str(machine_dir / "engine-agent"),
+        "MESOS_RESOURCES": resources,
+        "MESOS_ATTRIBUTES": ";".join(
+            f"{name}:{value}" for name, value in attributes(document, identity).items()
+        ),
+        "MESAFORM_LINK_PORT": str(Port.ENGINE_LINK),
+        **_domain(document, identity),
+        **identities.task_environment(document),
+    }
 
 
 def _interruption_monitor(

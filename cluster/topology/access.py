@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 NO_ROOT: dict[str, object] = {"principals": {"type": "NONE"}, "users": {"values": ["root"]}}
 """The rule of `run_tasks` with which nobody runs tasks as root."""
 
+AGENT_PRINCIPAL = "mesaform-agent"
+"""The principal of Apache Mesos' agents."""
+ONLY_AGENTS: list[dict[str, object]] = [
+    {"principals": {"values": [AGENT_PRINCIPAL]}, "agents": {"type": "ANY"}},
+    {"principals": {"type": "ANY"}, "agents": {"type": "NONE"}},
+]
+"""The rules of `register_agents` with which no other principal registers an agent."""
+
 
 def settled(
     current: AccessDocument | None, spec: ClusterSpec, draw: Callable[[], str]
@@ -44,6 +52,7 @@ def acls_of(spec: ClusterSpec) -> dict[str, object]:
     rules: dict[str, list[dict[str, object]]] = {
         "register_frameworks": list(_limits(spec, "roles")),
         "run_tasks": [*root, *_limits(spec, "users")],
+        "register_agents": ONLY_AGENTS if spec.engine == "mesos" else [],
     }
     return {name: [*items] for name, items in rules.items() if items}
 

@@ -27,6 +27,7 @@ from mesaform.topology.user_data import (
     TlsTerms,
     ZooKeeperMember,
 )
+from mesaform.topology.zookeeper import AGENT_PURPOSE, derived_secret
 
 if TYPE_CHECKING:
     from mesaform.config.schema import ClusterSpec
@@ -69,15 +70,26 @@ class Membership:
     """The pool of an agent, the architecture of its type, and who launches it.
 
     The pool's name is empty for masters. The autoscaler's agents have a lease; in a protected pool
-    they have none all the same.
+    they have none all the same. `secret` proves agents of Apache Mesos (`agent_secret`).
     """
 
     pool: str = ""
     architecture: Architecture = X86_64
     has_lease: bool = False
+    secret: str = field(default="", repr=False)
 
 
 NO_POOL = Membership()
+
+
+def agent_secret(spec: ClusterSpec, cluster_secret: str) -> str:
+    """What proves agents of Apache Mesos; empty for the embedded engine, whose agents have a proof.
+
+    Agents cannot derive the cluster's secret from it.
+    """
+    if spec.engine != "mesos" or not cluster_secret:
+        return ""
+    return derived_secret(cluster_secret, AGENT_PURPOSE)
 
 
 def host_names(spec: ClusterSpec) -> tuple[str, ...]:
@@ -122,6 +134,7 @@ def node_document(
         recipe=recipe,
         pool=member.pool,
         secret=own.secret,
+        agent_secret=member.secret if role == "agent" else "",
         data_volume=own.volume,
         task_user=spec.tasks.user,
         allow_root_tasks=spec.tasks.allow_root,

@@ -162,6 +162,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         lease: of agents that the autoscaler launched: the terms until its leader publishes others.
         secret: of masters: the cluster's secret, from which ZooKeeper's and the frameworks' are
             derived. Agents get none. Empty: an older deployment, without credentials.
+        agent_secret: of agents of Apache Mesos: what proves them to masters.
         access: of masters: None where no caller needs a credential.
         task_user: the user of tasks that name none.
         allow_root_tasks: whether tasks may run as root.
@@ -194,6 +195,7 @@ class NodeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     has_burst: bool = False
     tls: TlsTerms | None = None
     placement: Literal["pack", "spread"] = "spread"
+    agent_secret: str = ""
 
 
 def parse_node_document(text: str | bytes) -> NodeDocument:

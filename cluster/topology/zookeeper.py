@@ -37,6 +37,8 @@ ZK_USER = "mesaform"
 """The masters' user. It owns every node."""
 ZK_PURPOSE = "zookeeper"
 """The purpose of its password (`derived_secret`)."""
+AGENT_PURPOSE = "agents of apache mesos"
+"""The purpose of the secret of Apache Mesos' agents."""
 SUPERUSER = "super"
 """The user that ZooKeeper lets pass every list (administrator's guide, `superDigest`)."""
 

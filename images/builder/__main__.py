@@ -10,15 +10,13 @@ import os
 import shutil
 import sys
 import time
-import tomllib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from mesaform_images.builder import report
 from mesaform_images.builder.host import Host, StepFailed
-from mesaform_images.builder.recipe import Recipe
+from mesaform_images.builder.recipe import Recipe, read
 from mesaform_images.builder.roles import common, engine, mesaform, seal, session_manager, zookeeper
 
 ROLES = (common, zookeeper, engine, session_manager, mesaform, seal)
@@ -33,7 +31,7 @@ def main(job_file: Path) -> int:
     """
     job = json.loads(job_file.read_text())
     bundle = job_file.resolve().parent
-    recipe = cast("Recipe", tomllib.loads((bundle / "recipe.toml").read_text()))
+    recipe = read(bundle)
     root = Path(os.environ.get("MESAFORM_ROOT") or "/").resolve()
     host = Host(root=root, bundle=bundle, log=bundle / "bake.log")
     progress = report.Progress()

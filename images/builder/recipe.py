@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+import tomllib
+from pathlib import Path
+from typing import TypedDict, cast
+
+RECIPE = "recipe.toml"
+OVERRIDES = "recipe.overrides.toml"
+"""In the bundle: the fields that the operator's own file sets otherwise (MESAFORM_RECIPE)."""
 
 
 class Common(TypedDict):
@@ -14,10 +20,17 @@ class ZooKeeper(TypedDict):
     jar: str
 
 
+class Deb(TypedDict):
+    url: str
+    sha256: str
+
+
 class Engine(TypedDict):
     apt_source: str
     apt_key_url: str
     packages: list[str]
+    debs: list[Deb]
+    prefix: str
     programs: list[str]
 
 
@@ -44,3 +57,27 @@ class Recipe(TypedDict):
     session_manager: SessionManager
     python: Python
     checks: Checks
+
+
+def read(bundle: Path) -> Recipe:
+    """The recipe of a bundle, with the operator's fields."""
+    data = tomllib.loads((bundle / RECIPE).read_text())
+    own = bundle / OVERRIDES
+    if own.exists():
+        override(data, tomllib.loads(own.read_text()))
+    return cast("Recipe", data)
+
+
+def override(recipe: dict[str, dict[str, object]], own: dict[str, dict[str, object]]) -> None:
+    """Replace fields of the recipe by those of the operator's file.
+
+    Raises:
+        ValueError: a section or field is none of the recipe's.
+
+    """
+    for section, fields in own.items():
+        if section not in recipe:
+            raise ValueError(f"[{section}] is no section of {RECIPE}")
+        if unknown := sorted(set(fields) - set(recipe[section])):
+            raise ValueError(f"[{section}] {unknown[0]} is no field of {RECIPE}")
+        recipe[section].update(fields)

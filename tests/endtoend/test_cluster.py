@@ -400,7 +400,7 @@ def test_tasks_outlive_the_leading_master_and_new_work_is_accepted(cluster):
         "four run", lambda: (ids := cluster.running_tasks("steady")) and len(ids) == 4 and ids, 180
     )
     old = leader_of(cluster.status())
-    os.kill(cluster.pid_on(old["address"], "-m", "mesaform.engine", "master"), signal.SIGKILL)
+    os.kill(cluster.engine_pid(old["address"], "master"), signal.SIGKILL)
     until(
         "another master leads",
         lambda: (now := cluster.leader()) and now != old["address"] and now,
@@ -434,7 +434,7 @@ def test_an_agent_killed_hard_comes_back_with_its_tasks(cluster):
         "two run", lambda: (ids := cluster.running_tasks("kept")) and len(ids) == 2 and ids, 180
     )
     for agent in cluster.status()["agents"]:
-        os.kill(cluster.pid_on(agent["address"], "-m", "mesaform.engine", "agent"), signal.SIGKILL)
+        os.kill(cluster.engine_pid(agent["address"], "agent"), signal.SIGKILL)
     until(
         "both agents are registered again",
         lambda: sum(agent["state"] == "active" for agent in cluster.status()["agents"]) == 2,

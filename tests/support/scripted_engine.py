@@ -106,6 +106,7 @@ class ScriptedEngine:
         self.subscribes = 0
         self.hold_tasks = False
         self.silent = False  # keeps streams open and sends nothing, not even heartbeats
+        self.tells_removal = True  # a removed framework gets an ERROR before its stream ends
         self.redirect: str | None = None
         self.faults: list[str] = []  # violations of the protocol by the scheduler under test
         self.files: dict[str, bytes] = {}
@@ -197,9 +198,9 @@ class ScriptedEngine:
                 task.state = "TASK_KILLED"
         framework = self.frameworks.pop(framework_id)
         if framework.events is not None:
-            framework.events.put_nowait(
-                {"type": "ERROR", "error": {"message": "Framework has been removed"}}
-            )
+            message = {"message": "Framework has been removed"}
+            if self.tells_removal:
+                framework.events.put_nowait({"type": "ERROR", "error": message})
             framework.events.put_nowait(CLOSE)
 
     # ---- queries

@@ -13,7 +13,7 @@ from pathlib import Path
 from mesaform_images.builder import unserved
 from mesaform_images.builder.host import Host, StepFailed
 from mesaform_images.builder.recipe import Checks, Python, Recipe
-from mesaform_images.builder.roles import Step
+from mesaform_images.builder.roles import Step, engine
 
 UNIT = """\
 [Unit]
@@ -36,6 +36,7 @@ TimeoutStartSec=infinity
 TimeoutStopSec=60
 LimitNOFILE=65536
 TasksMax=infinity
+Delegate=yes
 
 [Install]
 WantedBy=multi-user.target
@@ -74,7 +75,7 @@ def steps(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> 
     if host.is_whole_machine:
         steps.append(("enable the node", lambda: _enable(host)))
         steps.append(("end machines without a node", lambda: enable_end_of_unserved(host)))
-    return [*steps, ("sign the image", lambda: _sign(host, digest, versions))]
+    return [*steps, ("sign the image", lambda: _sign(host, recipe, digest, versions))]
 
 
 class _Uv:
@@ -159,9 +160,10 @@ def _check(host: Host, uv: _Uv, checks: Checks) -> None:
 
 
 def _check_node(host: Host, recipe: Recipe) -> None:
-    has_mesos = recipe["engine"]["packages"] and host.is_whole_machine
-    for engine in ("embedded", "mesos") if has_mesos else ("embedded",):
-        host.run(host.python, "-m", "mesaform.node", "--check", "--engine", engine)
+    for name in engines(recipe):
+        prefix = recipe["engine"]["prefix"]
+        check = ("--check", "--engine", name, "--engine-prefix", prefix)
+        host.run(host.python, "-m", "mesaform.node", *check)
 
 
 def _enable(host: Host) -> None:
@@ -180,12 +182,19 @@ def enable_end_of_unserved(host: Host) -> None:
     host.run("systemctl", "enable", "mesaform-unserved.timer")
 
 
-def _sign(host: Host, digest: str, versions: dict[str, str]) -> None:
+def engines(recipe: Recipe) -> list[str]:
+    """The engines that an image of the recipe has, as cluster.yaml names them."""
+    return ["embedded", *(["mesos"] if engine.has_source(recipe["engine"]) else [])]
+
+
+def _sign(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> None:
     versions.update(json.loads(host.run(host.python, "-c", VERSIONS)))
     text = json.dumps(
         {
             "digest": digest,
             "baked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "engines": engines(recipe),
+            "engine_prefix": recipe["engine"]["prefix"],
             "versions": versions,
         },
         indent=1,

@@ -53,7 +53,7 @@ def test_a_file_for_aws_that_names_no_engine_is_right(write):
 def test_the_check_of_the_account_knows_the_recipe():
     path = installed_layout().images / "recipe.toml"
     named = path.read_text().replace("packages = []", 'packages = ["mesos"]')
-    has_mesos = bool(parse_recipe(named, str(path)).engine_packages)
+    has_mesos = parse_recipe(named, str(path)).engine_source is not None
     assert engine.assess("mesos", has_mesos=has_mesos).level is Level.OK
     assert engine.assess("mesos", has_mesos=False).level is Level.ERROR
     assert engine.assess("embedded", has_mesos=False).level is Level.OK

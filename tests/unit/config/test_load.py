@@ -104,7 +104,6 @@ MISTAKES = [
         "name: a\nnetwork: {zones: [us-east-1a, us-east-1b, eu-west-1a]}\n",
         ["'eu-west-1a' is not a zone of us-east-1"],
     ),
-    ("name: a\nengine: mesos\n", ["engine: mesos runs on aws only"]),
     ("name: a\ntarget: aws\n", ["network.operator_cidrs: must be given on aws"]),
     (AWS.replace("203.0.113.0/24", "0.0.0.0/0") % "", ["0.0.0.0/0 lets in everybody"]),
     (

@@ -29,6 +29,7 @@ SMALL_PACKAGE = {
     "node/late.py": "",
     "node/interruption_monitor.py": "",
     "node/attach_volume.py": "",
+    "node/mesos_log.py": "",
     "node/lease_daemon.py": "",
     "node/certificates.py": "",
     "node/copy_authority.py": "",

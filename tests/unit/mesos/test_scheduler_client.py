@@ -180,9 +180,31 @@ async def test_the_leader_is_asked_for_before_each_subscription(engine: Scripted
 async def test_a_removed_framework_ends_the_run_with_its_own_error(engine: ScriptedEngine) -> None:
     async with Framework(engine.leader) as framework:
         await framework.seen("SUBSCRIBED")
-        await framework.client.call(teardown())
+        engine.remove_framework(str(framework.client.framework_id))
         with pytest.raises(FrameworkRemoved):
             await asyncio.wait_for(framework.running, 60)
+
+
+@pytest.mark.parametrize("sends_error", [True, False])
+async def test_the_end_of_the_stream_after_a_teardown_is_no_lost_connection(
+    engine: ScriptedEngine, *, sends_error: bool
+) -> None:
+    """Apache Mesos ends the stream without an ERROR."""
+    lines: list[str] = []
+    engine.tells_removal = sends_error
+    async with aiohttp.ClientSession() as session:
+        client = SchedulerClient(engine.leader, INFO, session, lines.append)
+        subscribed = asyncio.Event()
+
+        async def handle(_event: Event) -> None:
+            subscribed.set()
+
+        running = asyncio.create_task(client.run(handle))
+        await asyncio.wait_for(subscribed.wait(), 60)
+        await client.call(teardown())
+        await asyncio.wait_for(running, 60)
+    assert [line.split()[0] for line in lines] == ["subscribed"]
+    assert engine.subscribes == 1
 
 
 async def test_a_framework_taken_over_by_another_scheduler_stops(engine: ScriptedEngine) -> None:

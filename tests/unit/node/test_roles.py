@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from mesaform.node import roles
-from mesaform.node.model import Hardware, Identity, Programs, Service
+from mesaform.node import mesos_flags, roles
+from mesaform.node.model import Hardware, Identity, MachineFeatures, Programs, Service
 from mesaform.topology.user_data import (
     NODE_DOCUMENT_VERSION,
     AccessTerms,
@@ -20,6 +21,7 @@ from mesaform.topology.user_data import (
     ZooKeeperMember,
     parse_node_document,
 )
+from mesaform.topology.zookeeper import AGENT_PURPOSE, derived_secret
 
 MASTERS = ("127.42.0.10", "127.42.32.10", "127.42.64.10")
 ENSEMBLE = "127.42.0.10:2181,127.42.32.10:2181,127.42.64.10:2181"
@@ -176,19 +178,82 @@ def test_facts_of_the_machine_override_pool_attributes() -> None:
     )
 
 
-def test_apache_mesos_runs_with_the_environment_of_the_embedded_engine() -> None:
-    mesos = replace(
-        PROGRAMS, mesos_master="/usr/sbin/mesos-master", mesos_agent="/usr/sbin/mesos-agent"
+MESOS = replace(
+    PROGRAMS,
+    mesos_master="/opt/mesos/sbin/mesos-master",
+    mesos_agent="/opt/mesos/sbin/mesos-agent",
+    features=MachineFeatures(is_root=True, has_cgroups=True, has_systemd=True, has_docker=True),
+)
+
+
+def mesos_agent(**features: bool) -> dict[str, str]:
+    """The environment of an agent of Apache Mesos on a machine that lacks these features."""
+    programs = replace(MESOS, features=replace(MESOS.features, **features))
+    doc = document("agent", engine="mesos", agent_secret="s")
+    return dict(services(doc, AGENT, programs)["engine-agent"].env)
+
+
+def test_a_master_of_apache_mesos_starts_through_the_program_that_decides_about_its_log() -> None:
+    master = services(document(engine="mesos"), programs=MESOS)["engine-master"]
+    assert master.argv == (
+        PROGRAMS.python,
+        "-m",
+        "mesaform.node.mesos_log",
+        "/opt/mesos/sbin/mesos-master",
     )
-    embedded, apache = (
-        services(document())["engine-master"],
-        services(document(engine="mesos"), programs=mesos)["engine-master"],
+    assert master.env["MESOS_QUORUM"] == "2"
+    assert master.env["MESOS_REGISTRY"] == "replicated_log"
+    assert master.env["MESOS_WORK_DIR"] == str(DIR / "engine-master")
+    assert master.env["MESOS_WEBUI_DIR"] == "/opt/mesos/share/mesos/webui"
+    assert "MESOS_LOG_AUTO_INITIALIZE" not in master.env
+
+
+def test_agents_of_apache_mesos_contain_tasks_where_the_machine_allows_it() -> None:
+    env = mesos_agent()
+    assert env["MESOS_ISOLATION"] == ",".join(mesos_flags.ISOLATION)
+    assert env["MESOS_CONTAINERIZERS"] == "docker,mesos"
+    assert env["MESOS_IMAGE_PROVIDERS"] == "docker"
+    assert env["MESOS_CGROUPS_ENABLE_CFS"] == "true"
+    assert env["MESOS_SYSTEMD_ENABLE_SUPPORT"] == "true"
+    assert env["MESOS_LAUNCHER"] == "linux"
+    assert env["MESOS_RECONFIGURATION_POLICY"] == "additive"
+    assert env["MESOS_LAUNCHER_DIR"] == "/opt/mesos/libexec/mesos"
+
+
+@pytest.mark.parametrize(
+    "lack", [{"is_root": False}, {"has_cgroups": False}, {"is_shared": True}], ids=str
+)
+def test_agents_of_apache_mesos_elsewhere_only_measure_their_tasks(lack: dict[str, bool]) -> None:
+    env = mesos_agent(**lack)
+    assert env["MESOS_ISOLATION"] == ",".join(mesos_flags.PROCESS_ISOLATION)
+    assert env["MESOS_LAUNCHER"] == "posix"
+    assert env["MESOS_CONTAINERIZERS"] == "mesos"
+    assert env["MESOS_SYSTEMD_ENABLE_SUPPORT"] == "false"
+    assert "MESOS_IMAGE_PROVIDERS" not in env
+    assert mesos_flags.reduction(replace(MESOS.features, **lack))
+
+
+def test_agents_of_apache_mesos_log_in_with_the_secret_that_masters_expect() -> None:
+    secret = "c" * 64
+    own = derived_secret(secret, AGENT_PURPOSE)
+    master = roles.desired(
+        document(engine="mesos", secret=secret), MASTER, Hardware(4, 16384), MESOS, DIR
     )
-    assert apache.argv == ("/usr/sbin/mesos-master",)
-    assert apache.env == embedded.env
-    assert services(document("agent", engine="mesos"), AGENT, mesos)["engine-agent"].argv == (
-        "/usr/sbin/mesos-agent",
+    agent = roles.desired(
+        document("agent", engine="mesos", agent_secret=own), AGENT, Hardware(4, 16384), MESOS, DIR
     )
+    files = {str(file.path): file for file in (*master.files, *agent.files)}
+    known = json.loads(files[f"{DIR}/secrets/credentials.json"].text)["credentials"]
+    shown = files[f"{DIR}/secrets/mesos-credential.json"]
+    assert json.loads(shown.text) in known
+    assert shown.is_secret
+    env = next(item.env for item in agent.services if item.name == "engine-agent")
+    assert env["MESOS_CREDENTIAL"] == f"file://{DIR}/secrets/mesos-credential.json"
+    env = next(item.env for item in master.services if item.name == "engine-master")
+    assert env["MESOS_AUTHENTICATE_AGENTS"] == "true"
+    (allowed, others) = json.loads(env["MESOS_ACLS"])["register_agents"]
+    assert allowed["principals"]["values"] == [json.loads(shown.text)["principal"]]
+    assert others == {"principals": {"type": "ANY"}, "agents": {"type": "NONE"}}
 
 
 def test_an_image_without_apache_mesos_names_the_recipe() -> None:
