@@ -196,6 +196,19 @@ def read_certificate(text: str | bytes) -> Certificate:
     )
 
 
+def require_certificates(text: bytes) -> None:
+    """Check that a text has certificates, PEM, and each of them can be read.
+
+    Raises:
+        ValueError: it has not.
+
+    """
+    try:
+        x509.load_pem_x509_certificates(text)
+    except Exception as error:  # of the library: it has no common base
+        raise ValueError(str(error)) from None
+
+
 def key_id(certificate: str) -> bytes:
     """The key identifier of a CA's certificate, as the certificates that it issues name it."""
     parsed = x509.load_pem_x509_certificate(certificate.encode())

@@ -234,6 +234,7 @@ class Renewal:
 
         """
         self._source.prepare()
+        self._drop_unusable()
         present = self._present()
         if present and not present.is_due(self._now()) and self._source.is_current(present):
             self._learn(self._source.authorities())
@@ -259,12 +260,26 @@ class Renewal:
             self._log(f"{self._files.certificate} cannot be used: {error}")
             return None
 
+    def _drop_unusable(self) -> None:
+        """Set learned CAs aside that cannot be read: with them no connection could be verified."""
+        path = self._files.learned_authorities
+        try:
+            if path.exists():
+                certificates.require_certificates(path.read_bytes())
+        except ValueError as error:
+            self._log(f"{path} cannot be used and is set aside: {error}")
+            path.rename(path.with_name(f"{path.name}.set-aside"))
+
     def _learn(self, authorities: str) -> None:
         """Trust the CAs of an answer as well; those of the user data stay."""
         path = self._files.learned_authorities
         text = authorities.encode()
         if not text or (path.exists() and path.read_bytes() == text):
             return
+        try:
+            certificates.require_certificates(text)
+        except ValueError as error:
+            raise NotRenewed(f"the issuer's CAs cannot be read: {error}") from None
         self._files.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, mode=0o644)
 

@@ -39,11 +39,16 @@ class MesosFiles:
 
 @dataclass(frozen=True, slots=True)
 class AccessCopy:
-    """Where the document comes from and goes to. `mesos` is None for the embedded engine."""
+    """Where the document comes from and goes to. `mesos` is None for the embedded engine.
+
+    It is read every `every_s` seconds, and every `first_s` until there is one.
+    """
 
     parameter: SecureParameter[AccessDocument]
     file: Path
     mesos: MesosFiles | None = None
+    every_s: float = READ_EVERY_S
+    first_s: float = READ_FIRST_S
 
     async def follow(self) -> None:
         """Keep the files up to date until cancelled. What cannot be read leaves them as they are.
@@ -57,15 +62,16 @@ class AccessCopy:
                 if document is not None or has_copied:
                     await asyncio.to_thread(self.write, document or AccessDocument())
                     has_copied = True
-            except (MesaformError, OSError) as error:
+            except (MesaformError, OSError, msgspec.DecodeError) as error:
                 log.warning("the access document is not renewed", error=str(error))
-            await asyncio.sleep(READ_EVERY_S if has_copied else READ_FIRST_S)
+            await asyncio.sleep(self.every_s if has_copied else self.first_s)
 
     def write(self, document: AccessDocument) -> None:
         """Write the files that differ.
 
         Raises:
-            OSError: a file cannot be written.
+            OSError: a file cannot be written; it is as it was.
+            msgspec.DecodeError: the file of Mesos' own principals cannot be read.
 
         """
         if self.mesos is not None:
@@ -84,10 +90,11 @@ def _mesos_credentials(files: MesosFiles, document: AccessDocument) -> str:
 
 
 def _write_changed(path: Path, text: str) -> None:
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    data = text.encode()
+    if path.exists() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode(), mode=PRIVATE_FILE_MODE)
+    write_atomically(path, data, mode=PRIVATE_FILE_MODE)
     log.info("access renewed", file=path.name)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mesaform.common import certificates
 from mesaform.common.certificates import AuthorityDocument, Certificate, Subject
-from mesaform.common.tls import TlsFiles, read_key_pair
+from mesaform.common.tls import TlsFiles, Trust, read_key_pair
 from mesaform.node import roles
 from mesaform.node.certificates import Machine, NotRenewed, OwnAuthority, Renewal
 from mesaform.node.copy_authority import copy
@@ -119,6 +119,36 @@ def test_a_machine_learns_of_the_next_ca_with_its_certificate(kept: Kept, tmp_pa
     kept.renew()
     trusted = kept.files.learned_authorities.read_text()
     assert trusted == kept.source.cluster.authority.certificate
+
+
+BROKEN = ["torn", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\0"]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_learned_cas_that_cannot_be_read_are_set_aside_and_servers_are_verified_again(
+    kept: Kept, content: str
+) -> None:
+    kept.renew()
+    kept.files.learned_authorities.write_text(content)
+    with pytest.raises(OSError, match="ssl"):
+        Trust(*kept.files.trusted).context()
+    assert not kept.renew(), "the certificate is still young"
+    assert Trust(*kept.files.trusted).context().get_ca_certs()
+    aside = kept.files.folder / "authorities.pem.set-aside"
+    assert aside.read_text() == content
+    assert any("set aside" in line for line in kept.lines)
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_an_answer_with_broken_cas_changes_no_file(kept: Kept, content: str) -> None:
+    kept.renew()
+    before = [path.read_bytes() for path in (kept.files.certificate, *kept.files.trusted)]
+    kept.source.now += 2 * DAY_S
+    answer = IssuedCertificate("", content)
+    kept.source.issue = lambda key: answer  # type: ignore[method-assign]
+    with pytest.raises(NotRenewed, match="CAs cannot be read"):
+        kept.renew()
+    assert [path.read_bytes() for path in (kept.files.certificate, *kept.files.trusted)] == before
 
 
 def own(tmp_path: Path, machine: Machine = MASTER) -> tuple[Renewal, TlsFiles]:
