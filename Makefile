@@ -65,7 +65,7 @@ differential: ## the same calls to a real Apache Mesos and to the embedded engin
 	@scripts/setup --tests
 	$(RUN)/python -m tests.differential $(COUNT) $(SEED)
 
-faults: ## kill, stop, fill, cut and interrupt a cluster; FAULTS='--only killed --seed 7'
+faults: ## kill, stop, fill, cut and interrupt a cluster; FAULTS='--only killed --engine mesos'
 	@scripts/setup --tests
 	$(RUN)/python -m benchmarks.faults $(FAULTS)
 

@@ -210,11 +210,15 @@ class ClusterHarness:
         pids = (pid for pid in self.processes() if _runs(pid, command, ids))
         return next(pids, None)
 
+    def engine_command(self, part: Literal["master", "agent"]) -> tuple[str, ...]:
+        """The end of the command line of the engine's master or agent."""
+        if self.mesos is not None:
+            return (str(self.mesos / "sbin" / f"mesos-{part}"),)
+        return ("-m", "mesaform.engine", part)
+
     def engine_pid(self, address: str, part: Literal["master", "agent"]) -> int | None:
         """The process of the engine's master or agent at an address."""
-        if self.mesos is not None:
-            return self.pid_on(address, str(self.mesos / "sbin" / f"mesos-{part}"))
-        return self.pid_on(address, "-m", "mesaform.engine", part)
+        return self.pid_on(address, *self.engine_command(part))
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.mesaform("status", "--json", timeout_s=60))

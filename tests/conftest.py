@@ -26,6 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 TESTS = Path(__file__).parent
 LANES = {
     "endtoend/test_cluster.py": "cluster",
+    "endtoend/test_mesos.py": "mesos",
     "integration/provision/test_real_terraform.py": "terraform",
     "fuzz": "fuzz",
     "integration/autoscaler/test_daemon.py": "daemon",

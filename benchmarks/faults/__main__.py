@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults [--only GROUP] [--seed N] [--json]`."""
+"""`python -m benchmarks.faults [--engine ENGINE] [--only GROUP] [--seed N] [--json]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 from benchmarks.faults import clock, disks, frozen, killed, network, quorum, upgrades, verbs
 from benchmarks.faults.scenario import Outcome, Row, Scenario, as_json, as_text
 from benchmarks.faults.site import Site
-from harness.cluster_harness import ClusterHarness
+from harness.cluster_harness import CLUSTER, ClusterHarness
+from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
+from mesaform.topology.user_data import Engine
 
 ON_A_CLUSTER = (
     *killed.SCENARIOS,
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"faults: seed {seed}; repeat with --seed {seed}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="mesaform-faults-") as folder:
-        road = ClusterHarness(Path(folder), name="faults", cidr=options.cidr)
+        road = a_cluster(Path(folder), options.engine, options.cidr)
         try:
             rows = run_all(Site(road, random.Random(seed)), options.only)
         finally:
@@ -44,13 +46,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(row.outcome.is_whole for row in rows) else 1
 
 
+def a_cluster(folder: Path, engine: Engine, cidr: str) -> ClusterHarness:
+    """The cluster under test, which is not raised yet."""
+    return ClusterHarness(
+        folder,
+        name="faults",
+        cidr=cidr,
+        template=f"{CLUSTER}engine: {engine}\n",
+        mesos=mesos_prefix() if engine == "mesos" else None,
+    )
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
     parser.add_argument("--only", action="append", choices=GROUPS, help="a group of faults")
     parser.add_argument("--seed", type=int, help="of the random choices and moments")
     parser.add_argument("--cidr", default="127.93.0.0/16", help="of the cluster's machines")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    return parser.parse_args(arguments)
+    parser.add_argument("--engine", choices=("embedded", "mesos"), default="embedded")
+    options = parser.parse_args(arguments)
+    if options.engine == "mesos" and mesos_prefix() is None:
+        parser.error(f"--engine mesos: {PREFIX_VARIABLE} names no folder with Apache Mesos")
+    return options
 
 
 def run_all(site: Site, only: Sequence[str] | None) -> list[Row]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.faults.scenario import Outcome, Scenario
-from benchmarks.faults.site import AGENT, Site, last_for
+from benchmarks.faults.site import Site, last_for
 from harness.cluster_harness import until
 from mesaform.common import proc
 
@@ -68,7 +68,7 @@ def full_agent(site: Site) -> Outcome:
     The time is that of the kill.
     """
     address = site.agents()[0]
-    process = site.process(address, *AGENT)
+    process = site.engine(address, "agent")
     host = _value(process, "MESOS_HOSTNAME")
     site.post(KILLED, 1, 0.1, host)
     until("the task to kill runs", lambda: site.running(KILLED), 60)

@@ -10,7 +10,6 @@ from benchmarks.faults.site import (
     AUTOSCALER,
     BURST,
     BURST_TASKS,
-    ENGINE,
     Site,
     last_for,
     stopped,
@@ -24,7 +23,7 @@ AWAY_S = 25.0
 def freeze_engine_leader(site: Site) -> Outcome:
     """Stop the leading master; another leads, and the old one does not lead again by itself."""
     address = until("a master leads", site.engine_leader, 60)
-    with stopped(site.process(address, *ENGINE)):
+    with stopped(site.engine(address, "master")):
         recovery_s = site.recovery("another master leads", site.engine_leader)
         last_for(max(0.0, FROZEN_S - recovery_s))
     site.recovery("one master leads", site.is_serving)

@@ -7,11 +7,9 @@ import signal
 
 from benchmarks.faults.scenario import Outcome, Scenario
 from benchmarks.faults.site import (
-    AGENT,
     AUTOSCALER,
     BURST,
     BURST_TASKS,
-    ENGINE,
     SERVICES,
     Site,
 )
@@ -25,7 +23,7 @@ def kill_engine_leader(site: Site) -> Outcome:
     slowest = 0.0
     for _ in range(KILLS_OF_THE_LEADER):
         address = until("a master leads", site.engine_leader, 60)
-        os.kill(site.process(address, *ENGINE), signal.SIGKILL)
+        os.kill(site.engine(address, "master"), signal.SIGKILL)
         slowest = max(
             slowest,
             site.recovery("another master leads, with every task", site.is_serving),
@@ -55,11 +53,11 @@ def kill_autoscaler_in_a_burst(site: Site) -> Outcome:
 
 def kill_agent(site: Site) -> Outcome:
     address = site.agents()[0]
-    old = site.process(address, *AGENT)
+    old = site.engine(address, "agent")
     os.kill(old, signal.SIGKILL)
 
     def is_back() -> bool:
-        pid = site.road.pid_on(address, *AGENT)
+        pid = site.road.engine_pid(address, "agent")
         code = site.road.http(f"http://{address}:5051/health", timeout_s=2)[0]
         return pid not in (None, old) and code == 200 and site.is_serving()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from harness.cluster_harness import ClusterHarness, until
 from mesaform.common import proc
@@ -24,10 +25,8 @@ CPUS = {"m5.large": 2, "m5.xlarge": 4, "m5.2xlarge": 8}
 RECOVERY_S = 240.0
 """Seconds after which a fault counts as not recovered."""
 
-ENGINE = ("-m", "mesaform.engine", "master")
 SERVICES = ("-m", "mesaform.services")
 AUTOSCALER = ("-m", "mesaform.autoscaler")
-AGENT = ("-m", "mesaform.engine", "agent")
 
 
 @dataclass(slots=True)
@@ -47,6 +46,10 @@ class Site:
             lambda: self.road.pid_on(address, *command),
             60,
         )
+
+    def engine(self, address: str, part: Literal["master", "agent"]) -> int:
+        """The process of the engine's master or agent at an address."""
+        return self.process(address, *self.road.engine_command(part))
 
     def machine_processes(self, address: str) -> list[int]:
         """All processes of the machine at an address."""

@@ -15,9 +15,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
 from tests.differential.cases import hand_written
 from tests.differential.comparison import Answers
-from tests.differential.engines import PREFIX_VARIABLE, mesos_prefix
 from tests.differential.run import comparer, run_generated
 from tests.differential.table import differences, explanation
 

@@ -14,19 +14,9 @@ import aiohttp
 
 from harness.ports import free_port
 
-PREFIX_VARIABLE = "MESAFORM_TEST_MESOS"
-"""The folder into which Apache Mesos is installed."""
 RESOURCES = "cpus:4;mem:4096;disk:8192;ports:[31000-32000]"
 ALLOCATION_INTERVAL = "50ms"
 START_S = 60.0
-
-
-def mesos_prefix() -> Path | None:
-    """Where Apache Mesos is installed; None when it is not."""
-    prefix = os.environ.get(PREFIX_VARIABLE)
-    if not prefix or not (Path(prefix) / "sbin" / "mesos-master").exists():
-        return None
-    return Path(prefix)
 
 
 @contextlib.asynccontextmanager

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
 from harness.zookeeper import available
 from tests.differential.cases import Case, hand_written
 from tests.differential.comparison import Answers
-from tests.differential.engines import PREFIX_VARIABLE, mesos_prefix
 from tests.differential.run import comparer, run_generated
 from tests.differential.table import PAGE, differences, explanation, updated_page
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
 from mesaform.node import mesos_flags
 from mesaform.node.process import outlives_node
-from tests.differential.engines import PREFIX_VARIABLE, mesos_prefix
 from tests.support import mesos_flags as document
 
 PROGRAMS = {

@@ -1,0 +1,92 @@
+"""The same cluster with `engine: mesos`: functions of `test_cluster` on a real Apache Mesos.
+
+They run in the order of this file and share the cluster. Skipped where `MESAFORM_TEST_MESOS` names
+no folder with Apache Mesos.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.cluster_harness import ClusterHarness
+from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
+from tests.endtoend import test_cluster as shared
+
+pytestmark = [
+    pytest.mark.endtoend,
+    pytest.mark.terraform,
+    pytest.mark.zookeeper,
+    pytest.mark.slow,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(mesos_prefix() is None, reason=f"{PREFIX_VARIABLE} names no Apache Mesos"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    cluster = ClusterHarness(
+        tmp_path_factory.mktemp("mesos"),
+        name="mesos",
+        cidr="127.78.0.0/16",
+        template=f"{shared.CLUSTER}engine: mesos\n",
+        mesos=mesos_prefix(),
+    )
+    cluster.start_local()
+    try:
+        yield cluster
+    finally:
+        cluster.end()
+    assert cluster.processes() == []
+
+
+def test_up_raises_three_masters_of_apache_mesos_and_two_agents(cluster):
+    cluster.mesaform("up", "--yes", timeout_s=900)
+    status = cluster.status()
+    assert len(status["masters"]) == 3
+    assert shared.leader_of(status)["state"] == "leading"
+    assert len(status["agents"]) == 2
+    assert {agent["managed_by"] for agent in status["agents"]} == {"terraform"}
+    _, _, version = cluster.http(f"http://{status['leader']}:5050/version")
+    assert "git_sha" in json.loads(version) or "build_date" in json.loads(version)
+
+
+test_run_prints_the_output_and_exits_with_the_tasks_code = (
+    shared.test_run_prints_the_output_and_exits_with_the_tasks_code
+)
+
+
+def test_a_run_shows_the_output_of_its_task_and_no_lost_connection(cluster):
+    process = cluster.popen(
+        *("run", "--name", "quiet", "--cpus", "0.1", "--mem", "32", "--"),
+        *("sh", "-c", "echo out; echo error >&2"),
+        stdout=-1,
+        stderr=-1,
+    )
+    out, err = process.communicate(timeout=300)
+    assert out == "out\n"
+    own = [line for line in err.splitlines() if not line.startswith("quiet: TASK_")]
+    assert own == ["error"]
+
+
+test_machines_for_a_burst_are_bought_at_once = (
+    shared.test_machines_for_a_burst_are_bought_at_once_and_why_names_the_waiting_tasks
+)
+test_in_a_slow_decline_machines_go_one_after_another_and_no_task_is_lost = (
+    shared.test_in_a_slow_decline_machines_go_one_after_another_and_no_task_is_lost
+)
+test_tasks_outlive_the_leading_master_and_new_work_is_accepted = (
+    shared.test_tasks_outlive_the_leading_master_and_new_work_is_accepted
+)
+test_an_agent_killed_hard_comes_back_with_its_tasks = (
+    shared.test_an_agent_killed_hard_comes_back_with_its_tasks
+)
+
+
+def test_down_leaves_nothing(cluster):
+    receipt = json.loads(cluster.mesaform("down", "--yes", "--keep-local", "--json", timeout_s=900))
+    assert receipt["receipt"]["left"] == []
+    assert receipt["troubles"] == []
+    assert cluster.left_in_ec2() == {}
+    assert cluster.processes() == []
