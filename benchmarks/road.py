@@ -127,15 +127,11 @@ def offers_dry(road: ClusterHarness) -> Result:
 
 
 def master_at(road: ClusterHarness, address: str) -> int:
-    """The process of the engine master that listens on `address`."""
-    for pid in road.processes():
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        if (
-            command_of(pid)[-3:] == ["-m", "mesaform.engine", "master"]
-            and f"MESOS_IP={address}".encode() in environment
-        ):
-            return pid
-    raise LookupError(f"no engine master at {address}")
+    """The process of the engine master at an address."""
+    pid = road.engine_pid(address, "master")
+    if pid is None:
+        raise LookupError(f"no engine master at {address}")
+    return pid
 
 
 async def failover(road: ClusterHarness) -> Result:
@@ -162,8 +158,7 @@ async def failover(road: ClusterHarness) -> Result:
             running = group.create_task(client.run(handle))
             await offered.get()
             address = (await leader()).removeprefix("http://").removesuffix(":5050")
-            victim = master_at(road, address)
-            os.kill(victim, signal.SIGKILL)
+            os.kill(master_at(road, address), signal.SIGKILL)
             started = time.monotonic()
             while (at := await offered.get()) < started:
                 pass

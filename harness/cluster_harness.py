@@ -41,7 +41,7 @@ autoscaler:
 """
 
 
-def until(what: str, look: Callable[[], T | None], timeout_s: float) -> T:
+def until(what: str, look: Callable[[], T | None], timeout_s: float, poll_s: float = POLL_S) -> T:
     """The first true answer of `look`; fails with `what` when there is none in time."""
     deadline = time.monotonic() + timeout_s
     last: object = None
@@ -49,7 +49,7 @@ def until(what: str, look: Callable[[], T | None], timeout_s: float) -> T:
         last = look()
         if last:
             return last  # type: ignore[return-value]
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
     raise AssertionError(f"not within {timeout_s:.0f} s: {what}; last seen: {last!r}")
 
 
