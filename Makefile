@@ -86,3 +86,4 @@ bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.traces
 	$(RUN)/python -m benchmarks.boundary
 	$(RUN)/python -m benchmarks.road
+	$(RUN)/python -m benchmarks.engines
