@@ -404,6 +404,20 @@ class Drift(Model):
     )
 
 
+class Inference(Model):
+    """Purchases for frameworks whose need is inferred from their offers."""
+
+    usd_per_hour: Number = Field(
+        default=5.0,
+        ge=0,
+        le=10_000,
+        description=(
+            "Greatest price per hour of machines bought in an hour for one framework that it has "
+            "not used; 0: nothing is bought on inference."
+        ),
+    )
+
+
 class Autoscaler(Model):
     """How the autoscaler behaves. Durations are in seconds."""
 
@@ -472,6 +486,7 @@ class Autoscaler(Model):
     consolidation: Consolidation = Consolidation()
     interruption: Interruption = Interruption()
     drift: Drift = Drift()
+    inference: Inference = Inference()
 
     @model_validator(mode="after")
     def _lease_outlasts_passes(self) -> Self:

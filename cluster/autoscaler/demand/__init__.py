@@ -4,7 +4,7 @@
 |---|---|---|
 | services | `queue` | exact shapes that wait for an offer, without work that backs off |
 | reported | `reported` | exact shapes that an adapter read of a framework |
-| framework | `frameworks` | one small purchase for a framework that lacks offers, doubled if used |
+| framework | `frameworks` | one machine for a framework that lacks offers, more if it is used |
 | hint, calendar, profile | `scheduled` | capacity for work to come, less what runs or waits |
 | displaced | `displaced` | tasks of machines with a notice, until a queue shows them |
 | headroom | `headroom` | spare capacity on top of everything |
@@ -28,13 +28,13 @@ from mesaform.autoscaler.demand import (
     reported,
     scheduled,
 )
-from mesaform.autoscaler.demand.frameworks import probe_after, suspects
+from mesaform.autoscaler.demand.frameworks import suspects
 from mesaform.autoscaler.demand.usage import in_use
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Snapshot
 
-__all__ = ["collect", "probe_after", "remember", "suspects"]
+__all__ = ["collect", "remember", "suspects"]
 
 
 def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
@@ -63,9 +63,9 @@ def remember(memory: PlannerState, snapshot: Snapshot, now: float) -> PlannerSta
     used = in_use(snapshot, queue.units(snapshot.queue or (), now))
     return replace(
         memory,
-        probes=frameworks.probes(snapshot),
+        experiments=frameworks.study(snapshot, now).experiments,
         dry_since=frameworks.dry_since(snapshot, now),
-        marks=rates.marks(snapshot.cluster, snapshot.state.marks, now),
+        marks=rates.marks(snapshot.cluster, snapshot.state.marks, now, snapshot.framework_demand),
         hint_baselines=scheduled.baselines(snapshot, used, now),
         failing_apps=failing_apps.observe(snapshot, now),
     )

@@ -1,39 +1,31 @@
-"""Demand of frameworks whose queue is not read, inferred from their offers. Pure.
+"""Demand of frameworks whose queue is not read, inferred from what the master shows. Pure.
 
-Evidence: the smallest useful offer that a framework declares, its counters, the probe framework.
-Each case counts once it lasts longer than a refusal (5 s):
-
-- starving: no agent has as much free as the framework declares, or as its tasks take. An offer to
-  the probe framework refutes it.
-- declines all: it declines every offer, and no agent has as much free as its tasks take.
-- unserved: it gets no offer although enough seems free and no refusal is in force. This counts only
-  if the probe framework gets no offer either: other offers or reservations hold what seems free.
-
-Nothing is inferred shortly after a change of master, while agents are expected back, or while the
-allocator is late. One small purchase tests the need: a framework that uses nothing of it gets no
-more until it asks again.
+`framework_judgement` says what a framework shows of its need, `experiments` what became of the
+machines that were bought for it. A need counts once it lasts for `DRY_FOR_S`, not shortly after a
+change of master, while agents are expected back, or while the allocator is late. One machine then
+tests it, and only what was accepted makes the next purchase larger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
-from mesaform.autoscaler.demand import rates
+from mesaform.autoscaler.demand import experiments, rates, shape_guess
+from mesaform.autoscaler.demand.framework_judgement import Judgement, conclude
+from mesaform.autoscaler.demand.open_agents import OpenAgents
 from mesaform.autoscaler.demand.quota import applies
-from mesaform.autoscaler.model.cluster_view import Agent, ClusterView, Framework
-from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
-from mesaform.autoscaler.model.planner_state import Finding, PlannerState, Probe
+from mesaform.autoscaler.model.cluster_view import ClusterView, Framework
+from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem, PurchaseStop
+from mesaform.autoscaler.model.experiment import NO_EXPERIMENT, Experiment
+from mesaform.autoscaler.model.framework_demand import FrameworkDemand, WantedShape
+from mesaform.autoscaler.model.planner_state import Finding, PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
-from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, plus, text
+from mesaform.autoscaler.model.shape import Shape, contains, text
 from mesaform.autoscaler.model.snapshot import Snapshot
-from mesaform.placement.constraints import InstanceCounts, room
 
 DRY_FOR_S = 5.0
 """Time that a framework lacks offers before it counts (s): the default duration of a refusal."""
-
-PROBE_MOST = 16
-"""Most pieces of a purchase. A framework that used its last one gets twice as much, up to this."""
 
 SETTLE_S = 30.0
 """Time after a change of master without inference (s): counters begin anew, agents return."""
@@ -41,192 +33,259 @@ SETTLE_S = 30.0
 LAG_MOST_S = 5.0
 """Lag of the allocator (s) above which every framework seems to lack offers."""
 
-_USAGE = InstanceCounts()
-
 
 @dataclass(frozen=True, slots=True)
-class Suspicion:
-    """A framework that seems to lack offers, and the shape that it lacks."""
+class Study:
+    """The records of experiments and the judgements of one pass, by framework id."""
 
-    code: ReasonCode
-    shape: Shape
+    experiments: dict[str, Experiment] = field(default_factory=dict)
+    judgements: dict[str, Judgement] = field(default_factory=dict)
+
+
+def study(snapshot: Snapshot, now: float) -> Study:
+    """What the frameworks without an adapter show, and what became of purchases for them."""
+    view = snapshot.cluster
+    if view is None:
+        return Study(snapshot.state.experiments)
+    records = experiments.observe(snapshot, now)
+    agents = OpenAgents(view.agents)
+    judgements = {}
+    for framework in _inferred(snapshot):
+        record = records.get(framework.framework_id, NO_EXPERIMENT)
+        judgement = conclude(framework, snapshot, agents, record, now)
+        judgements[framework.framework_id] = judgement
+        remembered = _with_judgement(record, judgement, now)
+        if remembered != NO_EXPERIMENT:
+            records[framework.framework_id] = remembered
+    return Study(records, judgements)
+
+
+def _with_judgement(record: Experiment, judgement: Judgement, now: float) -> Experiment:
+    """The record that remembers long refusals, until they are no longer seen."""
+    if judgement.is_satisfied_for_long == bool(record.satisfied_at):
+        return record
+    return replace(record, satisfied_at=now if judgement.is_satisfied_for_long else 0.0)
+
+
+def _inferred(snapshot: Snapshot) -> Iterator[Framework]:
+    """The frameworks that no adapter answers for."""
+    view = snapshot.cluster
+    for framework in view.frameworks if view is not None else ():
+        if framework.framework_id not in snapshot.framework_demand:
+            yield framework
 
 
 def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
-    """The demand of all frameworks."""
+    """The demand of all frameworks without an adapter."""
     view = snapshot.cluster
     if view is None:
         return []
-    return [
-        unit
-        for framework in view.frameworks
-        if framework.framework_id not in snapshot.framework_demand
-        and (unit := _item_of(framework, view, snapshot.state, now)) is not None
-    ]
-
-
-def suspicion(
-    framework: Framework, view: ClusterView, memory: PlannerState, now: float
-) -> Suspicion | None:
-    """The case in which a framework seems to lack offers; None for none."""
-    shape = _needed_shape(framework)
-    if shape is None:
-        return None
-    if not _free_somewhere(framework, shape, view.agents):
-        return Suspicion(ReasonCode.FRAMEWORK_STARVING, shape)
-    lately = rates.of(framework, memory.marks, now)
-    if lately is None:
-        return None
-    larger = framework.task_shape
-    if larger and _declines_all(framework, lately, larger, view):
-        return Suspicion(ReasonCode.FRAMEWORK_DECLINES_ALL, larger)
-    is_unserved = not lately.sent and not framework.refusals
-    return Suspicion(ReasonCode.FRAMEWORK_UNSERVED, shape) if is_unserved else None
-
-
-def _needed_shape(framework: Framework) -> Shape | None:
-    """The smallest shape that a framework which asks for offers can use; None if not known."""
-    shape = framework.minimal or framework.task_shape
-    is_asking = framework.active and not framework.suppressed
-    return shape if is_asking and shape and shape != NOTHING else None
-
-
-def _declines_all(
-    framework: Framework, lately: rates.Rates, shape: Shape, view: ClusterView
-) -> bool:
-    """Whether a framework declines all its offers, and none is as large as its tasks."""
-    has_only_declined = bool(lately.declined) and not lately.accepted
-    return has_only_declined and not _free_somewhere(framework, shape, view.agents)
+    studied = study(snapshot, now)
+    needs = (
+        _Need(
+            framework,
+            studied.judgements[framework.framework_id],
+            studied.experiments.get(framework.framework_id, NO_EXPERIMENT),
+            snapshot,
+            view,
+            now,
+        )
+        for framework in _inferred(snapshot)
+    )
+    return [item for need in needs if (item := need.item()) is not None]
 
 
 def dry_since(snapshot: Snapshot, now: float) -> dict[str, float]:
     """Since when each framework seems to lack offers (epoch s), by framework id."""
-    view, memory = snapshot.cluster, snapshot.state
-    if view is None:
+    memory = snapshot.state
+    if snapshot.cluster is None:
         return memory.dry_since
-    dry = [
-        framework.framework_id
-        for framework in view.frameworks
-        if suspicion(framework, view, memory, now)
-    ]
+    judgements = study(snapshot, now).judgements
+    dry = (name for name, judgement in judgements.items() if judgement.is_dry)
     return {name: memory.dry_since.get(name, now) for name in dry}
 
 
 def suspects(snapshot: Snapshot, now: float) -> tuple[Shape, ...]:
     """The shapes that the probe framework asks for."""
-    view = snapshot.cluster
-    if view is None:
-        return ()
-    suspicions = (suspicion(framework, view, snapshot.state, now) for framework in view.frameworks)
-    return tuple(
-        dict.fromkeys(suspected.shape for suspected in suspicions if suspected is not None)
-    )
+    judgements = study(snapshot, now).judgements.values()
+    shapes = (judgement.shape for judgement in judgements if judgement.shape is not None)
+    return tuple(dict.fromkeys(shapes))
 
 
-def probes(snapshot: Snapshot) -> dict[str, Probe]:
-    """The last purchase for each framework, and whether its machine registered, by framework id."""
-    view, memory = snapshot.cluster, snapshot.state
-    if view is None:
-        return memory.probes
-    purchases = {
-        framework.framework_id: (framework, probe)
-        for framework in view.frameworks
-        if (probe := memory.probes.get(framework.framework_id)) is not None
-    }
+def assess(snapshot: Snapshot, now: float) -> dict[str, FrameworkDemand]:
+    """The state of each framework without an adapter, with the evidence, by framework id."""
+    studied = study(snapshot, now)
     return {
-        name: replace(
-            probe, has_registered=probe.has_registered or _came(framework, probe, view, memory)
-        )
-        for name, (framework, probe) in purchases.items()
+        framework.framework_id: _assessed(framework, studied, snapshot, now)
+        for framework in _inferred(snapshot)
     }
 
 
-def _came(framework: Framework, probe: Probe, view: ClusterView, memory: PlannerState) -> bool:
-    shape = framework.minimal or framework.task_shape or NOTHING
-    return any(
-        memory.registered_at.get(agent.instance_id, 0.0) > probe.at and contains(agent.total, shape)
-        for agent in view.agents
+def _assessed(
+    framework: Framework, studied: Study, snapshot: Snapshot, now: float
+) -> FrameworkDemand:
+    name = framework.framework_id
+    judgement = studied.judgements[name]
+    record = studied.experiments.get(name, NO_EXPERIMENT)
+    state = judgement.state
+    evidence: tuple[Reason, ...] = (judgement.reason,)
+    if state == "wants_more" and experiments.is_paused(record, framework, now):
+        refused = _refused(record, framework, now)
+        state = "satisfied" if _has_shape(framework) else "refuses_offers"
+        evidence = (refused, judgement.reason)
+    is_lacking = state in {"wants_more", "refuses_offers"} and judgement.shape is not None
+    since = snapshot.state.dry_since.get(name, now)
+    wanted = (
+        (WantedShape(judgement.shape, 1, constraints=framework.constraints, since=since),)
+        if is_lacking and judgement.shape is not None
+        else ()
+    )
+    return FrameworkDemand(name, state, now, wanted=wanted, evidence=evidence)
+
+
+def _has_shape(framework: Framework) -> bool:
+    """Whether a framework shows the size of its tasks, so that a refusal is not for its size."""
+    return (framework.minimal or framework.task_shape) is not None
+
+
+def _refused(record: Experiment, framework: Framework, now: float) -> Reason:
+    return Reason.of(
+        ReasonCode.EXPERIMENT_REFUSED,
+        framework=framework.name,
+        count=record.refusals,
+        retry_s=max(0.0, record.until - now),
     )
 
 
-def probe_after(unit: DemandItem, framework: Framework, now: float) -> Probe:
-    """The state to keep of a purchase for a framework."""
-    return Probe(at=now, accepted=framework.accepted, asked=framework.asked, size=unit.count)
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """The need of one framework in a pass."""
+
+    framework: Framework
+    judgement: Judgement
+    record: Experiment
+    snapshot: Snapshot
+    view: ClusterView
+    now: float
+
+    def item(self) -> DemandItem | None:
+        """Its demand; None without a need, or while it is not certain and nothing was bought."""
+        if not self.framework.active or self.judgement.state in {"suppressed", "satisfied"}:
+            return None
+        if self.record.pending_pieces:
+            return self._pending()
+        shape, since = self.judgement.shape, self._dry_since
+        if shape is None or self.now - since < DRY_FOR_S:
+            return None
+        if self.judgement.state == "refuses_offers":
+            return self._blocked(shape, self.judgement.reason)
+        return self._tested(shape, _finding_since(shape, self.snapshot.state, since))
+
+    def _tested(self, shape: Shape, finding: Finding | None) -> DemandItem | None:
+        """Demand for a test, unless the probe framework or a refusal speaks against it."""
+        if self.judgement.needs_probe and not _has_no_offer(finding):
+            return None
+        if experiments.is_paused(self.record, self.framework, self.now):
+            return self._paused(shape)
+        return self._wanted(shape, finding)
+
+    @property
+    def _dry_since(self) -> float:
+        return self.snapshot.state.dry_since.get(self.framework.framework_id, self.now)
+
+    def _pending(self) -> DemandItem:
+        """What was bought for it and is not tested: its machines are kept, no more are bought."""
+        shape = max(launch.shape for launch in self.record.launches.values())
+        pending = Reason.of(ReasonCode.PURCHASE_PENDING)
+        item = self._demand(shape, self.record.pending_pieces, (self.judgement.reason, pending))
+        return replace(item, stop=PurchaseStop("purchases_stopped", 0, pending))
+
+    def _paused(self, shape: Shape) -> DemandItem | None:
+        """Demand that a refusal forbids; none if it refused what holds its tasks."""
+        if _has_shape(self.framework):
+            return None
+        return self._blocked(shape, _refused(self.record, self.framework, self.now))
+
+    def _blocked(self, shape: Shape, reason: Reason) -> DemandItem:
+        item = self._demand(shape, 1, (self.judgement.reason,))
+        return replace(item, blocked=reason, blocked_kind="offer_declined")
+
+    def _wanted(self, shape: Shape, finding: Finding | None) -> DemandItem:
+        """Demand for the next test."""
+        count = experiments.next_pieces(self.record)
+        blocked, kind = _not_believed(self.view, self.snapshot.state, finding, self.now)
+        if blocked is None:
+            count, blocked, kind = self._within_limit(shape, count)
+        item = self._demand(shape, count, self._reasons(finding))
+        refused_by = self._agents_not_offered(shape) if self.judgement.needs_probe else frozenset()
+        return replace(item, blocked=blocked, blocked_kind=kind, refused_by=refused_by)
+
+    def _agents_not_offered(self, shape: Shape) -> frozenset[str]:
+        """The machines whose free resources are not offered, though they seem large enough."""
+        return frozenset(
+            agent.instance_id for agent in self.view.agents if contains(agent.free, shape)
+        )
+
+    def _demand(self, shape: Shape, count: int, reasons: tuple[Reason, ...]) -> DemandItem:
+        return DemandItem(
+            "framework",
+            self.framework.name,
+            shape,
+            count,
+            reasons,
+            self.framework.constraints,
+            framework_id=self.framework.framework_id,
+            role=_role_without_quota(self.framework, self.view),
+        )
+
+    def _reasons(self, finding: Finding | None) -> tuple[Reason, ...]:
+        """Why a framework seems to lack offers: what it finds, its rates, the probe framework."""
+        reasons = [self.judgement.reason]
+        lately = rates.of(self.framework, self.view, self.snapshot.state.marks, self.now)
+        if lately is not None:
+            reasons.append(lately.reason())
+        if _has_no_offer(finding):
+            reasons.append(Reason.of(ReasonCode.PROBE_NOT_OFFERED))
+        if self.record.accepted:
+            reasons.append(
+                Reason.of(
+                    ReasonCode.EXPERIMENT_ACCEPTED,
+                    accepted=self.record.accepted,
+                    bought=self.record.bought,
+                )
+            )
+        else:
+            reasons.append(Reason.of(ReasonCode.EXPERIMENT_FIRST))
+        return tuple(reasons)
+
+    def _within_limit(self, shape: Shape, count: int) -> tuple[int, Reason | None, BlockedKind]:
+        """The pieces that the spending limit allows, or why it allows none."""
+        limit_usd = self.snapshot.spec.autoscaler.inference.usd_per_hour
+        spent_usd = experiments.spent_usd(self.record, self.now)
+        cheapest_usd = shape_guess.cheapest_usd(shape, self.snapshot)
+        if cheapest_usd is None or cheapest_usd <= 0:
+            return count, None, ""
+        affordable = int((limit_usd - spent_usd) / cheapest_usd + 1e-9)
+        if affordable >= 1:
+            return min(count, affordable), None, ""
+        reason = Reason.of(
+            ReasonCode.INFERENCE_LIMIT,
+            limit_usd_per_hour=limit_usd,
+            spent_usd_per_hour=spent_usd,
+            cheapest_usd_per_hour=cheapest_usd,
+        )
+        return count, reason, "inference_limit"
 
 
-def _item_of(
-    framework: Framework, view: ClusterView, memory: PlannerState, now: float
-) -> DemandItem | None:
-    """The demand of a framework that lacks offers for long enough; None for no such need."""
-    suspected = suspicion(framework, view, memory, now)
-    since = memory.dry_since.get(framework.framework_id, now)
-    if suspected is None or now - since < DRY_FOR_S:
-        return None
-    finding = _finding_since(suspected, memory, since)
-    if _needs_evidence(suspected) and not _has_no_offer(finding):
-        return None
-    size, trust = _probe_size(framework, memory.probes.get(framework.framework_id))
-    if trust is None:
-        return None
-    blocked, kind = _not_believed(view, memory, finding, now)
-    reasons = _evidence(framework, suspected, finding, memory, now - since, now)
-    if blocked is None and not size:
-        blocked, kind = trust, "offer_declined"
-    else:
-        reasons = (*reasons, trust)
-    return DemandItem(
-        "framework",
-        framework.name,
-        suspected.shape,
-        max(1, size),
-        reasons,
-        framework.constraints,
-        blocked,
-        kind,
-        framework.framework_id,
-        _role_without_quota(framework, view),
-    )
-
-
-def _needs_evidence(suspected: Suspicion) -> bool:
-    """Whether only the probe framework can confirm a suspicion."""
-    return suspected.code is ReasonCode.FRAMEWORK_UNSERVED
-
-
-def _finding_since(suspected: Suspicion, memory: PlannerState, since: float) -> Finding | None:
+def _finding_since(shape: Shape, memory: PlannerState, since: float) -> Finding | None:
     """What the probe framework was offered of a shape since a time (epoch s)."""
-    finding = memory.findings.get(text(suspected.shape))
+    finding = memory.findings.get(text(shape))
     return finding if finding is not None and finding.at >= since else None
 
 
 def _has_no_offer(finding: Finding | None) -> bool:
     """Whether the probe framework asked for such an offer and got none."""
     return finding is not None and not finding.offered
-
-
-def _evidence(
-    framework: Framework,
-    suspected: Suspicion,
-    finding: Finding | None,
-    memory: PlannerState,
-    wait_s: float,
-    now: float,
-) -> tuple[Reason, ...]:
-    """Why a framework seems to lack offers: what it finds, its rates, the probe framework."""
-    reasons = [
-        Reason.of(
-            suspected.code,
-            framework=framework.name,
-            resources=text(suspected.shape),
-            wait_s=wait_s,
-        )
-    ]
-    lately = rates.of(framework, memory.marks, now)
-    if lately is not None:
-        reasons.append(lately.reason())
-    if _has_no_offer(finding):
-        reasons.append(Reason.of(ReasonCode.PROBE_NOT_OFFERED))
-    return tuple(reasons)
 
 
 def _role_without_quota(framework: Framework, view: ClusterView) -> str:
@@ -253,56 +312,3 @@ def _not_believed(
         offered = Reason.of(ReasonCode.PROBE_OFFERED, agent=finding.where, age_s=now - finding.at)
         return offered, "offers_available"
     return None, ""
-
-
-def _free_somewhere(framework: Framework, shape: Shape, agents: Iterable[Agent]) -> bool:
-    """Whether an active agent that the framework's constraints allow has this much free."""
-    return any(
-        agent.active
-        and not agent.deactivated
-        and contains(_offered(agent, framework), shape)
-        and room(framework.name, framework.constraints, agent, _USAGE) > 0
-        for agent in agents
-    )
-
-
-def _offered(agent: Agent, framework: Framework) -> Shape:
-    """What an agent may offer a framework: free resources, and reservations for its roles."""
-    free = agent.free
-    for role, shape in agent.reserved.items():
-        if any(mine == role or mine.startswith(f"{role}/") for mine in framework.roles):
-            free = plus(free, shape)
-    return free
-
-
-def _probe_size(framework: Framework, probe: Probe | None) -> tuple[int, Reason | None]:
-    """How many of its shape to buy for a framework, and why.
-
-    0 with a reason when it used nothing of the last purchase; without a reason when it never
-    asked for offers.
-    """
-    if probe is None:
-        return _first_probe_size(framework)
-    if not probe.has_registered and framework.accepted <= probe.accepted:
-        return probe.size, Reason.of(ReasonCode.PURCHASE_PENDING)
-    if _counters_restarted(framework, probe):
-        probe = replace(probe, accepted=0, asked=0, size=1)
-    if framework.accepted > probe.accepted:
-        size = min(PROBE_MOST, probe.size * 2)
-        return size, Reason.of(ReasonCode.PURCHASE_ACCEPTED, count=probe.size)
-    if framework.asked > probe.asked:
-        return 1, Reason.of(ReasonCode.FRAMEWORK_REVIVED_AGAIN)
-    return 0, Reason.of(ReasonCode.PURCHASE_DECLINED)
-
-
-def _first_probe_size(framework: Framework) -> tuple[int, Reason | None]:
-    if framework.minimal is not None:
-        return 1, Reason.of(ReasonCode.FRAMEWORK_MINIMUM_OFFER)
-    return (1, Reason.of(ReasonCode.FRAMEWORK_REVIVED)) if framework.asked else (0, None)
-
-
-def _counters_restarted(framework: Framework, probe: Probe) -> bool:
-    """Whether the counters are those of another leading master."""
-    return framework.accepted < probe.accepted or (
-        framework.asked < probe.asked and framework.accepted == probe.accepted
-    )

@@ -63,7 +63,8 @@ class Agent:
     ports. `app_configs` counts the running instances of `apps` by their configuration, for apps
     with constraints; an instance of unknown configuration is in no entry. `app_since` is when the
     longest running instance of each app and configuration started (epoch seconds). `ended` counts
-    tasks of the agent that ended and that the master still lists.
+    tasks of the agent that ended and that the master still lists. `frameworks` counts running
+    tasks by framework id.
     """
 
     agent_id: str
@@ -83,6 +84,7 @@ class Agent:
     app_configs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     app_since: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     ended: int = 0
+    frameworks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def instance_id(self) -> str:
@@ -107,7 +109,7 @@ class Framework:
     and REQUEST calls. `refusals` counts the offer filters in these roles, other frameworks'
     included (Mesos reports no more). `constraints` are those that it declared for its offers.
     `webui_url` and `hostname` are as the framework states them, and are not to be trusted.
-    `tasks` counts its running tasks.
+    `tasks` counts its running tasks, `held` the offers that it has not answered.
     """
 
     framework_id: str
@@ -126,6 +128,7 @@ class Framework:
     webui_url: str = ""
     hostname: str = ""
     tasks: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ class ClusterView:
     ended by themselves lately; empty unless consolidation needs them. `elected_at` is epoch seconds
     (0: not known). `allocator_lag_s` is how late the last allocation began. `unreadable` counts
     agents and tasks that cannot be read, so that a machine may have tasks that are not known.
+    `tasks_ended` counts tasks of all frameworks that ended under this master.
     """
 
     agents: tuple[Agent, ...] = ()
@@ -158,3 +162,4 @@ class ClusterView:
     elected_at: float = 0.0
     allocator_lag_s: float = 0.0
     unreadable: int = 0
+    tasks_ended: int = 0

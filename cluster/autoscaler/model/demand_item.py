@@ -21,6 +21,7 @@ BlockedKind = Literal[
     "recovering",
     "allocator",
     "offers_available",
+    "inference_limit",
 ]
 """Verdicts on demand that a new machine would not serve, or whose need is not certain yet."""
 

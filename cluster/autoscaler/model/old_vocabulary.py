@@ -68,7 +68,6 @@ PLANNER_STATE_VALUE_FIELDS: Mapping[str, Mapping[str, str]] = {
     "removals": {"asked_at": "requested_at"},
     "replacements": {"old": "old_instance_ids"},
     "backoffs": {"strikes": "consecutive_errors"},
-    "probes": {"came": "has_registered"},
     "notices": {"told": "is_reported"},
 }
 """By (new) field of `PlannerState`: old and new field names of its values."""

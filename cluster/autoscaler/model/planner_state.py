@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mesaform.autoscaler.model.experiment import Experiment
 from mesaform.autoscaler.model.lifetimes import LifetimeHistogram
 from mesaform.autoscaler.model.notice import Notice, Risk, is_near
 from mesaform.autoscaler.model.purchase_record import FailingApp, UnitPurchases
@@ -57,29 +58,15 @@ class Advertised:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """The last purchase for a framework whose need was inferred, with its counters at that time.
-
-    Whether the framework used the purchase decides the size of the next one. `has_registered` is
-    whether an agent of that size has registered since: before that there was nothing to use.
-    """
-
-    at: float
-    accepted: int
-    asked: int
-    size: int
-    has_registered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Mark:
-    """A framework's counters at one time. Two marks give rates."""
+    """A framework's counters at one time, and the tasks that ended. Two marks give rates."""
 
     at: float
     sent: int
     accepted: int
     declined: int
     asked: int
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +119,8 @@ class PlannerState:
         risks: by offering.
         advertised: by `pool/type`.
     Demand:
-        probes, dry_since, marks: by framework id; `marks` are counters over time, oldest first.
+        experiments: by framework id: purchases for inferred needs (`demand.experiments`).
+        dry_since, marks: by framework id; `marks` are counters over time, oldest first.
         findings: the probe framework's results, by shape as text.
         hint_baselines: by override id: the least that was in use since the hint was given.
         purchases: by demand item: purchases for it and their outcomes (`purchase_outcomes`).
@@ -155,7 +143,6 @@ class PlannerState:
     history: dict[str, tuple[str, ...]] = field(default_factory=dict)
     billed_machines: dict[str, BilledMachine] = field(default_factory=dict)
     backoffs: dict[str, Backoff] = field(default_factory=dict)
-    probes: dict[str, Probe] = field(default_factory=dict)
     dry_since: dict[str, float] = field(default_factory=dict)
     last_reported: dict[str, str] = field(default_factory=dict)
     advertised: dict[str, Advertised] = field(default_factory=dict)
@@ -175,6 +162,7 @@ class PlannerState:
     failures_seen: dict[str, float] = field(default_factory=dict)
     purchases: dict[str, UnitPurchases] = field(default_factory=dict)
     failing_apps: dict[str, FailingApp] = field(default_factory=dict)
+    experiments: dict[str, Experiment] = field(default_factory=dict)
 
 
 def is_terminating(state: PlannerState, instance_id: str, now: float) -> bool:

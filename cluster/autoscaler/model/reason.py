@@ -57,11 +57,26 @@ class ReasonCode(StrEnum):
     FRAMEWORK_MINIMUM_OFFER = "framework_minimum_offer"
     FRAMEWORK_REVIVED = "framework_revived"
     FRAMEWORK_REVIVED_AGAIN = "framework_revived_again"
+    FRAMEWORK_REFUSES_SIZES = "framework_refuses_sizes", "framework resources wait_s"
+    FRAMEWORK_REFUSES_LARGEST = "framework_refuses_largest", "framework resources wait_s"
+    FRAMEWORK_REFUSES_LONG = "framework_refuses_long", "framework refusal_s"
+    FRAMEWORK_HOLDS_OFFERS = "framework_holds_offers", "framework held"
+    FRAMEWORK_SUPPRESSED = "framework_suppressed", "framework"
+    FRAMEWORK_DISCONNECTED = "framework_disconnected", "framework"
+    FRAMEWORK_WATCHED = "framework_watched", "framework"
+    OFFERS_SUFFICE = "offers_suffice", "framework"
+    EXPERIMENT_FIRST = "experiment_first"
+    EXPERIMENT_ACCEPTED = "experiment_accepted", "accepted bought"
     PURCHASE_PENDING = "purchase_pending"
     PURCHASE_ACCEPTED = "purchase_accepted", "count"
 
     # Why demand gets no machine.
     PURCHASE_DECLINED = "purchase_declined"
+    EXPERIMENT_REFUSED = "experiment_refused", "framework count retry_s"
+    INFERENCE_LIMIT = (
+        "inference_limit",
+        "limit_usd_per_hour spent_usd_per_hour cheapest_usd_per_hour",
+    )
     QUOTA_EXHAUSTED = "quota_exhausted", "role limits"
     MATCHES_NO_OFFER = "matches_no_offer", "causes role"
     MASTER_ELECTED_RECENTLY = "master_elected_recently", "elected_s"

@@ -12,6 +12,7 @@ from typing import Any
 from mesaform.autoscaler.model.cluster_view import Framework, Quota
 from mesaform.autoscaler.model.shape import NOTHING, Shape, make, plus
 from mesaform.common.architecture import ARCH, ARCH_LABEL
+from mesaform.common.json_types import as_list
 from mesaform.placement.constraints import Constraint
 
 Json = Mapping[str, Any]
@@ -67,6 +68,7 @@ def framework(
         ),
         webui_url=_text(info.get("webui_url")),
         hostname=_text(info.get("hostname")),
+        held=len(as_list(item.get("offers"))),
     )
 
 

@@ -42,6 +42,12 @@ from mesaform.placement.ports import fixed_ports
 
 Json = Mapping[str, Any]
 
+_ENDED_COUNTERS = tuple(
+    f"tasks_{state}"
+    for state in ("finished", "failed", "killed", "lost", "error", "gone", "dropped")
+)
+"""The master's counters of tasks that ended, each in one state."""
+
 
 @dataclass(frozen=True, slots=True)
 class MasterAnswers:
@@ -97,6 +103,7 @@ def cluster_view(
         elected_at=answers.elected_at,
         allocator_lag_s=_lag_s(metrics),
         unreadable=agents.unreadable + answers.unreadable_tasks,
+        tasks_ended=_tasks_ended(metrics),
     )
 
 
@@ -120,6 +127,11 @@ def _quotas(answers: MasterAnswers, faults: list[Fault]) -> tuple[Quota, ...]:
 def _lag_s(metrics: Mapping[str, float]) -> float:
     lag_ms = metrics.get("allocator/mesos/allocation_run_latency_ms", 0.0)
     return lag_ms / 1000 if isinstance(lag_ms, int | float) else 0.0
+
+
+def _tasks_ended(metrics: Mapping[str, float]) -> int:
+    """The tasks that ended under the leading master."""
+    return int(sum(metrics.get(f"master/{name}", 0.0) for name in _ENDED_COUNTERS))
 
 
 def _frameworks(
@@ -234,9 +246,11 @@ def _fixed_ports(app: Json) -> tuple[int, ...]:
 
 def _with_tasks(agent: Agent, tasks: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
     apps: dict[str, int] = {}
+    by_framework: Counter[str] = Counter()
     configs: dict[str, dict[str, int]] = {}
     since: dict[str, dict[str, float]] = {}
     for task in tasks:
+        by_framework[task.framework_id] += 1
         if task.app is not None:
             apps[task.app] = apps.get(task.app, 0) + 1
             if task.config:
@@ -251,7 +265,13 @@ def _with_tasks(agent: Agent, tasks: Sequence[Seen], frameworks: Mapping[str, st
         else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in tasks)
     )
     return replace(
-        agent, tasks=len(tasks), apps=apps, app_configs=configs, app_since=since, work=work
+        agent,
+        tasks=len(tasks),
+        apps=apps,
+        app_configs=configs,
+        app_since=since,
+        work=work,
+        frameworks=by_framework,
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mesaform.autoscaler import demand
+from mesaform.autoscaler.demand import experiments
 from mesaform.autoscaler.model.cluster_view import ClusterView
 from mesaform.autoscaler.model.command import Command, Purchase, launch_command
 from mesaform.autoscaler.model.demand_item import DemandItem
-from mesaform.autoscaler.model.planner_state import PlannerState, Probe
+from mesaform.autoscaler.model.experiment import NO_EXPERIMENT, Experiment
+from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.packing import Packing
 from mesaform.autoscaler.planner import purchase_stops, timers
@@ -132,7 +133,7 @@ def _merge(
         removals=observed.removals,
         history=context.supply.history,
         billed_machines=observed.billed_machines,
-        probes=_probes(collected.state, context, purchases.purchases),
+        experiments=_experiments(collected.state, context, purchases.purchases),
         replacements=removals.replacements,
         cooldown_until=removals.cooldown_until,
         moves=removals.moves,
@@ -143,18 +144,23 @@ def _merge(
     )
 
 
-def _probes(
+def _experiments(
     state: PlannerState, context: PassContext, purchases: Sequence[Purchase]
-) -> dict[str, Probe]:
-    """Purchases for frameworks whose need was inferred, with each framework's counters."""
-    view, probes = context.snapshot.cluster or ClusterView(), dict(state.probes)
-    frameworks = {framework.framework_id: framework for framework in view.frameworks}
-    for index in {index for purchase in purchases for index in purchase.load}:
-        item = context.items[index]
-        if item.source == "framework" and item.framework_id in frameworks:
-            framework = frameworks[item.framework_id]
-            probes[item.framework_id] = demand.probe_after(item, framework, context.now)
-    return probes
+) -> dict[str, Experiment]:
+    """The records of purchases for inferred needs, with those of this pass."""
+    records = dict(state.experiments)
+    for purchase in purchases:
+        for index, pieces in purchase.load.items():
+            item = context.items[index]
+            if item.source == "framework":
+                records[item.framework_id] = experiments.after_purchase(
+                    records.get(item.framework_id, NO_EXPERIMENT),
+                    purchase,
+                    pieces,
+                    item.shape,
+                    context.now,
+                )
+    return records
 
 
 def _has_unmet(verdicts: Sequence[Verdict]) -> bool:

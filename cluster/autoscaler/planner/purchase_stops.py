@@ -20,6 +20,9 @@ from mesaform.autoscaler.planner.pass_context import PassContext
 BOUGHT_AHEAD: frozenset[Source] = frozenset({"headroom", "hint", "calendar", "profile"})
 """Demand of which no work waits yet. Its machines are meant to be idle, so nothing is recorded."""
 
+NOT_RECORDED = BOUGHT_AHEAD | {"framework"}
+"""Purchases for inferred needs have records of their own (`demand.experiments`)."""
+
 
 def restricted(item: DemandItem, record: UnitPurchases | None, now: float) -> DemandItem:
     """An item with the machines that it refused, and with its stop."""
@@ -55,7 +58,7 @@ def state_after(
     failing = dict(state.failing_apps)
     for purchase in purchases:
         for item in (context.items[index] for index in purchase.load):
-            if item.source in BOUGHT_AHEAD:
+            if item.source in NOT_RECORDED:
                 continue
             record = records.get(item.key) or new_record(item)
             launches = {**record.launches, purchase.request.token: context.now}

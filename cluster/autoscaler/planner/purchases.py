@@ -14,7 +14,7 @@ from mesaform.autoscaler.model.shape import NOTHING
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Supply
 from mesaform.autoscaler.packing import Limits, NewNode, Packing, Template
-from mesaform.autoscaler.planner import priorities, size_tiebreak
+from mesaform.autoscaler.planner import priorities, size_tiebreak, spending_limit
 from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
 from mesaform.autoscaler.planner.launch_requests import ChosenOffering, RequestBuilder
 from mesaform.autoscaler.planner.offerings import limits_of, templates
@@ -49,7 +49,9 @@ def plan_purchases(
     """Return purchases for the pieces in `left` (by index of `items`), then for pools' minima."""
     offered = templates(snapshot, supply, now, items)
     limits = limits_of(snapshot, supply, now)
-    packing = _pack(snapshot, supply, items, left, offered, limits)
+    packing = spending_limit.within(
+        _pack(snapshot, supply, items, left, offered, limits), items, snapshot, now
+    )
     for node in packing.nodes:
         limits.take(node.template, 1)
     builder = RequestBuilder(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from mesaform.autoscaler.demand import failing_apps, frameworks, rates, scheduled
+from mesaform.autoscaler.demand import experiments, failing_apps, frameworks, rates, scheduled
 from mesaform.autoscaler.forecasting.weekly_profile import SLOT_S
 from mesaform.autoscaler.interruption import controller
 from mesaform.autoscaler.model.planner_state import PlannerState
@@ -133,9 +133,16 @@ def _leader(snapshot: Snapshot, state: PlannerState) -> Iterator[float]:
 
 
 def _frameworks(state: PlannerState) -> Iterator[float]:
-    """When a framework counts as starved, and when rates have enough history."""
+    """When a framework counts as starved, when rates say more, and when a test is over."""
     yield from (since + frameworks.DRY_FOR_S for since in state.dry_since.values())
-    yield from (marks[0].at + rates.MARK_EVERY_S for marks in state.marks.values() if marks)
+    for marks in state.marks.values():
+        yield marks[0].at + rates.ROUND_S
+        yield marks[-1].at + rates.MARK_EVERY_S
+    for record in state.experiments.values():
+        yield record.until
+        for seen in record.agents.values():
+            yield seen.at + experiments.OFFERED_S
+            yield seen.at + experiments.UNOFFERED_S
 
 
 def _refusals(state: PlannerState) -> Iterator[float]:

@@ -119,6 +119,12 @@ def _hint(params: Mapping[str, Param]) -> str:
     return f"hint: capacity for {params['count']} x {size}{pool}, {_origin(params)}{arrived}"
 
 
+def _refuses_long(params: Mapping[str, Param]) -> str:
+    refusal_s = float(str(params["refusal_s"]))
+    known = f"for about {refusal_s:.0f} s" if refusal_s >= 0 else "for long"
+    return f"{params['framework']} refuses offers {known}, as one that has what it wants"
+
+
 def _rates(params: Mapping[str, Param]) -> str:
     revived = f", revived {params['revived']} times" if params["revived"] else ""
     return (
@@ -231,11 +237,38 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
     ReasonCode.FRAMEWORK_MINIMUM_OFFER: "the framework declares this as its smallest useful offer",
     ReasonCode.FRAMEWORK_REVIVED: "the framework revived offers, and its tasks have this size",
     ReasonCode.FRAMEWORK_REVIVED_AGAIN: "the framework revived offers since the last purchase",
+    ReasonCode.FRAMEWORK_REFUSES_SIZES: (
+        "{framework} runs nothing and declines all offers with short refusals, so it may need "
+        "machines with more than is free (tried: {resources}), since {wait_s:.0f} s"
+    ),
+    ReasonCode.FRAMEWORK_REFUSES_LARGEST: (
+        "{framework} runs nothing and declines all offers, up to {resources}, "
+        "since {wait_s:.0f} s; no allowed type has more"
+    ),
+    ReasonCode.FRAMEWORK_REFUSES_LONG: _refuses_long,
+    ReasonCode.FRAMEWORK_HOLDS_OFFERS: "{framework} holds {held:g} offers and uses none of them",
+    ReasonCode.FRAMEWORK_SUPPRESSED: "{framework} suppressed offers in all its roles",
+    ReasonCode.FRAMEWORK_DISCONNECTED: "{framework} is not connected to the master",
+    ReasonCode.FRAMEWORK_WATCHED: "the refusals of {framework} are not known for long enough yet",
+    ReasonCode.OFFERS_SUFFICE: "{framework} uses none of the free resources that hold its tasks",
+    ReasonCode.EXPERIMENT_FIRST: "one machine tests whether the framework uses it",
+    ReasonCode.EXPERIMENT_ACCEPTED: (
+        "the framework used {accepted} of {bought} pieces bought for it"
+    ),
     ReasonCode.PURCHASE_PENDING: "the last purchase for the framework has not registered yet",
     ReasonCode.PURCHASE_ACCEPTED: "the framework used the last purchase of {count}",
     ReasonCode.PURCHASE_DECLINED: (
         "the framework used nothing of the last purchase; "
         "it has to revive offers or accept some first"
+    ),
+    ReasonCode.EXPERIMENT_REFUSED: (
+        "{framework} refused the machine bought for it ({count} in a row); "
+        "the next one is bought in {retry_s:.0f} s"
+    ),
+    ReasonCode.INFERENCE_LIMIT: (
+        "autoscaler.inference.usd_per_hour {limit_usd_per_hour:g} leaves too little for a machine "
+        "of ${cheapest_usd_per_hour:.3f}/h: ${spent_usd_per_hour:.3f}/h of the last hour's "
+        "machines for this framework are not used by it"
     ),
     ReasonCode.QUOTA_EXHAUSTED: lambda p: (
         f"role {p['role']} has {_joined(p['limits'])} of its quota: "

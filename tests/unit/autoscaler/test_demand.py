@@ -17,11 +17,12 @@ from harness.autoscaler_builders import (
     queued,
 )
 from mesaform.autoscaler import demand
-from mesaform.autoscaler.demand import frameworks, rates
+from mesaform.autoscaler.demand import rates
 from mesaform.autoscaler.model.cluster_view import ClusterView, Framework, Quota
 from mesaform.autoscaler.model.decision import DemandCount
 from mesaform.autoscaler.model.demand_item import DemandItem
-from mesaform.autoscaler.model.planner_state import Finding, Mark, PlannerState, Probe
+from mesaform.autoscaler.model.experiment import Experiment, Guess, NewAgent, TrialLaunch
+from mesaform.autoscaler.model.planner_state import Finding, Mark, PlannerState
 from mesaform.autoscaler.model.shape import make, text
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
@@ -295,7 +296,9 @@ def test_a_framework_that_never_suppresses_and_declines_offers_that_hold_its_tas
 def unserved(finding: Finding | None, **fields) -> Snapshot:
     shape = make(1, 512)
     memory = replace(
-        DRY, marks=marks(sent=7), findings={} if finding is None else {text(shape): finding}
+        DRY,
+        marks=marks(sent=7, declined=fields.get("declined", 0)),
+        findings={} if finding is None else {text(shape): finding},
     )
     return roomy(memory, **{"minimal": shape, "sent": 7, **fields})
 
@@ -314,8 +317,9 @@ def test_free_resources_count_as_free_without_a_finding_of_the_probe_framework(f
 
 
 def test_a_framework_whose_own_refusals_stand_is_not_unserved():
-    assert units(unserved(Finding(NOW - 1, offered=False), refusals=1)) == []
-    assert demand.suspects(unserved(None, refusals=1), NOW) == ()
+    refusing = {"refusals": 1, "declined": 7}
+    assert units(unserved(Finding(NOW - 1, offered=False), **refusing)) == []
+    assert demand.suspects(unserved(None, **refusing), NOW) == ()
 
 
 def test_what_the_probe_framework_was_offered_disproves_that_there_is_none():
@@ -378,11 +382,11 @@ def test_a_framework_looks_only_at_agents_that_its_constraints_allow():
 def test_counters_of_another_leader_are_not_taken_for_this_one_s():
     view = ClusterView(frameworks=(a_framework(sent=5, accepted=1),))
     known = {"F-batch": (Mark(NOW - 20, 50, 10, 40, 2),)}
-    assert rates.of(view.frameworks[0], known, NOW) is None
+    assert rates.of(view.frameworks[0], view, known, NOW) is None
     assert rates.marks(view, known, NOW) == {"F-batch": (Mark(NOW, 5, 1, 0, 0),)}
 
 
-def test_rates_are_of_the_last_ten_to_twenty_seconds_and_marks_change_every_ten():
+def test_rates_are_of_the_last_seconds_and_marks_change_every_four():
     known: dict[str, tuple[Mark, ...]] = {}
     written = 0
     for second in range(100):
@@ -390,49 +394,13 @@ def test_rates_are_of_the_last_ten_to_twenty_seconds_and_marks_change_every_ten(
         after = rates.marks(view, known, NOW + second)
         written += after != known
         known = after
-        lately = rates.of(view.frameworks[0], known, NOW + second)
-        if second >= 10:
+        lately = rates.of(view.frameworks[0], view, known, NOW + second)
+        if second >= 16:
             assert lately is not None
-            assert 10 <= lately.window_s <= 20
+            assert 12 <= lately.window_s <= 16
             assert lately.sent == lately.window_s
-    assert written == 10
+    assert written == 25
     assert rates.marks(ClusterView(), known, NOW) == {}
-
-
-def test_a_framework_tested_under_another_leader_is_not_bought_for_again_before_it_asks():
-    memory = replace(
-        DRY, probes={"F-batch": Probe(NOW - 600, accepted=30, asked=4, size=4, has_registered=True)}
-    )
-    assert the_unit(hungry(memory)).blocked_kind == "offer_declined"
-    assert the_unit(hungry(memory, asked=1)).blocked_kind == ""
-
-
-def test_a_purchase_on_the_way_is_awaited_or_repeated_and_only_a_registered_one_is_refused():
-    bought = replace(DRY, probes={"F-batch": Probe(NOW - 60, accepted=3, asked=1, size=2)})
-    unit = the_unit(hungry(bought, accepted=3, asked=1))
-    assert (unit.count, unit.blocked) == (2, None)
-    assert "has not registered yet" in render_all(unit.reasons)
-    machine = a_machine("i-new")
-    agent = full(machine)
-
-    def seen(registered_at: float) -> PlannerState:
-        memory = replace(bought, registered_at={"i-new": registered_at})
-        view = a_snapshot(
-            machines=[machine],
-            agents=[agent],
-            frameworks=[a_framework(minimal=make(1.5, 2000))],
-            state=memory,
-        )
-        return demand.remember(memory, view, NOW)
-
-    assert seen(NOW - 61).probes["F-batch"].has_registered is False, "that one was there before"
-    came = seen(NOW - 5)
-    assert came.probes["F-batch"].has_registered
-    declined = the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=3, asked=1))
-    assert declined.blocked_kind == "offer_declined"
-    assert "used nothing" in render(declined.blocked)
-    assert "used nothing" not in render_all(declined.reasons), "it is said once"
-    assert the_unit(hungry(replace(came, dry_since=DRY.dry_since), accepted=4, asked=1)).count == 4
 
 
 def test_frameworks_of_one_name_are_separate_items():
@@ -449,7 +417,13 @@ def test_what_demand_remembers_survives_the_journal_and_the_beat():
         marks=marks(sent=3),
         findings={text(make(1, 512)): Finding(NOW, offered=True, where="h")},
         hint_baselines={"h1": make(2, 1024)},
-        probes={"F-batch": Probe(NOW, accepted=1, asked=2, size=4, has_registered=True)},
+        experiments={
+            "F-batch": Experiment(
+                {"ms-1": TrialLaunch(NOW, 1, 2, 0.096, make(1, 512))},
+                {"i-1": NewAgent(NOW, 3)},
+                guesses=(Guess(NOW, 0.096),),
+            )
+        },
     )
     assert msgspec.json.decode(msgspec.json.encode(memory), type=PlannerState) == memory
     assert (
@@ -584,13 +558,6 @@ def test_a_framework_whose_queue_is_read_is_not_looked_at_through_its_counters()
         mesos_parsers.MasterAnswers(Agents(), (), agents, {}), own=["F-services"]
     )
     assert [framework.framework_id for framework in view.frameworks] == ["F2"]
-
-
-def test_a_probe_purchase_is_remembered_with_the_counters_of_its_moment():
-    framework = a_framework(accepted=3, asked=2)
-    unit = the_unit(hungry())
-    probe = frameworks.probe_after(unit, framework, NOW)
-    assert (probe.at, probe.accepted, probe.asked, probe.size) == (NOW, 3, 2, 1)
 
 
 def test_full_agents_and_no_demand_is_no_demand():

@@ -13,7 +13,7 @@ from harness.autoscaler_builders import a_reason
 from mesaform.autoscaler.daemon.journal import LAUNCH, STATE, JournalState
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.model.old_vocabulary import translate_journal_state
-from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Probe
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.model.removal import Removal, Replacement
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.autoscaler.reporting.reason_text import render
@@ -32,7 +32,7 @@ def state_of_5698494() -> PlannerState:
     return state.planner_state
 
 
-NEWER = {"failing_apps", "failures_seen", "launch_failures", "purchases"}
+NEWER = {"experiments", "failing_apps", "failures_seen", "launch_failures", "purchases"}
 """Fields that the old state did not have."""
 
 
@@ -75,7 +75,6 @@ def test_renamed_fields_of_values_keep_their_values():
         "replace",
     )
     assert state.backoffs["m5.large/us-east-1a/spot"] == Backoff(1763900300.0, 2, 4)
-    assert state.probes["fw-1"] == Probe(1763900000.0, 3, 7, 2, has_registered=True)
     assert state.notices["i-0a7"] == Notice(
         "interruption",
         "i-0a7",
@@ -99,3 +98,12 @@ def test_a_recorded_launch_is_readable():
     assert intent.instance_ids == ("i-0b1", "i-0b2")
     assert intent.request.token == "ms-1"
     assert intent.request.offerings[0].key == "m5.large/us-east-1a/spot"
+
+
+def test_a_state_with_probes_is_readable_and_its_frameworks_are_tested_anew():
+    state = STATE.decode(
+        b'{"schema":"autoscaler.state/1","epoch":3,"launches":[],"planner_state":{"leader_since":9,'
+        b'"probes":{"fw-1":{"at":8,"accepted":1,"asked":0,"size":2,"has_registered":true}}}}'
+    )
+    assert isinstance(state, JournalState)
+    assert (state.planner_state.leader_since, state.planner_state.experiments) == (9, {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -28,7 +27,8 @@ from mesaform.autoscaler.model.command import (
     Terminate,
 )
 from mesaform.autoscaler.model.decision import DemandCount
-from mesaform.autoscaler.model.planner_state import Backoff, PlannerState, Probe
+from mesaform.autoscaler.model.experiment import Experiment, Guess
+from mesaform.autoscaler.model.planner_state import Backoff, PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
@@ -236,11 +236,12 @@ def starving_snapshot(memory: PlannerState | None = None, **fields) -> Snapshot:
 def test_a_framework_that_declared_its_smallest_offer_and_finds_none_gets_a_machine():
     outcome = plan(starving_snapshot(), NOW)
     assert bought(outcome) == {"m5.large": 1}
-    assert outcome.state.probes["F-batch"].size == 1
-    assert "smallest useful offer" in render_all(outcome.verdicts[0].unit.reasons)
+    (launch,) = outcome.state.experiments["F-batch"].launches.values()
+    assert (launch.machines, launch.pieces, launch.shape) == (1, 1, make(1.5, 2000))
+    assert "one machine tests" in render_all(outcome.verdicts[0].unit.reasons)
 
 
-@pytest.mark.parametrize("quiet", [{"suppressed": True}, {"active": False}, {"minimal": None}])
+@pytest.mark.parametrize("quiet", [{"suppressed": True}, {"active": False}])
 def test_a_framework_that_wants_nothing_or_cannot_say_what_gets_none(quiet):
     assert bought(plan(starving_snapshot(**quiet), NOW)) == {}
 
@@ -251,30 +252,42 @@ def test_a_framework_just_gone_dry_is_watched_for_a_moment_first():
     assert outcome.state.dry_since == {"F-batch": NOW}
 
 
-def test_a_framework_that_took_nothing_of_what_it_got_gets_no_more_until_it_revives():
-    memory = PlannerState(
-        leader_since=NOW - 900,
-        dry_since={"F-batch": NOW - 5},
-        probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=1, has_registered=True)},
+def test_a_framework_that_refused_a_machine_gets_no_more_for_a_while_unless_it_revives():
+    refused = Experiment(
+        refusals=1, refused_at=NOW - 9, until=NOW + 500, revived=1, bought=1, satisfied_revived=1
     )
-    assert bought(plan(starving_snapshot(memory, accepted=3, asked=1), NOW)) == {}
-    assert bought(plan(starving_snapshot(memory, accepted=3, asked=2), NOW)) == {"m5.large": 1}
+    memory = PlannerState(
+        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, experiments={"F-batch": refused}
+    )
+    assert bought(plan(starving_snapshot(memory, asked=1), NOW)) == {}
+    assert bought(plan(starving_snapshot(memory, asked=2), NOW)) == {"m5.large": 1}
+    again = replace(memory, experiments={"F-batch": replace(refused, refusals=2)})
+    assert bought(plan(starving_snapshot(again, asked=2), NOW)) == {}
 
 
-def test_a_framework_that_took_what_it_got_gets_twice_as_much():
+def test_what_was_accepted_makes_the_next_purchase_larger():
+    accepted = Experiment(bought=16, accepted=16, accepted_before=3, accepted_at=NOW - 60)
     memory = PlannerState(
-        leader_since=NOW - 900,
-        dry_since={"F-batch": NOW - 5},
-        probes={"F-batch": Probe(NOW - 600, accepted=3, asked=1, size=2, has_registered=True)},
+        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, experiments={"F-batch": accepted}
     )
-    outcome = plan(starving_snapshot(memory, accepted=5), NOW)
+    outcome = plan(starving_snapshot(memory, accepted=3), NOW)
     assert only_verdict(outcome).unit.count == 4
 
 
-def test_a_framework_without_a_declaration_counts_once_it_revived_offers():
-    by_tasks: dict[str, Any] = {"minimal": None, "task_shape": make(1, 1000)}
-    assert bought(plan(starving_snapshot(**by_tasks), NOW)) == {}
-    assert bought(plan(starving_snapshot(**by_tasks, asked=1), NOW)) == {"m5.large": 1}
+def test_purchases_on_inference_stay_within_their_limit_per_framework_and_hour():
+    spec = a_spec(inference={"usd_per_hour": 0.15})
+    spent = Experiment(guesses=(Guess(NOW - 3500, 0.096),))
+    memory = PlannerState(
+        leader_since=NOW - 900, dry_since={"F-batch": NOW - 5}, experiments={"F-batch": spent}
+    )
+    snapshot = replace(starving_snapshot(memory), spec=spec)
+    outcome = plan(snapshot, NOW)
+    assert bought(outcome) == {}
+    refusal = only_verdict(outcome).refusal
+    assert refusal is not None
+    assert refusal.kind == "inference_limit"
+    assert "autoscaler.inference.usd_per_hour 0.15" in render_all(refusal.reasons)
+    assert bought(plan(snapshot, NOW + 101)) == {"m5.large": 1}, "an hour later"
 
 
 # buying
