@@ -29,10 +29,12 @@ READS = 300
 MAX_PERCENT = 3.0
 
 
-async def read_directly(request: web.Request, *, max_bytes: int | None = None) -> bytes:
+async def read_directly(
+    request: web.Request, *, max_bytes: int | None = None, large_integers: bool = False
+) -> bytes:
     """Read a body without the boundary where the request did not pass it."""
     if PORT in request:
-        return await read_json(request, max_bytes=max_bytes)
+        return await read_json(request, max_bytes=max_bytes, large_integers=large_integers)
     return await request.read()
 
 
