@@ -20,8 +20,9 @@ import msgspec
 from mesaform.common.errors import MesaformError
 from mesaform.common.json_types import Json, as_list, as_object
 from mesaform.common.progress import Stage, stage
-from mesaform.common.record_files import peek_record, write_record
+from mesaform.common.record_files import read_record, write_record
 from mesaform.common.records import Codec
+from mesaform.common.set_aside import SetAsideLog
 from mesaform.provision.machine_changes import MachineChange
 from mesaform.provision.rolling import ChangeRun
 
@@ -179,8 +180,11 @@ class AgentDrains:
         (self.folder / RECORD_FILE).unlink(missing_ok=True)
 
     def recorded(self) -> set[str]:
-        """Machines whose agents an unfinished run emptied; nothing if the record is unreadable."""
-        record = peek_record(self.folder / RECORD_FILE, CODEC)
+        """Machines whose agents an unfinished run emptied.
+
+        A record that cannot be read is set aside and names none.
+        """
+        record = read_record(self.folder / RECORD_FILE, CODEC, "drained-agents", SetAsideLog())
         return set(record.instance_ids) if isinstance(record, DrainedAgents) else set()
 
     def record(self, instance_ids: Collection[str]) -> None:

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from mesaform.common.errors import MesaformError
 from mesaform.common.json_types import Json
 from mesaform.common.progress import Silent, Stage
-from mesaform.provision.agent_changes import AgentBatches, AgentDrains, change_agents
+from mesaform.provision.agent_changes import (
+    RECORD_FILE,
+    AgentBatches,
+    AgentDrains,
+    change_agents,
+)
 from mesaform.provision.machine_changes import MachineChange, changes_of
 from mesaform.provision.rolling import ChangeRun
 from tests.support.fake_terraform import NEW, OLD, FakeTerraform, Killed
@@ -167,6 +172,17 @@ def test_agents_that_were_emptied_for_a_change_that_is_withdrawn_get_their_work_
     cluster.run()
     assert not cluster.deactivated
     assert len(cluster.terraform.account) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema":"provision.drained-agents/2"}'])
+def test_a_record_of_emptied_agents_that_cannot_be_read_is_kept(tmp_path: Path, content: bytes):
+    cluster = Cluster(tmp_path, [OLD, OLD], count=2)
+    record = tmp_path / RECORD_FILE
+    record.write_bytes(content)
+    cluster.run()
+    kept = record.with_name(f"{RECORD_FILE}.set-aside")
+    assert kept.read_bytes() == content
+    assert not cluster.deactivated & set(cluster.terraform.account)
 
 
 def test_tasks_that_outlast_their_grace_stop_the_run_before_their_machine_changes(tmp_path: Path):
