@@ -59,7 +59,6 @@ def measure(folder: Path, engine: Engine) -> dict[str, float]:
         rate = LAUNCHES / app_latency(road, "launches", instances=LAUNCHES, cpus=0.05)
         burst = app_latency(road, "burst", instances=LAUNCHES, cpus=0.5)
         election = asyncio.run(failover(road)).measured
-        road.mesaform("down", "--yes", "--keep-local", timeout_s=900)
     finally:
         road.end()
     return dict(zip(FIGURES, (election, latency, rate, burst, *memory, *disk), strict=True))
