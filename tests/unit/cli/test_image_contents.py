@@ -44,6 +44,26 @@ def test_mesos_without_a_source_of_its_packages_is_refused_with_its_line(verb, w
     assert "engine: embedded" in str(refusal)
 
 
+@pytest.mark.parametrize("target", ["aws", "local"])
+@pytest.mark.parametrize("has_source", [True, False])
+def test_mesos_is_right_on_both_targets_once_the_operators_recipe_names_a_source(
+    target, has_source, write, tmp_path, monkeypatch
+):
+    file = Path(write("engine: mesos\n"))
+    if target == "local":
+        file.write_text("name: a\nengine: mesos\n")
+    if has_source:
+        own = tmp_path / "recipe.toml"
+        own.write_text('[engine]\nprefix = "/opt/mesos"\n')
+        monkeypatch.setenv("MESAFORM_RECIPE", str(own))
+    result = CliRunner().invoke(build(), ["validate", "--file", str(file)])
+    assert (result.exit_code == 0) is has_source, result.output
+    if has_source:
+        assert f"mesos engine on {target}" in result.output
+    else:
+        assert "MESAFORM_RECIPE" in str(result.exception)
+
+
 def test_a_file_for_aws_that_names_no_engine_is_right(write):
     result = CliRunner().invoke(build(), ["validate", "--file", write("")])
     assert result.exit_code == 0, result.output
