@@ -10,7 +10,7 @@ import json
 
 import pytest
 
-from harness.cluster_harness import ClusterHarness
+from harness.cluster_harness import ClusterHarness, until
 from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
 from tests.endtoend import test_cluster as shared
 
@@ -77,7 +77,7 @@ test_machines_for_a_burst_are_bought_at_once = (
 
 def test_the_bought_machines_go_when_their_tasks_have_ended(cluster):
     shared.end(cluster, "burst")
-    shared.until("two agents are left", lambda: len(cluster.status()["agents"]) == 2, 180)
+    until("two agents are left", lambda: len(cluster.status()["agents"]) == 2, 180)
 
 
 test_tasks_outlive_the_leading_master_and_new_work_is_accepted = (
