@@ -7,7 +7,7 @@ every call.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -125,9 +125,9 @@ class AwsFleet:
             self.market.refresh(types)
         return self._catalogue.offerings(types, zones, disk_gib)
 
-    def templates(self, cluster: str) -> Mapping[str, Template]:
+    def templates(self, cluster: str, needed: Collection[str] = ()) -> Mapping[str, Template]:
         """See `Fleet.templates`."""
-        return self._templates.of(cluster)
+        return self._templates.of(cluster, needed)
 
     def _describe(self, filters: list[FilterTypeDef]) -> Iterator[Machine]:
         paginator = self._ec2.get_paginator("describe_instances")

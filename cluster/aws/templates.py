@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 MAX_AGE_S = 60.0
+MISSING_AGE_S = 5.0
 
 IGNORED_PARTS = frozenset({"TagSpecifications"})
 """Parts of a template in which versions may differ and still launch equal machines."""
@@ -41,10 +42,16 @@ class Templates:
         self._deployments: dict[str, str] = {}
         self._versions: dict[tuple[str, int], Template] = {}
 
-    def of(self, cluster: str) -> Mapping[str, Template]:
-        """Return the templates of a cluster by `template_key`, up to `MAX_AGE_S` old."""
+    def of(self, cluster: str, needed: Collection[str] = ()) -> Mapping[str, Template]:
+        """Return the templates of a cluster by `template_key`, up to `MAX_AGE_S` old.
+
+        They are at most `MISSING_AGE_S` old while a key of `needed` is missing.
+        """
         cached = self._by_cluster.get(cluster)
-        if cached is None or self._clock() - cached[0] > MAX_AGE_S:
+        most_s = MAX_AGE_S
+        if cached is not None and not cached[1].keys() >= set(needed):
+            most_s = MISSING_AGE_S
+        if cached is None or self._clock() - cached[0] > most_s:
             cached = self._by_cluster[cluster] = (self._clock(), self._read(cluster))
         return cached[1]
 

@@ -286,6 +286,12 @@ _MINIMUM: dict[str, float] = {
     "taskKillGracePeriodSeconds": 0,
 }
 
+LEAST_AMOUNT = 0.001
+"""Mesos counts resources in thousandths: less is nothing, and an instance of nothing is invalid."""
+
+PROTOCOLS = ("tcp", "udp", "udp,tcp")
+"""The protocols of a port in Marathon's RAML."""
+
 
 def _check_numbers(app: App) -> Iterable[Problem]:
     for name, minimum in _MINIMUM.items():
@@ -294,8 +300,8 @@ def _check_numbers(app: App) -> Iterable[Problem]:
             yield f"/{name}", f"must be a number of at least {minimum:g}, not {value:g}"
     if app.instances > MAX_INSTANCES:
         yield "/instances", f"more than {MAX_INSTANCES} instances"
-    if not (app.cpus or app.mem):
-        yield "/", "an instance needs some cpus or mem"
+    if max(app.cpus, app.mem) < LEAST_AMOUNT:
+        yield "/", f"an instance needs at least {LEAST_AMOUNT:g} cpus or MiB of mem"
 
 
 def _is_at_least(value: float, minimum: float) -> bool:
@@ -303,6 +309,9 @@ def _is_at_least(value: float, minimum: float) -> bool:
 
 
 def _check_ports(app: App) -> Iterable[Problem]:
+    for index, definition in enumerate(app.port_definitions):
+        if definition.protocol not in PROTOCOLS:
+            yield f"/portDefinitions({index})/protocol", f"must be one of {', '.join(PROTOCOLS)}"
     ports = [definition.port for definition in app.port_definitions]
     for index, port in enumerate(ports):
         if not 0 <= port <= MAX_PORT:

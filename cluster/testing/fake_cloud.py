@@ -54,6 +54,10 @@ class _Listed:
     visible_at: float
 
 
+FIRST_TEMPLATE = Template("1", frozenset({"1"}))
+"""What pools have whose launch template no test changed."""
+
+
 class FakeFleet:
     """See `Fleet`.
 
@@ -75,7 +79,7 @@ class FakeFleet:
         self.stock: dict[str, int] = {}
         self.fail_next: CloudError | None = None
         self.lose_next_answer = False
-        self.pool_templates: dict[str, Template] = {"default": Template("1", frozenset({"1"}))}
+        self.pool_templates: dict[str, Template] = {"default": FIRST_TEMPLATE}
         self.launches: list[LaunchRequest] = []
         self._listed: dict[str, _Listed] = {}
         self._answers: dict[str, tuple[LaunchRequest, LaunchResult]] = {}
@@ -154,15 +158,13 @@ class FakeFleet:
             )
         return offerings
 
-    def templates(self, cluster: str) -> Mapping[str, Template]:
+    def templates(self, cluster: str, needed: Collection[str] = ()) -> Mapping[str, Template]:
         self._maybe_fail()
-        return (
-            dict(self.pool_templates)
-            if any(
-                listed.machine.tags.get(Tag.CLUSTER) == cluster for listed in self._listed.values()
-            )
-            else {}
+        is_listed = any(
+            listed.machine.tags.get(Tag.CLUSTER) == cluster for listed in self._listed.values()
         )
+        known = self.pool_templates if is_listed else {}
+        return {**dict.fromkeys(needed, FIRST_TEMPLATE), **known}
 
     @staticmethod
     def _offering(name: str, zone: str, capacity: Capacity, resources: Resources) -> Offering:

@@ -97,6 +97,7 @@ class ReasonCode(StrEnum):
     CAPACITY_BACKOFF = "capacity_backoff", "retry_s"
     LAUNCH_FAILED = "launch_failed", "cause retry_s"
     LAUNCH_RAMP_UP = "launch_ramp_up"
+    TEMPLATE_MISSING = "template_missing", "templates"
     POOL_STOPPED = "pool_stopped", "pool count cause instance_id retry_s"
     MACHINE_REFUSED = (
         "machine_refused",

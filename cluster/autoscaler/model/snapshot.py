@@ -46,7 +46,8 @@ class Snapshot:
 
     `cluster` is None without an elected master. `queue` is None when the services' queue cannot be
     read. `machines` are all instances of the cluster, `offerings` what each pool may buy, and
-    `templates` the launch templates by `names.template_key`, as far as they were read.
+    `templates` the launch templates by `names.template_key`, as far as they were read, and
+    `templates_read` whether all were: one that is missing does not exist then.
     `freeze_reason` is the note of the freeze in force. `read_errors` name what could not be read.
     `overrides` include those that have run out. `profile` is None when past weeks were not read.
     `app_constraints` are the constraints of every app; while they are None, no task is moved.
@@ -67,6 +68,7 @@ class Snapshot:
     intents: tuple[Intent, ...] = ()
     state: PlannerState = field(default_factory=PlannerState)
     templates: Mapping[str, Template] = field(default_factory=dict)
+    templates_read: bool = False
     freeze_reason: str | None = None
     read_errors: tuple[str, ...] = ()
     overrides: tuple[Override, ...] = ()

@@ -30,10 +30,12 @@ from mesaform.aws.overrides import Override
 from mesaform.aws.ports import Fleet, Offering, Template
 from mesaform.aws.pricing.pool_offerings import complete, with_offered_cpus
 from mesaform.aws.pricing.prices import Prices
+from mesaform.common.architecture import architecture_of
 from mesaform.common.errors import ClusterUnreachable, MesaformError, NotFound, Permanent
 from mesaform.common.faults import Fault, contained
 from mesaform.config.schema import ClusterSpec, Pool
 from mesaform.mesos.operator import OperatorClient
+from mesaform.topology.names import template_key
 from mesaform.topology.ports import Port
 
 TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
@@ -157,9 +159,8 @@ class Observer:
     ) -> Snapshot:
         """Read the current state.
 
-        An API of the cluster that does not answer is recorded in `read_errors`. Tasks are listed
-        one by one only when a policy may move them or a machine's end was announced. `noticed`
-        means that an announcement arrived after `memory` was written.
+        An API that does not answer is recorded in `read_errors`. Tasks are listed one by one only
+        when a policy may move them or a machine's end was announced: after `memory`, if `noticed`.
 
         Raises:
             CloudError: EC2 does not answer.
@@ -191,7 +192,8 @@ class Observer:
             overrides=tuple(orders),
             app_constraints=apps.constraints,
             app_configs=apps.configs,
-            templates=templates,
+            templates=templates or {},
+            templates_read=templates is not None,
             usd_per_hour=costs.machines,
             standing_usd_per_hour=costs.standing,
         )
@@ -316,13 +318,20 @@ class Observer:
             return None
         return [framework_id] if framework_id else []
 
-    async def _templates(self, spec: ClusterSpec, trouble: list[str]) -> Mapping[str, Template]:
-        """Read the launch templates. Without them no machine counts as drifted."""
+    async def _templates(
+        self, spec: ClusterSpec, trouble: list[str]
+    ) -> Mapping[str, Template] | None:
+        """Read the launch templates; None if they cannot be read. Then no machine has drifted."""
+        needed = {
+            template_key(pool.name, architecture_of(name))
+            for pool in spec.agents
+            for name in pool.types
+        }
         try:
-            return await asyncio.to_thread(self.fleet.templates, spec.name)
+            return await asyncio.to_thread(self.fleet.templates, spec.name, needed)
         except MesaformError as error:
             trouble.append(str(error))
-            return {}
+            return None
 
     async def _offerings(
         self, spec: ClusterSpec, trouble: list[str]

@@ -19,6 +19,7 @@ from mesaform.aws.ports import Capacity, Offering
 from mesaform.common.architecture import ARCH, REQUIRES_PIN, architecture_of
 from mesaform.config.schema import Pool
 from mesaform.placement.constraints import HOSTNAME
+from mesaform.topology.names import launch_template_name, template_key
 
 ANY_ZONE = HOSTNAME | {"pool", ARCH, REQUIRES_PIN}
 """Constraint fields whose value does not depend on a machine's zone."""
@@ -92,8 +93,19 @@ def usable_offerings(
 
 
 def is_backed_off(snapshot: Snapshot, pool: Pool, offering: Offering, now: float) -> bool:
-    """Whether a recent capacity error blocks an offering for a pool."""
-    return launch_backoff.is_blocked(snapshot.state.backoffs, offering, pool.name, now)
+    """Whether a recent capacity error, or a missing template, blocks an offering for a pool."""
+    return bool(missing_template(snapshot, pool, offering)) or launch_backoff.is_blocked(
+        snapshot.state.backoffs, offering, pool.name, now
+    )
+
+
+def missing_template(snapshot: Snapshot, pool: Pool, offering: Offering) -> str:
+    """The name of the launch template that an offering needs and that does not exist; else ``."""
+    architecture = architecture_of(offering.instance_type)
+    is_known = template_key(pool.name, architecture) in snapshot.templates
+    if is_known or not snapshot.templates_read:
+        return ""
+    return launch_template_name(snapshot.spec.name, pool.name, architecture)
 
 
 def wanted_capacity(pool: Pool) -> Capacity:

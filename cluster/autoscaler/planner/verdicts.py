@@ -291,6 +291,9 @@ class OfferingIndex:
         with_slots = [c for c in fitting if limits.slots[c.pool.name] > 0]
         if not with_slots:
             return self._without_slots(fitting)
+        missing = self._missing_templates(with_slots)
+        if missing is not None:
+            return missing
         ready = self._not_backed_off(with_slots)
         if not ready:
             return _refusal("no_capacity", self._backoff(with_slots))
@@ -315,6 +318,14 @@ class OfferingIndex:
         if self._are_ramping_up(located):
             return _refusal("no_capacity", Reason.of(ReasonCode.LAUNCH_RAMP_UP))
         return _refusal("pool_max", Reason.of(ReasonCode.OTHER_DEMAND_FIRST))
+
+    def _missing_templates(self, candidates: Sequence[Candidate]) -> Refusal | None:
+        """That none of the candidates has its launch template; None if one has."""
+        names = [offerings.missing_template(self._snapshot, c.pool, c.offering) for c in candidates]
+        if not all(names):
+            return None
+        missing = tuple(dict.fromkeys(names))
+        return _refusal("no_capacity", Reason.of(ReasonCode.TEMPLATE_MISSING, templates=missing))
 
     def _not_backed_off(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         backoffs, now = self._snapshot.state.backoffs, self._now

@@ -321,6 +321,10 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
         "next request in {retry_s:.0f} s"
     ),
     ReasonCode.LAUNCH_FAILED: "the last launch failed: {cause}; next request in {retry_s:.0f} s",
+    ReasonCode.TEMPLATE_MISSING: lambda p: (
+        f"launch template {_joined(p['templates'], ' and ')} is missing; create it again: "
+        "mesaform up"
+    ),
     ReasonCode.POOL_STOPPED: (
         "pool {pool} is STOPPED: {count} machines in a row failed ({cause}), the last one "
         "{instance_id}; one machine is tried in {retry_s:.0f} s"

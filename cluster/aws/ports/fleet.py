@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
@@ -162,9 +162,10 @@ class Fleet(Protocol):
         """
         ...
 
-    def templates(self, cluster: str) -> Mapping[str, Template]:
-        """Return the launch templates by `topology.names.template_key`; up to 60 s old.
+    def templates(self, cluster: str, needed: Collection[str] = ()) -> Mapping[str, Template]:
+        """Return the launch templates by `topology.names.template_key`.
 
+        They are up to 60 s old, and up to 5 s while one of the keys in `needed` is missing.
         A machine's own version is in its tag `aws:ec2launchtemplate:version`.
         """
         ...

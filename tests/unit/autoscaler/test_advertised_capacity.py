@@ -292,7 +292,7 @@ def test_new_machines_are_not_replaced_while_the_list_of_templates_is_stale() ->
     new_version(world)
     actual = world.fleet.templates
     world.want(queued("/more", 4))
-    world.fleet.templates = lambda cluster: {"default": stale}  # type: ignore[method-assign]
+    world.fleet.templates = lambda cluster, needed=(): {"default": stale}  # type: ignore[method-assign,misc]
     world.run(56)
     world.fleet.templates = actual  # type: ignore[method-assign]
     assert len(world.ours) == 6

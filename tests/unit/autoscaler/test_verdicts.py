@@ -409,3 +409,14 @@ def test_a_launch_for_what_is_cut_down_stays_under_the_cap_whatever_ec2_takes():
 def test_without_a_leader_there_are_no_verdicts():
     assert plan(a_snapshot(queue=[queued()], cluster=None), NOW).verdicts == ()
     assert ClusterView().quotas == ()
+
+
+def test_a_missing_launch_template_is_named_on_the_first_pass_and_nothing_is_ordered():
+    snapshot = a_snapshot(queue=[queued(count=2)], templates_read=True)
+    planned = plan(snapshot, NOW)
+    (verdict,) = planned.verdicts
+    assert verdict.buying == 0
+    assert "launch template mesaform/toy/default is missing" in render_verdict(verdict)
+    assert not [command for command in planned.commands if command.decision.kind == "buy"]
+    unread = plan(replace(snapshot, templates_read=False), NOW)
+    assert unread.verdicts[0].buying == 2, "what was not read is not missing"
