@@ -177,10 +177,11 @@ def require_allowed(preview: Preview, request: ChangeRequest) -> None:
     """Check that the request allows what would change.
 
     Raises:
-        BadInput: masters would go out of service without `--upgrade`, or the role that is to be
-            upgraded cannot be planned.
+        BadInput: masters would go out of service without `--upgrade`, running machines would not
+            work together with new ones, or the role that is to be upgraded cannot be planned.
 
     """
+    _require_compatible(preview)
     lines = [_describe(master) for master in preview.masters if master.is_disruptive]
     if lines and not request.may_change_masters:
         raise BadInput(
@@ -195,6 +196,29 @@ def require_allowed(preview: Preview, request: ChangeRequest) -> None:
             where=f"{request.only_role}s",
             fix="nothing was changed; deploy those first: mesaform up",
         )
+
+
+def _require_compatible(preview: Preview) -> None:
+    """Check that no machine stays with settings of which others must not have another value.
+
+    Raises:
+        BadInput: one does.
+
+    """
+    if not preview.incompatible:
+        return
+    lines = [
+        f"  {machine.name} ({machine.instance_id}): {', '.join(machine.why)}"
+        for machine in preview.incompatible
+    ]
+    settings = sorted({name for machine in preview.incompatible for name in machine.why})
+    raise BadInput(
+        "running machines read these settings when they boot, and would not work together with"
+        " machines or commands that have the new ones:\n" + "\n".join(lines),
+        where=", ".join(settings),
+        fix="nothing was changed; to replace the machines, masters one at a time, agents drained:"
+        " mesaform up --upgrade",
+    )
 
 
 def _describe(change: MachineChange) -> str:

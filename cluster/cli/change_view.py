@@ -104,12 +104,13 @@ class ChangeView:
 
     def _outdated(self) -> Iterator[str]:
         for role in ("master", "agent"):
-            count = sum(change.role == role for change in self.preview.outdated)
-            if count:
-                noun = role if count == 1 else f"{role}s"
-                verb = "runs" if count == 1 else "run"
-                yield f"  {count} {noun} {verb} an older image or older settings; to replace:"
+            behind = [change for change in self.preview.outdated if change.role == role]
+            if behind:
+                noun = role if len(behind) == 1 else f"{role}s"
+                verb = "runs" if len(behind) == 1 else "run"
+                yield f"  {len(behind)} {noun} {verb} an older image or older settings; to replace:"
                 yield f"    mesaform upgrade {role}s"
+                yield from _reasons(behind)
 
     def as_json(self) -> dict[str, object]:
         """The same as plain JSON values."""
@@ -141,6 +142,12 @@ def _task_names(
 ) -> list[str] | None:
     """Names of tasks that move; None where they are not known."""
     return None if tasks is None else list(tasks.get(change.instance_id, ()))
+
+
+def _reasons(behind: Iterable[MachineChange]) -> Iterable[str]:
+    """The settings in which machines are behind; nothing where none is known."""
+    names = sorted({name for change in behind for name in change.why})
+    return _wrapped(f"because of {', '.join(names)}", " " * 4) if names else ()
 
 
 def _types(change: MachineChange) -> str:

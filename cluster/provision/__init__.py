@@ -65,7 +65,7 @@ async def prepare(
     """
     import asyncio
 
-    from mesaform.provision import cdktf_driver, image, orphans, preview
+    from mesaform.provision import cdktf_driver, image, orphans, outdated, preview
     from mesaform.provision.interrupted import take_over
     from mesaform.provision.terraform_state import managed_resources
 
@@ -75,6 +75,7 @@ async def prepare(
     # Before the plan: a new secret or id changes machines, which must be seen and asked.
     # The zones of an existing deployment are recorded once other ones are confirmed.
     zones = place.spec.zones if knowledge.deployment is None else ()
+    outdated.require_changeable(place.cluster_dir, place.spec)
     await asyncio.to_thread(_establish, place, caller, zones)
     await _settle_authority(place, report)
     await cdktf_driver.synthesize(place, boot_image, report, held, upgraded_roles)
@@ -95,7 +96,7 @@ async def _preview(place: ClusterContext, report: Report, held: HeldLock) -> Pre
     """
     import asyncio
 
-    from mesaform.provision import image, preview, rolling
+    from mesaform.provision import booted, image, preview, rolling
     from mesaform.provision.terraform_state import Outputs
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec)
@@ -104,7 +105,8 @@ async def _preview(place: ClusterContext, report: Report, held: HeldLock) -> Pre
     rolling.require_same_count(len(known_masters), place.spec.masters.count)
     rolling.require_same_network(planned)
     rolling.require_volumes(planned)
-    return planned
+    machines = booted.Booted(place.spec.region)
+    return await asyncio.to_thread(booted.with_boot_settings, planned, place.cluster_dir, machines)
 
 
 async def update_network(place: ClusterContext, report: Report, held: HeldLock) -> Preview:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mesaform.common.json_types import Json, JsonObject, as_object
+from mesaform.config.schema import ClusterSpec
+from mesaform.provision import setting_changes
 from mesaform.provision.machine_changes import MACHINE, MachineChange
 from mesaform.provision.state_folders import CONFIGURATION_FILE, STACKS, stack_dir
 from mesaform.provision.terraform_state import ManagedResource, managed_resources, read_states
@@ -23,6 +25,11 @@ _OUTPUT = re.compile(
     r"\.outputs\.(?P<name>[\w-]+)\}"
 )
 """How cdktf writes a reference to an attribute of another stack."""
+
+SETTINGS = "settings"
+"""The reason of machines that booted other user data."""
+SPEC_PARAMETER = "aws_ssm_parameter.spec"
+"""Address of the parameter with the spec in the stack of the agents."""
 
 
 def read_declared_stack(folder: Path, stack: str) -> JsonObject:
@@ -61,6 +68,33 @@ def find_outdated(folder: Path, changed: set[str]) -> tuple[MachineChange, ...]:
     )
 
 
+def declared_user_data(folder: Path) -> dict[str, str]:
+    """What each machine of the state would boot if it were created now, by instance id."""
+    documents = {stack: read_declared_stack(folder, stack) for stack in STACKS}
+    outputs = {stack: state.outputs for stack, state in read_states(folder).items()}
+    return {
+        resource.id: _resolve(str(declared.get("user_data") or ""), outputs)
+        for resource in known_machines(folder)
+        if (declared := _declared(documents[resource.stack], resource.name))
+    }
+
+
+def deployed_spec(folder: Path) -> JsonObject | None:
+    """The spec of the last whole deployment, which the agents' stack stores; None without one."""
+    for resource in managed_resources(folder):
+        if resource.stack == "agents" and resource.address == SPEC_PARAMETER:
+            try:
+                return as_object(json.loads(str(resource.attributes.get("value") or "")))
+            except ValueError:
+                return None
+    return None
+
+
+def require_changeable(folder: Path, spec: ClusterSpec) -> None:
+    """Check that the cluster can take the spec (`setting_changes.require_changeable`)."""
+    setting_changes.require_changeable(deployed_spec(folder), spec.model_dump(mode="json"))
+
+
 def replacement_of(
     resource: ManagedResource, attributes: JsonObject, why: tuple[str, ...]
 ) -> MachineChange:
@@ -93,7 +127,7 @@ def _boot_differences(
         yield "image"
     text = _resolve(str(declared.get("user_data") or ""), outputs)
     if present.get("user_data") not in {text, hashlib.sha1(text.encode()).hexdigest()}:  # noqa: S324 # Terraform's choice, not a protection
-        yield "settings"
+        yield SETTINGS
 
 
 def _resolve(text: str, outputs: Mapping[str, Mapping[str, Json]]) -> str:

@@ -57,7 +57,8 @@ class Preview:
     synthesized again. `replaces_network` says that the VPC or a subnet goes; `lost_volumes` are
     phrases about data volumes that would be lost. `counts` are numbers of resources by stack.
     `outdated` are running machines that would boot another image, or with other user data, if they
-    were created now: only `mesaform upgrade` replaces them. `changed_templates` are names of launch
+    were created now: only `mesaform upgrade` replaces them. `incompatible` are those of them that
+    do not work together with machines that boot now. `changed_templates` are names of launch
     templates that change. `autoscaled` are agents of the autoscaler that are replaced afterwards.
     """
 
@@ -70,6 +71,7 @@ class Preview:
     errors: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, ResourceCounts] = field(default_factory=dict)
     outdated: tuple[MachineChange, ...] = ()
+    incompatible: tuple[MachineChange, ...] = ()
     changed_templates: frozenset[str] = frozenset()
     autoscaled: tuple[MachineChange, ...] = ()
 

@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,8 +19,9 @@ import pytest
 
 from mesaform import provision
 from mesaform.cli.context import Context, endpoint_environment, open_context
-from mesaform.common.errors import CloudError, MissingPrerequisite, NotOwned
+from mesaform.common.errors import BadInput, CloudError, MissingPrerequisite, NotOwned
 from mesaform.common.progress import Recorded
+from mesaform.config.schema import ClusterSpec
 from mesaform.provision import environment, image
 from mesaform.provision.cdktf_driver import synthesize
 from mesaform.provision.deployment import read_deployment
@@ -124,6 +126,17 @@ async def test_the_same_file_changes_nothing_and_machines_that_are_behind_are_na
         *[("agent", ("settings",))] * 2,
         *[("master", ("image",))] * 3,
     ]
+
+
+async def test_a_change_that_no_running_cluster_can_take_is_refused_before_the_plan(shared):
+    private = shared.spec.model_dump(mode="json")
+    private["network"] |= {"mode": "private"}
+    spec = ClusterSpec.model_validate(private)
+    report = Recorded()
+    with hold_terraform(shared.cluster_dir, "test") as held, pytest.raises(BadInput) as caught:
+        await provision.prepare(replace(shared, spec=spec), report, held)
+    assert caught.value.where == "network.mode"
+    assert "public to private" in str(caught.value)
 
 
 async def test_an_upgrade_of_masters_replaces_those_whose_user_data_differ(shared):
