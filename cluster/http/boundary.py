@@ -16,6 +16,7 @@ from yarl import URL
 
 from mesaform.common.access import CHALLENGE, TOKEN_HINT
 from mesaform.http.body import PORT, too_large
+from mesaform.http.compression import compress_answer
 from mesaform.http.connection import Connection
 from mesaform.http.errors import BadRequest, default_message, method_message
 from mesaform.http.hosts import AcceptedHosts, is_foreign_page
@@ -69,6 +70,7 @@ class Boundary:
         try:
             self._check(request)
             response = await handler(request)
+            await compress_answer(request, response)
             await response.prepare(request)  # an answer that cannot be written is an error, too
         except BadRequest as refused:
             return self._refused(request, refused)

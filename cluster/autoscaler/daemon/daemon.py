@@ -330,6 +330,8 @@ class Term:
             reports = await self.reports.read()
             await self._account(planned, snapshot, reports)
             self.planner_state = await self.actor.execute(planned)
+            if planned.commands:
+                self.observer.machines_changed()
             await self.reports.delete(reports, planned.state.billed_machines)
         await self._learn(replace(snapshot, state=planned.state), planned.at)
         await self.leases.renew(spec, snapshot.machines)

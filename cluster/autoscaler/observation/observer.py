@@ -23,11 +23,12 @@ from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.complete_prices import Costs, costs_of
+from mesaform.autoscaler.observation.machine_reader import MachineReader
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from mesaform.autoscaler.observation.mesos_parsers import AppPlacements
 from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
 from mesaform.aws.overrides import Override
-from mesaform.aws.ports import Fleet, Offering, Template
+from mesaform.aws.ports import Fleet, Machine, Offering, Template
 from mesaform.aws.pricing.pool_offerings import complete, with_offered_cpus
 from mesaform.aws.pricing.prices import Prices
 from mesaform.common.architecture import architecture_of
@@ -140,6 +141,14 @@ class Observer:
     raw: tuple[Tasks, Mapping[str, Any]] | None = None
     faults: list[Fault] = field(default_factory=list)
     prices: Callable[[], Prices] | None = None
+    machines: MachineReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.machines = MachineReader(self.fleet)
+
+    def machines_changed(self) -> None:
+        """Read the machines at the next snapshot: some were launched or terminated."""
+        self.machines.forget()
 
     def take_faults(self) -> list[Fault]:
         """The entries of answers that could not be read since the last call."""
@@ -171,7 +180,7 @@ class Observer:
         before = await self._queue(trouble)
         view, machines, offerings, apps, templates = await asyncio.gather(
             self._view(trouble, detailed=detailed),
-            asyncio.to_thread(self.fleet.machines, spec.name),
+            self._machines(spec, must_be_fresh=bool(noticed or memory.notices or intents)),
             self._offerings(spec, trouble),
             self._apps(trouble, detailed=detailed),
             self._templates(spec, trouble),
@@ -183,7 +192,7 @@ class Observer:
             spec=spec,
             cluster=view,
             queue=queue,
-            machines=tuple(machines),
+            machines=machines,
             offerings=offerings,
             intents=tuple(intents),
             state=memory,
@@ -207,6 +216,9 @@ class Observer:
             return sum(entry.count for entry in await self.services.queue() if entry.overdue)
         except ClusterUnreachable:
             return 0
+
+    async def _machines(self, spec: ClusterSpec, *, must_be_fresh: bool) -> tuple[Machine, ...]:
+        return await asyncio.to_thread(self.machines.read, spec.name, must_be_fresh=must_be_fresh)
 
     async def _queue(self, trouble: list[str]) -> tuple[QueueEntry, ...] | None:
         try:
@@ -247,6 +259,7 @@ class Observer:
         if own is None:
             # Inferred demand of the services framework would count its queue twice.
             frameworks = {}
+        self.machines.saw_agents(frozenset(agent.instance_id for agent in agents.agents))
         return mesos_parsers.cluster_view(
             mesos_parsers.MasterAnswers(
                 agents,

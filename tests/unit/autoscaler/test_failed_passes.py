@@ -130,6 +130,9 @@ class WorldObserver:
             overrides=tuple(overrides),
         )
 
+    def machines_changed(self) -> None:
+        """The world is read at every pass."""
+
     def take_faults(self) -> list[Fault]:
         faults, self.faults = self.faults, []
         return faults
