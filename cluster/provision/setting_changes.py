@@ -106,6 +106,9 @@ RULES = (
     Rule("snapshots", Effect.APPLIED),
     Rule("cost", Effect.APPLIED),
 )
+PLANNED = frozenset({"network.zones"})
+"""Settings of which the plan tells whether masters lose their subnets (`require_same_network`): the
+account chooses zones that the file does not name."""
 _BY_SETTING = {rule.setting: rule for rule in RULES}
 
 
@@ -185,7 +188,11 @@ def require_changeable(before: JsonObject | None, after: JsonObject) -> None:
     """
     if before is None:
         return
-    fixed = [item for item in setting_changes(before, after) if item.rule.effect is Effect.FIXED]
+    fixed = [
+        item
+        for item in setting_changes(before, after)
+        if item.rule.effect is Effect.FIXED and item.rule.setting not in PLANNED
+    ]
     if not fixed:
         return
     lines = [f"  {item.describe()}: {item.rule.reason}" for item in fixed]

@@ -176,17 +176,17 @@ class Observer:
 
         """
         trouble: list[str] = []
-        detailed = noticed or bool(memory.notices) or _is_task_list_needed(spec)
+        has_notice = noticed or bool(memory.notices)
+        detailed = has_notice or _is_task_list_needed(spec)
         before = await self._queue(trouble)
         view, machines, offerings, apps, templates = await asyncio.gather(
             self._view(trouble, detailed=detailed),
-            self._machines(spec, must_be_fresh=bool(noticed or memory.notices or intents)),
+            self._machines(spec, must_be_fresh=has_notice or bool(intents)),
             self._offerings(spec, trouble),
             self._apps(trouble, detailed=detailed),
             self._templates(spec, trouble),
         )
-        after = await self._queue(trouble) if before else before
-        queue = None if before is None or after is None else mesos_parsers.both_times(before, after)
+        queue = await self._queue_after(before, trouble)
         costs = costs_of(spec, machines, self.prices()) if self.prices else Costs()
         return Snapshot(
             spec=spec,
@@ -216,6 +216,15 @@ class Observer:
             return sum(entry.count for entry in await self.services.queue() if entry.overdue)
         except ClusterUnreachable:
             return 0
+
+    async def _queue_after(
+        self, before: tuple[QueueEntry, ...] | None, trouble: list[str]
+    ) -> tuple[QueueEntry, ...] | None:
+        """What is queued before and after the other answers; None if one of them is missing."""
+        after = await self._queue(trouble) if before else before
+        if before is None or after is None:
+            return None
+        return mesos_parsers.both_times(before, after)
 
     async def _machines(self, spec: ClusterSpec, *, must_be_fresh: bool) -> tuple[Machine, ...]:
         return await asyncio.to_thread(self.machines.read, spec.name, must_be_fresh=must_be_fresh)

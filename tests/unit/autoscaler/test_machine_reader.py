@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from harness.autoscaler_builders import NOW, a_machine
 from mesaform.autoscaler.observation.machine_reader import FRESH_BELOW, KEPT_MOST_S, MachineReader
 from mesaform.aws.ports import Machine
 from mesaform.testing.fake_cloud import FakeFleet
-from tests.unit.autoscaler.builders import NOW, a_machine
 
 
 class CountingFleet(FakeFleet):
