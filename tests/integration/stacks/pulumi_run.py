@@ -51,7 +51,13 @@ class Recorder(pulumi.runtime.mocks.Mocks):
 
     def call(self, args: pulumi.runtime.mocks.MockCallArgs):
         assert args.provider, "calls go to the program's own provider"
-        return self._attributes.get(args.token, {})
+        zones = [
+            value
+            for item in args.args.get("filters", ())
+            if item["name"] == "availability-zone"
+            for value in item["values"]
+        ]
+        return self._attributes.get(" ".join([args.token, *zones]), {})
 
 
 def declared(attributes: dict, declare: Callable[[], object]) -> dict[str, Any]:
@@ -107,6 +113,19 @@ def both(request: dict) -> list[dict[str, Any]]:
         return [usual, declared(request["attributes"], declare)]
 
 
+def each(requests: list[dict]) -> list[dict[str, Any]]:
+    """The program on each of several clusters."""
+    return [
+        declared(request["attributes"], lambda item=request: program.declare(settings(item)))  # type: ignore[misc]
+        for request in requests
+    ]
+
+
+def of_standard_input() -> list[dict[str, Any]]:
+    request = json.load(sys.stdin)
+    return each(request) if isinstance(request, list) else both(request)
+
+
 def of_file(path: str) -> dict[str, Any]:
     """A program as Pulumi runs it; each attribute of a resource is a text."""
 
@@ -119,5 +138,5 @@ def of_file(path: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    result = of_file(sys.argv[1]) if sys.argv[1:] else both(json.load(sys.stdin))
+    result = of_file(sys.argv[1]) if sys.argv[1:] else of_standard_input()
     json.dump(result, sys.stdout)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from mesaform.provision.image import USUAL_ROOT_DEVICE
 from tests.integration.stacks.conftest import CLUSTER_FILE, DEPLOYMENT, synthesize
+from tests.support.synthesis import synthesize as synthesize_all
 
 pytestmark = [pytest.mark.slow]
 
@@ -20,16 +23,30 @@ PROVIDER = "pulumi:providers:aws"
 TYPES = {
     "aws_cloudwatch_event_rule": "aws:cloudwatch/eventRule:EventRule",
     "aws_cloudwatch_event_target": "aws:cloudwatch/eventTarget:EventTarget",
+    "aws_cloudwatch_log_group": "aws:cloudwatch/logGroup:LogGroup",
     "aws_default_security_group": "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
     "aws_ebs_volume": "aws:ebs/volume:Volume",
     "aws_ec2_subnet_cidr_reservation": "aws:ec2/subnetCidrReservation:SubnetCidrReservation",
+    "aws_egress_only_internet_gateway": (
+        "aws:ec2/egressOnlyInternetGateway:EgressOnlyInternetGateway"
+    ),
+    "aws_eip": "aws:ec2/eip:Eip",
+    "aws_flow_log": "aws:ec2/flowLog:FlowLog",
     "aws_iam_instance_profile": "aws:iam/instanceProfile:InstanceProfile",
     "aws_iam_role": "aws:iam/role:Role",
     "aws_iam_role_policy": "aws:iam/rolePolicy:RolePolicy",
     "aws_instance": "aws:ec2/instance:Instance",
     "aws_internet_gateway": "aws:ec2/internetGateway:InternetGateway",
     "aws_launch_template": "aws:ec2/launchTemplate:LaunchTemplate",
+    "aws_lb": "aws:lb/loadBalancer:LoadBalancer",
+    "aws_lb_listener": "aws:lb/listener:Listener",
+    "aws_lb_target_group": "aws:lb/targetGroup:TargetGroup",
+    "aws_lb_target_group_attachment": "aws:lb/targetGroupAttachment:TargetGroupAttachment",
+    "aws_nat_gateway": "aws:ec2/natGateway:NatGateway",
+    "aws_network_interface": "aws:ec2/networkInterface:NetworkInterface",
     "aws_route": "aws:ec2/route:Route",
+    "aws_route53_record": "aws:route53/record:Record",
+    "aws_route53_zone": "aws:route53/zone:Zone",
     "aws_route_table": "aws:ec2/routeTable:RouteTable",
     "aws_route_table_association": "aws:ec2/routeTableAssociation:RouteTableAssociation",
     "aws_security_group": "aws:ec2/securityGroup:SecurityGroup",
@@ -37,13 +54,27 @@ TYPES = {
     "aws_ssm_parameter": "aws:ssm/parameter:Parameter",
     "aws_subnet": "aws:ec2/subnet:Subnet",
     "aws_vpc": "aws:ec2/vpc:Vpc",
+    "aws_vpc_endpoint": "aws:ec2/vpcEndpoint:VpcEndpoint",
     "aws_vpc_security_group_egress_rule": "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
     "aws_vpc_security_group_ingress_rule": (
         "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
     ),
 }
-FUNCTIONS = {"aws_caller_identity": "aws:index/getCallerIdentity:getCallerIdentity"}
+FUNCTIONS = {
+    "aws_caller_identity": "aws:index/getCallerIdentity:getCallerIdentity",
+    "aws_subnet": "aws:ec2/getSubnet:getSubnet",
+}
 """Pulumi's names of Terraform's resource types and data sources."""
+
+RENAMED = {
+    "aws_instance": {"networkInterface": "networkInterfaces"},
+    "aws_lb_listener": {"defaultAction": "defaultActions"},
+    "aws_route53_zone": {"vpc": "vpcs"},
+}
+"""Arguments that Pulumi names otherwise, because they are lists."""
+
+NO_INPUTS = frozenset({"//", "lifecycle", "depends_on"})
+"""Metadata, and options that Pulumi takes apart from a resource's properties."""
 
 TABLES = ("tags",)
 """Arguments whose keys are the user's and not the provider's."""
@@ -55,6 +86,60 @@ account:
   permissions_boundary: arn:aws:iam::111122223333:policy/boundary
   kms_key: arn:aws:kms:us-east-1:111122223333:key/0123abcd
 """
+
+NETWORKS = {
+    "public with every option": (
+        "mode: public, ipv6: true, flow_logs: cloudwatch, load_balancer: {},"
+        " private_dns: drawn.internal"
+    ),
+    "NAT per zone with every option": (
+        "mode: private, ipv6: true, flow_logs: s3, private_dns: drawn.internal, load_balancer:"
+        " {certificate_arn: 'arn:aws:acm:us-east-1:111122223333:certificate/0123abcd',"
+        " host_name: mesos.example.com, internal: false}"
+    ),
+    "single NAT": "mode: private, nat: single",
+    "no NAT, with endpoints": "mode: private, nat: none, load_balancer: {internal: true}",
+    "existing by tags": (
+        "mode: existing, existing: {subnet_tags: {tier: private}}, load_balancer: {},"
+        " private_dns: drawn.internal"
+    ),
+    "existing by id": (
+        "mode: existing, existing:"
+        " {subnet_ids: [subnet-0123456789abcdef0, subnet-0123456789abcdef1]}"
+    ),
+}
+KINDS = {
+    "public with every option": {TYPES[kind] for kind in ("aws_lb", "aws_flow_log")},
+    "NAT per zone with every option": {
+        TYPES[kind]
+        for kind in (
+            "aws_nat_gateway",
+            "aws_eip",
+            "aws_lb_listener",
+            "aws_egress_only_internet_gateway",
+        )
+    },
+    "single NAT": {TYPES["aws_nat_gateway"]},
+    "no NAT, with endpoints": {TYPES["aws_vpc_endpoint"]},
+    "existing by tags": {TYPES["aws_network_interface"], TYPES["aws_route53_record"]},
+    "existing by id": {TYPES["aws_network_interface"]},
+}
+"""Kinds that a mode must have, so that the comparison is of something."""
+OTHER_FILES = {
+    name: (
+        "name: drawn\ntarget: aws\ndebug: ssm\ntls: true\n"
+        + ("ttl: 8h\n" if name == "existing by id" else "")
+        + f"network: {{{network}, zones: [us-east-1a, us-east-1b],"
+        " operator_cidrs: [203.0.113.0/24]}\n"
+        "agents: [{count: 1, max: 3, types: [m5.large, m6g.large]}]\n"
+    )
+    for name, network in NETWORKS.items()
+}
+ENCODED = re.compile(r"\$\{base64encode\(local\.([^)]+)\)\}")
+"""How the program has Terraform encode user data with addresses that only it knows."""
+DIVIDED = re.compile(r"\$\{cidrsubnet\(local\.([^,]+), (\d+), (\d+)\)\}")
+IPV6_BLOCK = "2600:1f18:1234:ab00::/56"
+"""What AWS gives the VPC."""
 
 REFERENCE = re.compile(r"\$\{((?:data\.)?aws_\w+\.[^.}]+)\.(\w+)\}")
 FROM_OTHER_STACK = re.compile(
@@ -73,7 +158,8 @@ def under_pulumis_names(value: Any) -> Any:
         return {
             camel_case(key): entry if key in TABLES else under_pulumis_names(entry)
             for key, entry in value.items()
-            if key not in {"//", "lifecycle"}  # metadata, and options that are no inputs
+            if key
+            not in {"//", "lifecycle", "depends_on"}  # metadata, and options that are no inputs
         }
     if isinstance(value, list):
         return [under_pulumis_names(entry) for entry in value]
@@ -90,8 +176,8 @@ def with_stack_in_references(stack: str, stacks: dict[str, dict]) -> dict:
     text = json.dumps(stacks[stack])
     text = REFERENCE.sub(rf"${{{stack}:\1.\2}}", text)
     # All calls of a function have one answer, whichever stack makes them.
-    text = text.replace(f"${{{stack}:data.", "${any:data.")
-    return json.loads(FROM_OTHER_STACK.sub(resolve, text))
+    text = FROM_OTHER_STACK.sub(resolve, text)
+    return json.loads(re.sub(r"\$\{\w+:data\.", "${any:data.", text))
 
 
 def name_in_pulumi(properties: dict) -> str:
@@ -106,11 +192,26 @@ def cdktf_resources(stacks: dict[str, dict]) -> dict[str, dict]:
         document = with_stack_in_references(stack, stacks)
         for kind, resources in document["resource"].items():
             for properties in resources.values():
+                named = under_pulumis_names(computed(properties, document.get("locals", {})))
+                renamed = RENAMED.get(kind, {})
                 listed[name_in_pulumi(properties)] = {
                     "type": TYPES[kind],
-                    "properties": under_pulumis_names(properties),
+                    "properties": {renamed.get(key, key): item for key, item in named.items()},
                 }
     return listed
+
+
+def computed(properties: dict, texts: dict[str, str]) -> dict:
+    """The properties with what Terraform's functions return."""
+    values = dict(properties)
+    for key, value in properties.items():
+        if match := ENCODED.fullmatch(str(value)):
+            values[key] = base64.b64encode(texts[match[1]].encode()).decode()
+        elif match := DIVIDED.fullmatch(str(value)):
+            assert texts[match[1]].endswith(".ipv6_cidr_block}")
+            subnets = list(ip_network(IPV6_BLOCK).subnets(int(match[2])))
+            values[key] = str(subnets[int(match[3])])
+    return values
 
 
 def attributes_of(stacks: dict[str, dict]) -> dict[str, dict[str, str]]:
@@ -123,12 +224,23 @@ def attributes_of(stacks: dict[str, dict]) -> dict[str, dict[str, str]]:
         ):
             *_, kind, name = address.split(".")
             if address.startswith("data."):
-                place = FUNCTIONS[kind]
+                place = place_of_call(kind, name, stacks)
             else:
                 place = name_in_pulumi(stacks[own]["resource"][kind][name])
             text = f"${{{own}:{address}.{attribute}}}"
+            if attribute == "ipv6_cidr_block":
+                text = IPV6_BLOCK
             attributes.setdefault(place, {})[camel_case(attribute)] = text
     return attributes
+
+
+def place_of_call(kind: str, name: str, stacks: dict[str, dict]) -> str:
+    """The function and, of a subnet, the zone that it is asked for."""
+    if kind != "aws_subnet":
+        return FUNCTIONS[kind]
+    filters = stacks["network"]["data"][kind][name]["filter"]
+    (zone,) = next(item["values"] for item in filters if item["name"] == "availability-zone")
+    return f"{FUNCTIONS[kind]} {zone}"
 
 
 def differences(expected: dict[str, dict], actual: list[dict]) -> list[str]:
@@ -166,6 +278,10 @@ def runs(stacks) -> list[dict]:
         },
         "deployment": {key: DEPLOYMENT[key] for key in ("deployment_id", "account_id", "secret")},
     }
+    return run_pulumi(request)
+
+
+def run_pulumi(request: object) -> list[dict]:
     ended = subprocess.run(
         [sys.executable, "-m", "tests.integration.stacks.pulumi_run"],
         input=json.dumps(request),
@@ -176,6 +292,34 @@ def runs(stacks) -> list[dict]:
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, dict]]:
+    """The JSON and the program's resources of a cluster in each mode of the network."""
+    account = "111122223333"
+    synthesized = synthesize_all(tmp_path_factory.mktemp("networks"), OTHER_FILES, account)
+    image = ["ami-0123456789abcdef0", "/dev/sda1"]
+    deployment = {"deployment_id": "0123456789abcdef", "account_id": account}
+    requests = [
+        {
+            "cluster_file": OTHER_FILES[name],
+            "attributes": attributes_of(stacks),
+            "images": {"x86_64": image, "arm64": image},
+            "deployment": deployment,
+        }
+        for name, stacks in synthesized.items()
+    ]
+    declared = run_pulumi(requests)
+    return dict(zip(synthesized, zip(synthesized.values(), declared, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pulumi_declares_every_mode_and_option_of_the_network_as_cdktf_does(networks, name):
+    stacks, declared = networks[name]
+    expected = cdktf_resources(stacks)
+    assert {entry["type"] for entry in expected.values()} >= KINDS[name]
+    assert differences(expected, declared["resources"]) == []
 
 
 def test_pulumi_declares_every_resource_and_property_of_the_cdktf_program(stacks, runs):

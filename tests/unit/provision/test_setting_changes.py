@@ -85,6 +85,7 @@ OTHER_VALUES: Mapping[str, Any] = {
     "autoscaler.drain_timeout_s": 300,
     "autoscaler.drain_timeout_kills": True,
     "autoscaler.lease_s": 600,
+    "autoscaler.inference": {"usd_per_hour": 1},
     "autoscaler.consolidation": {"enabled": True},
     "autoscaler.interruption": {"on_rebalance": "replace"},
     "autoscaler.drift": {"replace": True},
