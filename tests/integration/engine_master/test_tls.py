@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from harness.master_process import SIZE, LinkedAgent, Running, eventually
+from harness.master_process import SIZE, LinkedAgent, Running, eventually, running
 from mesaform.common.json_types import as_list
 from mesaform.engine import link
 from mesaform.engine.link_tls import channel_credentials
@@ -17,7 +18,7 @@ from mesaform.http import open_session
 from mesaform.mesos.messages import AgentInfo, Attribute, Text, to_wire
 from mesaform.mesos.operator import OperatorClient
 from tests.support.instances import Account
-from tests.support.tls import Cluster, environment
+from tests.support.tls import DAY_S, Cluster, environment
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.slow]
 AGENT, ADDRESS = "i-00000000000000001", "127.97.4.1"
@@ -102,6 +103,29 @@ async def test_an_agent_does_not_register_with_a_certificate_of_another_instance
     code, reason = await refusal(an_agent(master, account, other))
     assert code is grpc.StatusCode.PERMISSION_DENIED
     assert reason == f"its certificate is of i-2, not of {AGENT}"
+
+
+async def test_a_link_with_an_expired_certificate_or_one_of_tomorrow_is_refused(
+    master: Running, account: Account, cluster: Cluster
+) -> None:
+    for days in (-8, 1):
+        moment = time.time() + days * DAY_S
+        files = cluster.machine(AGENT, ADDRESS, issued_at=moment, by=f"{AGENT}{days}")
+        code, _ = await refusal(an_agent(master, account, channel_credentials(files)))
+        assert code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_agents_certificate_does_not_make_a_master(
+    zookeeper_url: str, account: Account, cluster: Cluster
+) -> None:
+    posing = cluster.machine("i-2", "127.97.4.2")
+    own = channel_credentials(cluster.machine(AGENT, ADDRESS))
+    async with running(zookeeper_url, **account.environment, **environment(posing)) as false_master:
+        await false_master.leading()
+        code, _ = await refusal(an_agent(false_master, account, own))
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert false_master.process.term is not None
+        assert not false_master.process.term.links
 
 
 async def test_an_agent_refuses_a_master_of_another_cluster(
