@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from mesaform.common.errors import MesaformError
-from mesaform.zookeeper.ownership import protect_tree
+from mesaform.zookeeper.ownership import claim, protect_tree
 from mesaform.zookeeper.session import ZooKeeper, ZooKeeperUnavailable
 
 SUSPENDED_SHARE = 0.6
@@ -114,6 +114,7 @@ class Candidate:
 
         A node whose creation was not confirmed is recognised by its owner.
         """
+        await claim(self._zk)
         await self._zk.ensure(self._path)
         for name in contenders(await self._zk.children(self._path), self._prefix):
             if await self._zk.owner(f"{self._path}/{name}") == self._zk.session_id:

@@ -1,25 +1,53 @@
-"""Migration of nodes that other versions, or nobody's credentials, created.
+"""Takeover of nodes that other versions, nobody's credentials, or attackers created.
 
-A new leader gives every node of its tree, and the root of the ensemble, the list of its path.
-Depends on `session`.
+A new leader gives every node of its tree, and the root of the ensemble, the list of its path. The
+first master of an ensemble that nobody has protected does so for all trees, before there is a
+leader. Depends on `session`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 
 import structlog
 
 from mesaform.common.errors import MesaformError
-from mesaform.topology.zookeeper import ZK_ENGINE_PATH
+from mesaform.topology.zookeeper import ZK_AUTOSCALER_PATH, ZK_ENGINE_PATH, ZK_SERVICES_PATH
 from mesaform.zookeeper.session import ZooKeeper
 
 log = structlog.get_logger("zookeeper")
 
 ROOTS = ("/", "/zookeeper", "/zookeeper/quota")
 """Nodes of no program. With `/` protected, only masters create further trees."""
+TREES = tuple(
+    "/" + path.strip("/").partition("/")[0]
+    for path in (ZK_ENGINE_PATH, ZK_SERVICES_PATH, ZK_AUTOSCALER_PATH)
+)
+_CONTENDER = re.compile(r".*\d{10}")
 _PARALLEL = 32
+
+
+async def claim(zk: ZooKeeper) -> None:
+    """Close an ensemble that is open to everyone, before the first candidacy; does not raise.
+
+    Whoever came before the masters, as after a loss of all data, may have contenders in the place
+    of a leader. They are deleted; those of Apache Mesos belong to the masters' user. `/` is
+    protected last, so that an interrupted run is done again.
+    """
+    if zk.credentials is None:
+        return
+    try:
+        if not await zk.is_open("/"):
+            return
+        for tree in TREES:
+            await zk.ensure(tree)
+            await _close_tree(zk, tree)
+        for root in reversed(ROOTS):
+            await zk.protect(root)
+    except MesaformError as error:
+        log.warning("ensemble_not_claimed", error=str(error))
 
 
 async def protect_tree(zk: ZooKeeper, path: str) -> None:
@@ -38,6 +66,28 @@ async def protect_tree(zk: ZooKeeper, path: str) -> None:
         return
     if changed:
         log.info("nodes_protected", tree=path, count=changed)
+
+
+async def _close_tree(zk: ZooKeeper, top: str) -> None:
+    """Close each node of a tree to others from the top on, and delete contenders of others."""
+    waiting = deque([top])
+    while waiting:
+        path = waiting.popleft()
+        if _CONTENDER.fullmatch(path) and not await zk.owns(path):
+            log.warning("foreign_contender_deleted", path=path)
+            await _delete_tree(zk, path)
+            continue
+        await zk.protect(path)
+        waiting += [f"{path}/{name}" for name in await zk.children(path)]
+
+
+async def _delete_tree(zk: ZooKeeper, top: str) -> None:
+    paths = [top]
+    for path in paths:  # it grows
+        await zk.protect(path)
+        paths += [f"{path}/{name}" for name in await zk.children(path)]
+    for path in reversed(paths):
+        await zk.delete(path)
 
 
 async def _protect_below(zk: ZooKeeper, top: str) -> int:

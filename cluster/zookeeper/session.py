@@ -30,6 +30,7 @@ from kazoo.exceptions import (
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
+from kazoo.security import Permissions
 
 from mesaform.common.errors import MesaformError, Retryable
 from mesaform.zookeeper.access import Credentials, acl_chooser, read_zk_url
@@ -325,6 +326,20 @@ class ZooKeeper:
             return False
         await self._call(self._client.set_acls_async, path, wanted, absent=None)
         return True
+
+    async def owns(self, path: str) -> bool:
+        """Whether the user of the credentials may do everything with a node."""
+        wanted = self._acl_of(path)
+        answer = await self._call(self._client.get_acls_async, path, absent=None)
+        return wanted is not None and answer is not None and wanted[0] in answer[0]
+
+    async def is_open(self, path: str) -> bool:
+        """Whether everyone may create nodes below a node."""
+        answer = await self._call(self._client.get_acls_async, path, absent=None)
+        entries = answer[0] if answer is not None else []
+        return any(
+            entry.id.scheme == "world" and entry.perms & Permissions.CREATE for entry in entries
+        )
 
     async def delete(self, path: str) -> None:
         """Delete a node. Idempotent."""

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 
 import pytest
+from kazoo.security import make_digest_acl
 
 from harness.zookeeper import ZooKeeperServer
 from mesaform.common.errors import BadInput, MesaformError
@@ -149,6 +151,38 @@ async def test_a_new_leader_protects_what_an_earlier_version_left_open(
                 await task.put("/elsewhere", b"")
         assert await master.get("/old/apps/web") == (b"app", 0)
         assert await task.get("/mesos") is not None  # agents of Apache Mesos may not create it
+
+
+@pytest.mark.parametrize("is_ephemeral", [True, False])
+async def test_who_came_before_the_first_master_neither_leads_nor_keeps_masters_from_it(
+    tmp_path: Path, is_ephemeral: bool
+) -> None:
+    setting = f"DigestAuthenticationProvider.superDigest={super_digest(PASSWORD)}"
+    empty = ZooKeeperServer(tmp_path, address="127.99.0.10", settings=(setting,))
+    empty.start()
+    intruder = Credentials("intruder", "x")
+    own = [make_digest_acl("intruder", "x", all=True)]
+    try:
+        async with session(empty, intruder) as squatter, session(empty, MASTER) as master:
+            for path in ("/mesos", "/mesaform", "/mesaform/autoscaler"):
+                await squatter._call(squatter._client.create_async, path, b"", own)
+            false_leader = ("/mesos/json.info_", b"I lead", own, is_ephemeral, True)
+            path = await squatter._call(squatter._client.create_async, *false_leader)
+            if not is_ephemeral:
+                await squatter._call(squatter._client.create_async, f"{path}/below", b"", own)
+            async with leading(master, "/mesos", b"the leader"), session(empty) as agent:
+                async with asyncio.timeout(60), aclosing(_leaders(agent, "/mesos")) as leaders:
+                    assert await anext(leaders) == b"the leader"
+                for attack in (
+                    lambda: squatter.create_sequential("/mesos/json.info_", b"I lead"),
+                    lambda: squatter.put("/mesaform/autoscaler/launches/forged", b"buy"),
+                    lambda: squatter.put("/elsewhere", b""),
+                    lambda: squatter.children("/mesaform"),
+                ):
+                    with pytest.raises(MesaformError, match="NoAuthError"):
+                        await attack()
+    finally:
+        empty.kill()
 
 
 def _open() -> list[object]:
