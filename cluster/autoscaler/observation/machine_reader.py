@@ -7,7 +7,6 @@ pass must see at once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -29,7 +28,7 @@ class MachineReader:
     """
 
     fleet: Fleet
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float]
     _machines: tuple[Machine, ...] = ()
     _read_at: float = field(default=float("-inf"))
     _agents: frozenset[str] = frozenset()

@@ -144,7 +144,7 @@ class Observer:
     machines: MachineReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.machines = MachineReader(self.fleet)
+        self.machines = MachineReader(self.fleet, time.monotonic)
 
     def machines_changed(self) -> None:
         """Read the machines at the next snapshot: some were launched or terminated."""
