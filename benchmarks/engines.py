@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,16 +30,18 @@ POLL_S = 0.02
 BLOCK_BYTES = 512
 """Unit of `st_blocks` (stat(2))."""
 
+ROLES = ("masters", "agents")
 FIGURES = (
-    "leader killed to next offers, s",
-    "POST of one instance to running, median of 5, s",
-    "launches on two agents, tasks a second (40 x 0.05 cpus)",
-    "burst of 40 x 0.5 cpus to all running, s",
     "idle memory of a master, MiB",
     "idle memory of an agent, MiB",
     "disk of a master beyond the image, MiB",
     "disk of an agent beyond the image, MiB",
+    "POST of one instance to running, median of 5, s",
+    "launches on two agents, tasks a second (40 x 0.05 cpus)",
+    "leader killed to next offers, s",
+    "burst of 40 x 0.5 cpus to all running, s",
 )
+"""In the order in which they are measured."""
 
 
 def measure(folder: Path, engine: Engine) -> dict[str, float]:
@@ -50,18 +53,27 @@ def measure(folder: Path, engine: Engine) -> dict[str, float]:
         template=f"{CLUSTER}engine: {engine}\n",
         mesos=mesos_prefix() if engine == "mesos" else None,
     )
+    figures: dict[str, float] = {}
+
+    def keep(value: float) -> None:
+        figure = FIGURES[len(figures)]
+        figures[figure] = value
+        print(f"{engine}: {figure}: {value:.2f}", file=sys.stderr, flush=True)
+
     try:
         road.start_local()
         road.mesaform("up", "--yes", timeout_s=900)
-        memory = [idle_memory(road, role) for role in ("masters", "agents")]
-        disk = [disk_use(road, role) for role in ("masters", "agents")]
-        latency = statistics.median(app_latency(road, f"single-{n}") for n in range(SINGLE_APPS))
-        rate = LAUNCHES / app_latency(road, "launches", instances=LAUNCHES, cpus=0.05)
-        burst = app_latency(road, "burst", instances=LAUNCHES, cpus=0.5)
-        election = asyncio.run(failover(road)).measured
+        for role in ROLES:
+            keep(idle_memory(road, role))
+        for role in ROLES:
+            keep(disk_use(road, role))
+        keep(statistics.median(app_latency(road, f"single-{n}") for n in range(SINGLE_APPS)))
+        keep(LAUNCHES / app_latency(road, "launches", instances=LAUNCHES, cpus=0.05))
+        keep(asyncio.run(failover(road)).measured)
+        keep(app_latency(road, "burst", instances=LAUNCHES, cpus=0.5))
     finally:
         road.end()
-    return dict(zip(FIGURES, (election, latency, rate, burst, *memory, *disk), strict=True))
+    return figures
 
 
 def app_latency(road: ClusterHarness, name: str, *, instances: int = 1, cpus: float = 0.1) -> float:

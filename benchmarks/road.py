@@ -18,7 +18,7 @@ from benchmarks.table import Result, show
 from harness.cluster_harness import REPOSITORY, ClusterHarness, until
 from mesaform.cli.context import local_environment
 from mesaform.localcloud.layout import Layout
-from mesaform.mesos.messages import FrameworkInfo
+from mesaform.mesos.messages import Capability, FrameworkInfo
 from mesaform.mesos.scheduler import SchedulerClient
 from mesaform.mesos.scheduler_api import Event
 
@@ -151,7 +151,13 @@ async def failover(road: ClusterHarness) -> Result:
         if event.type == "OFFERS":
             await offered.put(time.monotonic())
 
-    info = FrameworkInfo(user="root", name="bench-failover", roles=["*"], failover_timeout=60.0)
+    info = FrameworkInfo(
+        user="root",
+        name="bench-failover",
+        roles=["*"],
+        failover_timeout=60.0,
+        capabilities=[Capability(type="MULTI_ROLE")],
+    )
     async with aiohttp.ClientSession() as session:
         client = SchedulerClient(leader, info, session)
         async with asyncio.TaskGroup() as group:
