@@ -231,6 +231,11 @@ class Pool(Model):
         default=False,
         description="Whether T types offer all vCPUs and pay surplus credits; else their baseline.",
     )
+    max_age_hours: Number | None = Field(
+        default=None,
+        ge=1,
+        description="Machines that run longer are replaced, instead of autoscaler.drift's value.",
+    )
 
     @property
     def floor(self) -> int:

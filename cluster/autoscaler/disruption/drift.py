@@ -18,6 +18,7 @@ from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import AgentNode, is_protected
 from mesaform.common.architecture import architecture_of
+from mesaform.config.schema import ClusterSpec
 from mesaform.topology.names import Tag, template_key
 
 
@@ -78,12 +79,19 @@ def _is_replaceable(node: AgentNode) -> bool:
 def _reason(node: AgentNode, context: DisruptionContext) -> Reason | None:
     settings = context.snapshot.spec.autoscaler.drift
     drift = drift_of(node, context.snapshot) if settings.replace else None
-    if drift is not None or settings.max_age_hours is None:
+    most_hours = max_age_hours(context.snapshot.spec, node.pool)
+    if drift is not None or most_hours is None:
         return drift
     age_hours = (context.now - node.machine.launched_at) / 3600
-    if age_hours <= settings.max_age_hours:
+    if age_hours <= most_hours:
         return None
-    return Reason.of(ReasonCode.MAX_AGE, age_hours=age_hours, max_age_hours=settings.max_age_hours)
+    return Reason.of(ReasonCode.MAX_AGE, age_hours=age_hours, max_age_hours=most_hours)
+
+
+def max_age_hours(spec: ClusterSpec, pool_name: str) -> float | None:
+    """The age from which machines of a pool are replaced: the pool's own, else the cluster's."""
+    own = next((pool.max_age_hours for pool in spec.agents if pool.name == pool_name), None)
+    return spec.autoscaler.drift.max_age_hours if own is None else own
 
 
 def _command(

@@ -403,4 +403,5 @@ def _is_task_list_needed(spec: ClusterSpec) -> bool:
         settings.consolidation.enabled
         or settings.drift.replace
         or settings.drift.max_age_hours is not None
+        or any(pool.max_age_hours is not None for pool in spec.agents)
     )

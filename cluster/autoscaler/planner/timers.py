@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from mesaform.autoscaler.demand import experiments, failing_apps, frameworks, rates, scheduled
+from mesaform.autoscaler.disruption.drift import max_age_hours
 from mesaform.autoscaler.forecasting.weekly_profile import SLOT_S
 from mesaform.autoscaler.interruption import controller
 from mesaform.autoscaler.model.planner_state import PlannerState
@@ -115,13 +116,10 @@ def _consolidation(context: PassContext, state: PlannerState) -> Iterator[float]
 
 
 def _drift(context: PassContext) -> Iterator[float]:
-    max_age_hours = context.snapshot.spec.autoscaler.drift.max_age_hours
-    if max_age_hours is not None:
-        yield from (
-            node.machine.launched_at + max_age_hours * 3600
-            for node in context.supply.agent_nodes
-            if node.is_autoscaled
-        )
+    for node in context.supply.agent_nodes:
+        most_hours = max_age_hours(context.snapshot.spec, node.pool)
+        if node.is_autoscaled and most_hours is not None:
+            yield node.machine.launched_at + most_hours * 3600
 
 
 def _leader(snapshot: Snapshot, state: PlannerState) -> Iterator[float]:

@@ -390,7 +390,7 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
         f"at ${p['replaced_usd_per_hour']:.4f} ({_joined(p['apps'])}): "
         f"saves ${p['saving_usd_per_hour']:.4f} an hour, costs ${p['cost_usd']:.4f} once"
     ),
-    ReasonCode.MAX_AGE: "runs for {age_hours:.0f} hours (drift.max_age_hours {max_age_hours:g})",
+    ReasonCode.MAX_AGE: "runs for {age_hours:.0f} hours (max_age_hours {max_age_hours:g})",
     ReasonCode.TEMPLATE_OUTDATED: (
         "comes from version {version} of its launch template, the newest is {latest}"
     ),

@@ -18,6 +18,7 @@ from harness.autoscaler_builders import (
     offerings,
     queued,
 )
+from mesaform.autoscaler.disruption.drift import max_age_hours
 from mesaform.autoscaler.model.cluster_view import Agent, RunningTask
 from mesaform.autoscaler.model.planner_state import Advertised, PlannerState
 from mesaform.autoscaler.model.shape import Shape, make, shape_of
@@ -373,7 +374,14 @@ def test_a_machine_past_its_age_is_replaced_before_it_goes() -> None:
     reasons = [
         render(decision.reasons[0]) for decision in world.decisions if decision.policy == "drift"
     ]
-    assert "runs for 1 hours (drift.max_age_hours 1)" in reasons[0]
+    assert "runs for 1 hours (max_age_hours 1)" in reasons[0]
+
+
+def test_a_pool_s_own_age_counts_before_the_cluster_s() -> None:
+    spec = a_spec(pools=[{"max_age_hours": 2}, {"name": "other"}], drift={"max_age_hours": 9})
+    assert max_age_hours(spec, "default") == 2
+    assert max_age_hours(spec, "other") == 9
+    assert max_age_hours(a_spec(), "default") is None
 
 
 def test_a_machine_whose_drift_is_unknown_has_none() -> None:
