@@ -85,6 +85,7 @@ RULES = (
     Rule("agents.spot_share", Effect.APPLIED),
     Rule("agents.min", Effect.APPLIED),
     Rule("agents.max", Effect.APPLIED),
+    Rule("agents.max_age_hours", Effect.APPLIED),
     Rule("agents.attributes", Effect.NEXT_BOOT),
     Rule("agents.disk_gib", Effect.NEXT_BOOT),
     Rule("agents.burst", Effect.NEXT_BOOT),

@@ -63,6 +63,7 @@ OTHER_VALUES: Mapping[str, Any] = {
     "agents.spot_share": 0.5,
     "agents.min": 2,
     "agents.max": 9,
+    "agents.max_age_hours": 48,
     "agents.attributes": {"rack": "r1"},
     "agents.disk_gib": 50,
     "agents.burst": True,
