@@ -12,7 +12,7 @@ import typer
 from mesaform.autoscaler.model import old_vocabulary
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.planner.planner import Packed, Plan, plan
-from mesaform.autoscaler.reporting.decision_text import render_decision
+from mesaform.autoscaler.reporting.decision_text import render_decision, render_state
 from mesaform.autoscaler.reporting.reason_text import render, render_all
 from mesaform.autoscaler.reporting.verdict_text import render_verdict
 from mesaform.aws.overrides import describe
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from mesaform.autoscaler.model.framework_demand import FrameworkVerdict
     from mesaform.autoscaler.planner.verdicts import Verdict
     from mesaform.aws.pricing.cluster_cost import ClusterCost
 
@@ -139,6 +140,8 @@ def _print(planned: Planned) -> None:
         console.print(_demand_table(plan_.verdicts))
     else:
         console.print("Nothing waits for a machine.")
+    if plan_.frameworks:
+        console.print(framework_table(plan_.frameworks))
     _print_steps(console, plan_)
     if planned.cost.items:
         console.print(cost_table(planned.cost))
@@ -153,6 +156,21 @@ def _demand_table(verdicts: Iterable[Verdict]) -> Table:
     for verdict in verdicts:
         item = verdict.unit
         table.add_row(item.name, str(item.count), render_verdict(verdict), render_all(item.reasons))
+    return table
+
+
+def framework_table(verdicts: Iterable[FrameworkVerdict]) -> Table:
+    """The verdict on each framework, with how it is known."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("framework", "verdict", "known by", "evidence"):
+        table.add_column(name, overflow="fold")
+    for verdict in verdicts:
+        source = f"{verdict.adapter}, {verdict.age_s:.0f} s ago" if verdict.adapter else "offers"
+        cells = (verdict.name, render_state(verdict.state), source, render_all(verdict.reasons))
+        table.add_row(*map(Text, cells))
     return table
 
 

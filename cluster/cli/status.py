@@ -26,7 +26,9 @@ def status(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> None
     context = open_context(file)
     picture = asyncio.run(look(context))
     if as_json:
-        typer.echo(json.dumps(picture.as_json(), indent=2))
+        from mesaform.cli.framework_lines import with_texts
+
+        typer.echo(json.dumps(with_texts(picture.as_json()), indent=2))
     else:
         _print(picture, context)
     if picture.leader is None:
@@ -34,6 +36,9 @@ def status(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> None
 
 
 def _print(picture: Status, context: Context) -> None:
+    from rich.markup import escape
+
+    from mesaform.cli.framework_lines import framework_lines
     from mesaform.cli.tables import console, show
     from mesaform.status.ready import describe_set_aside, describe_snapshot, describe_unattended
 
@@ -46,7 +51,8 @@ def _print(picture: Status, context: Context) -> None:
     lacking = _missing_parts(picture, context)
     for what in lacking:
         out.print(f"[yellow]missing[/yellow]: {what}")
-    for line in describe_set_aside(picture.set_aside):
+    verdicts = map(escape, framework_lines(picture.autoscaler.frameworks))
+    for line in (*verdicts, *describe_set_aside(picture.set_aside)):
         out.print(line)
     if line := describe_snapshot(picture):
         out.print(line)

@@ -47,6 +47,7 @@ from mesaform.config.field_types import (
     repeated,
     text_error,
 )
+from mesaform.config.frameworks import FrameworkAdapter
 from mesaform.config.target_defaults import with_defaults
 from mesaform.placement.preference import Strategy
 
@@ -698,6 +699,11 @@ class ClusterSpec(Model):
     agents: tuple[Pool, ...] = Field(default=(Pool(),), min_length=1)
     tasks: Tasks = Tasks()
     autoscaler: Autoscaler = Autoscaler()
+    frameworks: tuple[FrameworkAdapter, ...] = Field(
+        default=(),
+        max_length=16,
+        description="From where their demand is read: [{name: airflow, adapter: airflow, url: …}].",
+    )
     http: Http = Http()
     access: Access = Access()
     bake: Bake = Bake()

@@ -6,6 +6,7 @@ A session with a trust verifies servers against the cluster's CA, and against no
 from __future__ import annotations
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from aiohttp.typedefs import LooseHeaders
 
 from mesaform.common.tls import Trust
@@ -32,6 +33,7 @@ def open_session(
     headers: LooseHeaders | None = None,
     timeout: aiohttp.ClientTimeout | None = None,
     decompresses: bool = True,
+    resolver: AbstractResolver | None = None,
 ) -> aiohttp.ClientSession:
     """A session; the caller closes it. Must be called while an event loop runs.
 
@@ -41,12 +43,14 @@ def open_session(
         headers: of every request.
         timeout: of every request that has none of its own; None is aiohttp's.
         decompresses: false gives bodies as they were sent.
+        resolver: of host names; None is aiohttp's.
 
     Raises:
         OSError: the CA cannot be read.
 
     """
-    connector = aiohttp.TCPConnector(ssl=trust.context()) if trust else None
+    ssl = trust.context() if trust else True
+    connector = aiohttp.TCPConnector(ssl=ssl, resolver=resolver)
     present = (_PresentTrust(trust),) if trust else ()
     return aiohttp.ClientSession(
         connector=connector,

@@ -92,6 +92,7 @@ RULES = (
     Rule("tasks", Effect.NEXT_BOOT),
     Rule("autoscaler", Effect.APPLIED),
     Rule("autoscaler.enabled", Effect.NEXT_BOOT),
+    Rule("frameworks", Effect.APPLIED),
     Rule("http", Effect.NEXT_BOOT),
     Rule("access.token", Effect.UPGRADE),
     Rule("access.authenticate_frameworks", Effect.UPGRADE),

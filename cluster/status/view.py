@@ -18,6 +18,7 @@ from mesaform.aws.ports import Capacity, Machine
 from mesaform.aws.pricing import cluster_cost
 from mesaform.aws.pricing.cluster_cost import BILLED, ClusterCost, MachineCost
 from mesaform.aws.pricing.prices import BOOK_PRICES, Prices
+from mesaform.common.json_types import as_list, as_object
 from mesaform.common.set_aside import SetAside
 from mesaform.common.snapshots import SnapshotName
 from mesaform.config.schema import ClusterSpec
@@ -132,6 +133,24 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameworkView:
+    """The autoscaler's verdict on a connected framework.
+
+    `verdict` is satisfied, wants_more, refuses_offers, suppressed or unknown; `pieces` is what it
+    wants in addition. `adapter` is what read it; empty: its offers. `reasons` have a code and
+    parameters, `since` is epoch seconds.
+    """
+
+    id: str
+    name: str
+    verdict: str
+    adapter: str = ""
+    pieces: int = 0
+    since: float = 0.0
+    reasons: tuple[Json, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AutoscalerView:
     """The autoscaler. `state`: active, frozen, silent (old heartbeat), off (none) or unknown."""
 
@@ -140,6 +159,7 @@ class AutoscalerView:
     heartbeat_age_s: float | None = None
     freeze: str | None = None
     overrides: tuple[str, ...] = ()
+    frameworks: tuple[FrameworkView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,6 +568,26 @@ def _autoscaler(sources: Sources) -> AutoscalerView:
         round(age_s, 1),
         sources.freeze,
         sources.overrides,
+        _framework_views(sources.heartbeat),
+    )
+
+
+def _framework_views(heartbeat: Json) -> tuple[FrameworkView, ...]:
+    """The verdicts on frameworks of the last heartbeat; none of an older autoscaler."""
+    known = as_object(as_object(heartbeat.get("planner_state")).get("frameworks"))
+    views = [_framework_view(name, as_object(item)) for name, item in known.items()]
+    return tuple(sorted(views, key=lambda view: (view.name, view.id)))
+
+
+def _framework_view(framework_id: str, item: Json) -> FrameworkView:
+    return FrameworkView(
+        framework_id,
+        str(item.get("name", "")),
+        str(item.get("state", "unknown")),
+        str(item.get("adapter", "")),
+        int(item.get("pieces", 0)),
+        float(item.get("since", 0.0)),
+        tuple(as_object(reason) for reason in as_list(item.get("reasons"))),
     )
 
 

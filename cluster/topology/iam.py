@@ -18,6 +18,7 @@ from mesaform.topology.names import (
     authority_parameter_name,
     bucket_name,
     flow_log_group_name,
+    framework_parameter_name,
     spec_parameter_name,
 )
 
@@ -152,6 +153,7 @@ def master_document(
                     arn.parameter(spec_parameter_name(cluster)),
                     arn.parameter(access_parameter_name(cluster)),
                     arn.parameter(authority_parameter_name(cluster)),
+                    arn.parameter(framework_parameter_name(cluster, "*")),
                 ],
             ),
             _allow("ReadPrices", "pricing:GetProducts", "*"),

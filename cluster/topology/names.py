@@ -103,6 +103,11 @@ def spec_parameter_name(cluster: str) -> str:
     return f"/mesaform/{cluster}/spec"
 
 
+def framework_parameter_name(cluster: str, name: str) -> str:
+    """Name of the SSM parameter with a credential for a framework's API; an operator makes it."""
+    return f"/mesaform/{cluster}/frameworks/{name}"
+
+
 def access_parameter_name(cluster: str) -> str:
     """Name of the SSM parameter (a SecureString) with the access document, which masters read.
 

@@ -48,6 +48,8 @@ from mesaform.autoscaler.model.decision import Decision
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
+from mesaform.autoscaler.observation.adapters.credentials import Credentials, ssm_reader
+from mesaform.autoscaler.observation.adapters.readings import FrameworkReadings
 from mesaform.autoscaler.observation.certificate_endpoint import CertificateEndpoint
 from mesaform.autoscaler.observation.notice_endpoint import NoticeEndpoint
 from mesaform.autoscaler.observation.notice_queue import Inbox
@@ -232,6 +234,8 @@ class Term:
 
         """
         self.planner_state, self.intents = await self.journal.open()
+        if self.observer.readings is not None:
+            self.observer.readings.restore(self.planner_state.reported)
         await self._succeed()
         while True:
             interval_s = await self.run_pass()
@@ -315,11 +319,7 @@ class Term:
                 overrides,
                 noticed=bool(notices),
             )
-            snapshot = replace(
-                snapshot,
-                profile=self.learner.known,
-                launches_lost_at=self.journal.launches_lost_at,
-            )
+            snapshot = self._completed(snapshot)
             if not freeze and not paused(overrides, self.clock.now()):
                 self.planner_state, self.intents = await self.actor.recover(
                     self.planner_state, await self._allowed(spec), snapshot.machines
@@ -343,6 +343,17 @@ class Term:
         self.telemetry.passed(planned, snapshot, self.observer.raw)
         self.telemetry.status["clock_offset_s"] = round(self.clock.offset_s, 1)
         return rest_s(planned.next_pass_at, spec.autoscaler.interval_s, self.clock.now())
+
+    def _completed(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with what the leader knows; the state with what frameworks report."""
+        reported = dict(snapshot.framework_demand)
+        self.planner_state = replace(self.planner_state, reported=reported)
+        return replace(
+            snapshot,
+            state=self.planner_state,
+            profile=self.learner.known,
+            launches_lost_at=self.journal.launches_lost_at,
+        )
 
     async def _account(
         self, planned: Plan, snapshot: Snapshot, reports: Mapping[str, ShutdownReport]
@@ -471,8 +482,15 @@ class Term:
                 async with asyncio.timeout(min(POLL_S, left)):
                     await self.inbox.woken.wait()
                     return
+            if self._has_framework_news():
+                return
             if left > POLL_S and await self.observer.waiting() > self._waiting:
                 return
+
+    def _has_framework_news(self) -> bool:
+        """Whether a framework wants something else than in the last pass."""
+        readings = self.observer.readings
+        return readings is not None and readings.has_news
 
 
 @dataclass
@@ -708,7 +726,17 @@ def _term(
     failed = telemetry.troubled
     return Term(
         observer=Observer(
-            operator, services, cloud.fleet, failed=failed, prices=cloud.market.prices
+            operator,
+            services,
+            cloud.fleet,
+            failed=failed,
+            prices=cloud.market.prices,
+            readings=FrameworkReadings(
+                frozenset({settings.host, *(str(URL(item).host) for item in settings.masters)}),
+                Credentials(settings.cluster, ssm_reader(settings.region)),
+                clock.now,
+                telemetry.measures.read_framework,
+            ),
         ),
         actor=PlanExecutor(
             settings.cluster, cloud.fleet, operator, journal, telemetry.decided, clock.now
@@ -742,6 +770,7 @@ async def _run_term(term: Term, cloud: _Cloud, endpoint: NoticeEndpoint) -> None
         "probe framework": term.probe.run,
         "prices": lambda: keep_prices(cloud.market, term.specs),
         "notices": term.inbox.listen,
+        **({"frameworks": readings.run} if (readings := term.observer.readings) else {}),
         "schedule": term.inbox.watch_schedule,
     }
     async with asyncio.TaskGroup() as tasks:

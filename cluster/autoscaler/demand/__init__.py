@@ -31,10 +31,11 @@ from mesaform.autoscaler.demand import (
 from mesaform.autoscaler.demand.frameworks import suspects
 from mesaform.autoscaler.demand.usage import in_use
 from mesaform.autoscaler.model.demand_item import DemandItem
+from mesaform.autoscaler.model.framework_demand import FrameworkDemand
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Snapshot
 
-__all__ = ["collect", "remember", "suspects"]
+__all__ = ["collect", "of_frameworks", "remember", "suspects"]
 
 
 def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
@@ -50,6 +51,11 @@ def collect(snapshot: Snapshot, now: float) -> list[DemandItem]:
     return (
         real + scheduled.units(snapshot, in_use(snapshot, waiting), now) + headroom.units(snapshot)
     )
+
+
+def of_frameworks(snapshot: Snapshot, now: float) -> dict[str, FrameworkDemand]:
+    """What is known of each framework, by framework id: an adapter's answer, else an inference."""
+    return {**frameworks.assess(snapshot, now), **reported.of(snapshot)}
 
 
 def remember(memory: PlannerState, snapshot: Snapshot, now: float) -> PlannerState:

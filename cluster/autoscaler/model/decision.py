@@ -36,6 +36,7 @@ Kind = Literal[
     "pool_resumed",  # it buys again
     "purchases_stopped",  # nothing is bought for a demand, because its machines are of no use
     "purchases_resumed",  # machines are bought for it again
+    "framework",  # the verdict on a framework changed
 ]
 """Public: the values of `decision` in rows and of the label `kind` of metrics."""
 

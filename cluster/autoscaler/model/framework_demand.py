@@ -50,7 +50,9 @@ class FrameworkDemand:
     """What a framework wants at a time (epoch s).
 
     `adapter` is the adapter that read it; empty for inference. `wanted` is empty unless the state
-    is `wants_more` or `refuses_offers`. `evidence` says why the state is so.
+    is `wants_more` or `refuses_offers`. `evidence` says why the state is so. `tasks` is how many
+    tasks the framework had when it was read: what has started since is no more wanted. None means
+    that it is not known.
     """
 
     framework_id: str
@@ -59,8 +61,29 @@ class FrameworkDemand:
     adapter: str = ""
     wanted: tuple[WantedShape, ...] = ()
     evidence: tuple[Reason, ...] = ()
+    tasks: int | None = None
 
     @property
     def is_answered(self) -> bool:
         """Whether an adapter read it, so that nothing is inferred."""
         return bool(self.adapter)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameworkVerdict:
+    """The verdict on one connected framework.
+
+    `pieces` is what it wants in addition to what it has, `since` is since when the state is so, and
+    `at` when the verdict was last renewed (epoch s). `age_s` is the age of the adapter's answer.
+    """
+
+    framework_id: str
+    name: str
+    state: FrameworkState
+    since: float
+    at: float
+    adapter: str = ""
+    age_s: float = 0.0
+    pieces: int = 0
+    reasons: tuple[Reason, ...] = ()
+    decided_at: float = 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mesaform.autoscaler.model.experiment import Experiment
+from mesaform.autoscaler.model.framework_demand import FrameworkDemand, FrameworkVerdict
 from mesaform.autoscaler.model.lifetimes import LifetimeHistogram
 from mesaform.autoscaler.model.notice import Notice, Risk, is_near
 from mesaform.autoscaler.model.purchase_record import FailingApp, UnitPurchases
@@ -125,6 +126,8 @@ class PlannerState:
         hint_baselines: by override id: the least that was in use since the hint was given.
         purchases: by demand item: purchases for it and their outcomes (`purchase_outcomes`).
         failing_apps: by app: apps in a crash loop.
+        reported: by framework id: what an adapter read of it last.
+        frameworks: by framework id: the verdicts on connected frameworks.
     Tasks:
         moves: by app: when its tasks were moved to save money.
         lifetimes: by app: how long its tasks ran.
@@ -163,6 +166,8 @@ class PlannerState:
     purchases: dict[str, UnitPurchases] = field(default_factory=dict)
     failing_apps: dict[str, FailingApp] = field(default_factory=dict)
     experiments: dict[str, Experiment] = field(default_factory=dict)
+    reported: dict[str, FrameworkDemand] = field(default_factory=dict)
+    frameworks: dict[str, FrameworkVerdict] = field(default_factory=dict)
 
 
 def is_terminating(state: PlannerState, instance_id: str, now: float) -> bool:

@@ -70,6 +70,15 @@ class ReasonCode(StrEnum):
     PURCHASE_PENDING = "purchase_pending"
     PURCHASE_ACCEPTED = "purchase_accepted", "count"
 
+    # What a framework reports by its adapter, and verdicts on frameworks.
+    SPARK_WAITS = "spark_waits", "tasks stages executors cores target unit max_cores"
+    SPARK_SATISFIED = "spark_satisfied", "tasks stages executors cores target unit max_cores"
+    QUEUE_REPORTED = "queue_reported", "path count"
+    ADAPTER_FAILED = "adapter_failed", "adapter error attempts"
+    EXECUTE_SUPPRESSED = "execute_suppressed"
+    FRAMEWORK_SILENT = "framework_silent"
+    ALREADY_STARTED = "already_started", "count"
+
     # Why demand gets no machine.
     PURCHASE_DECLINED = "purchase_declined"
     EXPERIMENT_REFUSED = "experiment_refused", "framework count retry_s"

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import aiohttp
 import msgspec
@@ -19,9 +19,12 @@ from yarl import URL
 
 from mesaform.autoscaler.model.cluster_tasks import Tasks
 from mesaform.autoscaler.model.cluster_view import ClusterView, QueueEntry
+from mesaform.autoscaler.model.framework_demand import FrameworkDemand
 from mesaform.autoscaler.model.planner_state import PlannerState
+from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
+from mesaform.autoscaler.observation.adapters.readings import FrameworkReadings, fresh
 from mesaform.autoscaler.observation.complete_prices import Costs, costs_of
 from mesaform.autoscaler.observation.machine_reader import MachineReader
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
@@ -122,6 +125,13 @@ def services_urls(masters: Sequence[str]) -> list[str]:
     return [str(URL(master).origin().with_port(Port.SERVICES)) for master in masters]
 
 
+class _FrameworkDemand(TypedDict):
+    """Fields of a snapshot: what adapters read, and why others gave no answer."""
+
+    framework_demand: Mapping[str, FrameworkDemand]
+    adapter_failures: Mapping[str, Reason]
+
+
 @dataclass(slots=True)
 class Observer:
     """Observer of a cluster.
@@ -129,7 +139,8 @@ class Observer:
     `failed` receives the name of each API that does not answer. `raw` holds the tasks and the
     answer of GET_FRAMEWORKS of the last snapshot. `faults` are the entries of answers that
     cannot be read. `prices` returns the region's prices; without it machines cost what the fleet
-    says of their offerings.
+    says of their offerings. `readings` are of frameworks' own APIs; without them the last ones of
+    the planner state count.
     """
 
     operator: OperatorClient
@@ -141,6 +152,7 @@ class Observer:
     raw: tuple[Tasks, Mapping[str, Any]] | None = None
     faults: list[Fault] = field(default_factory=list)
     prices: Callable[[], Prices] | None = None
+    readings: FrameworkReadings | None = None
     machines: MachineReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,7 +164,8 @@ class Observer:
 
     def take_faults(self) -> list[Fault]:
         """The entries of answers that could not be read since the last call."""
-        faults = [*self.faults, *self.services.faults]
+        of_adapters = self.readings.take_faults() if self.readings else []
+        faults = [*self.faults, *self.services.faults, *of_adapters]
         self.faults, self.services.faults = [], []
         return faults
 
@@ -168,8 +181,7 @@ class Observer:
     ) -> Snapshot:
         """Read the current state.
 
-        An API that does not answer is recorded in `read_errors`. Tasks are listed one by one only
-        when a policy may move them or a machine's end was announced: after `memory`, if `noticed`.
+        APIs that do not answer are in `read_errors`. Tasks are listed for policies and notices.
 
         Raises:
             CloudError: EC2 does not answer.
@@ -205,6 +217,20 @@ class Observer:
             templates_read=templates is not None,
             usd_per_hour=costs.machines,
             standing_usd_per_hour=costs.standing,
+            **self._framework_demand(view, spec, memory),
+        )
+
+    def _framework_demand(
+        self, view: ClusterView | None, spec: ClusterSpec, memory: PlannerState
+    ) -> _FrameworkDemand:
+        """What adapters read of frameworks. It waits for nothing."""
+        if self.readings is None:
+            answers = fresh(memory.reported, time.time())
+            return _FrameworkDemand(framework_demand=answers, adapter_failures={})
+        if view is not None:
+            self.readings.see(view.frameworks, spec)
+        return _FrameworkDemand(
+            framework_demand=self.readings.answers(), adapter_failures=self.readings.failures()
         )
 
     async def waiting(self) -> int:

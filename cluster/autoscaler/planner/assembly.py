@@ -10,10 +10,11 @@ from mesaform.autoscaler.model.cluster_view import ClusterView
 from mesaform.autoscaler.model.command import Command, Purchase, launch_command
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.experiment import NO_EXPERIMENT, Experiment
+from mesaform.autoscaler.model.framework_demand import FrameworkVerdict
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.packing import Packing
-from mesaform.autoscaler.planner import purchase_stops, timers
+from mesaform.autoscaler.planner import framework_verdicts, purchase_stops, timers
 from mesaform.autoscaler.planner.observed_state import with_lifetimes
 from mesaform.autoscaler.planner.pass_context import CollectedDemand, PassContext, Prepared
 from mesaform.autoscaler.planner.purchases import PurchasePlan
@@ -61,6 +62,7 @@ class Plan:
     overrides: tuple[Override, ...] = ()
     packed: Packed | None = None
     next_pass_at: float | None = None
+    frameworks: tuple[FrameworkVerdict, ...] = ()
 
 
 def assemble(
@@ -98,6 +100,7 @@ def assemble(
         next_pass_at=timers.next_pass_at(
             context, state, has_unmet=_has_unmet(reports.verdicts), has_acted=has_acted
         ),
+        frameworks=reports.frameworks,
     )
 
 
@@ -141,6 +144,7 @@ def _merge(
         notices=reports.notices,
         advertised=reports.advertised,
         anomalies=reports.anomalies,
+        frameworks=framework_verdicts.stored(context.state.frameworks, reports.frameworks),
     )
 
 

@@ -8,10 +8,16 @@ from dataclasses import dataclass, replace
 from mesaform.autoscaler.interruption import announcements, controller
 from mesaform.autoscaler.model.command import Command
 from mesaform.autoscaler.model.decision import Decision, DemandCount
+from mesaform.autoscaler.model.framework_demand import FrameworkVerdict
 from mesaform.autoscaler.model.notice import Notice
 from mesaform.autoscaler.model.planner_state import Advertised, PlannerState
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
-from mesaform.autoscaler.planner import advertised_capacity, launch_failures, purchase_stops
+from mesaform.autoscaler.planner import (
+    advertised_capacity,
+    framework_verdicts,
+    launch_failures,
+    purchase_stops,
+)
 from mesaform.autoscaler.planner.pass_context import PassContext, Prepared
 from mesaform.autoscaler.planner.purchases import PurchasePlan
 from mesaform.autoscaler.planner.verdicts import Verdict, VerdictBuilder
@@ -28,6 +34,7 @@ class Reports:
     verdicts: tuple[Verdict, ...]
     announced: tuple[Command, ...]
     observed: tuple[Command, ...]
+    frameworks: tuple[FrameworkVerdict, ...]
     refused: tuple[Command, ...]
     last_reported: dict[str, str]
     notices: dict[str, Notice]
@@ -49,17 +56,30 @@ def report(
     announced = announcements.unreported(snapshot, supply.usd_per_hour, now)
     learned = advertised_capacity.learn(snapshot, prepared.stated_offerings, supply, now)
     reported = context.state.last_reported
+    changed, frameworks = _frameworks(context, verdicts)
     refused = () if held else _new_refusals(verdicts, reported, supply.usd_per_hour, now)
     return Reports(
         verdicts=verdicts,
         announced=tuple(map(Command, (*announced, *_stops(context, prepared, state)))),
-        observed=tuple(map(Command, learned.decisions)),
+        observed=tuple(map(Command, (*learned.decisions, *changed))),
+        frameworks=frameworks,
         refused=refused,
         last_reported=reported if held else _refusal_kinds(verdicts),
         notices=controller.notices_after(snapshot, announced, now),
         advertised=learned.advertised,
         anomalies=learned.anomalies,
     )
+
+
+def _frameworks(
+    context: PassContext, verdicts: Sequence[Verdict]
+) -> tuple[list[Decision], tuple[FrameworkVerdict, ...]]:
+    """The verdicts on frameworks, and decisions about those that changed."""
+    usd, now = context.supply.usd_per_hour, context.now
+    decisions, built = framework_verdicts.changes(
+        framework_verdicts.build(context.snapshot, verdicts, now), now
+    )
+    return [replace(item, before_usd=usd, after_usd=usd) for item in decisions], built
 
 
 def _stops(context: PassContext, prepared: Prepared, state: PlannerState) -> Iterator[Decision]:

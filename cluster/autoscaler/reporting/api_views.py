@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from mesaform.autoscaler.model.framework_demand import FrameworkVerdict
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import LIVE
 from mesaform.autoscaler.planner.overrides import with_bounds
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.planner.verdicts import Verdict
-from mesaform.autoscaler.reporting.decision_text import decision_view
+from mesaform.autoscaler.reporting.decision_text import decision_view, render_state
 from mesaform.autoscaler.reporting.reason_text import reason_view
 from mesaform.autoscaler.reporting.verdict_text import render_verdict
 from mesaform.aws.overrides import describe as describe_override
@@ -88,9 +89,25 @@ def describe(plan: Plan) -> Json:
         "overrides": [describe_override(override) for override in plan.overrides],
         "quarantined": dict(plan.quarantined or {}),
         "demand": [verdict_view(verdict) for verdict in plan.verdicts],
+        "frameworks": [framework_view(verdict) for verdict in plan.frameworks],
         "next_pass_at": plan.next_pass_at,
         "packed": None if plan.packed is None else asdict(plan.packed),
         "commands": [decision_view(command.decision.record()) for command in plan.commands],
+    }
+
+
+def framework_view(verdict: FrameworkVerdict) -> Json:
+    """The verdict on a framework."""
+    return {
+        "id": verdict.framework_id,
+        "name": verdict.name,
+        "verdict": verdict.state,
+        "text": render_state(verdict.state),
+        "adapter": verdict.adapter,
+        "age_s": round(verdict.age_s, 1),
+        "pieces": verdict.pieces,
+        "since": verdict.since,
+        "reasons": [reason_view(reason) for reason in verdict.reasons],
     }
 
 

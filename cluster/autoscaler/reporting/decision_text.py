@@ -74,6 +74,26 @@ def _with(clause: str) -> Callable[[Decision], str]:
     return lambda decision: f"{_subject(decision)} {clause}"
 
 
+_STATES = {
+    "satisfied": "has what it wants",
+    "wants_more": "wants more",
+    "refuses_offers": "refuses what there is",
+    "suppressed": "asks for no offers",
+    "unknown": "may want more: unknown",
+}
+"""Verdicts on frameworks for people."""
+
+
+def render_state(state: str) -> str:
+    """The verdict on a framework, as a clause without its subject."""
+    return _STATES.get(state, state)
+
+
+def _framework(decision: Decision) -> str:
+    names = ", ".join(item.name for item in decision.demand)
+    return f"framework {names} {render_state(decision.policy)}"
+
+
 def _unschedulable(decision: Decision) -> str:
     return f"no machine for {', '.join(str(part) for part in decision.demand)}"
 
@@ -123,5 +143,6 @@ _TEMPLATES: Mapping[Kind, Callable[[Decision], str]] = {
     "pool_stopped": lambda decision: f"pool {decision.pool} STOPS buying machines",
     "pool_resumed": lambda decision: f"pool {decision.pool} buys machines again",
     "purchases_stopped": lambda decision: f"purchases for {_names(decision)} STOP",
+    "framework": _framework,
     "purchases_resumed": lambda decision: f"machines are bought for {_names(decision)} again",
 }

@@ -27,6 +27,7 @@ class Measures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._add_frameworks()
         self.leading = self._gauge("leading", "1 while this process leads")
         self.passes = Histogram(
             f"{PREFIX}pass_seconds",
@@ -39,9 +40,7 @@ class Measures:
             "last_pass_timestamp_seconds", "When the last pass ended well, seconds since 1970"
         )
         self.decisions = self._counter("decisions", "Decisions carried out", "kind")
-        self.errors = self._counter(
-            "api_errors", "Calls that failed, by whom they were made to", "api"
-        )
+        self.errors = self._counter("api_errors", "Failed calls, by whom they were made to", "api")
         self.usd = self._gauge("usd_per_hour", "What the cluster's machines cost now")
         self.planned_usd = self._gauge(
             "planned_usd_per_hour", "What they cost once the last plan is carried out"
@@ -76,6 +75,15 @@ class Measures:
             "ledger_lost_rows", "Rows given up because the ledger was away for too long"
         )
 
+    def _add_frameworks(self) -> None:
+        self.readings = self._counter(
+            "framework_readings",
+            "Readings of frameworks' own APIs, by adapter and result",
+            "adapter",
+            "result",
+        )
+        self.frameworks = self._gauge("frameworks", "Connected frameworks by verdict", "verdict")
+
     def passed(
         self, plan: Plan, level: Mapping[str, Any], machines: Mapping[tuple[str, str], int]
     ) -> None:
@@ -97,10 +105,20 @@ class Measures:
         for name, label in BLOCKS.items():
             self.blocked.labels(label).set(1 if getattr(plan, name) else 0)
         self.overrides.set(len(plan.overrides))
+        self._show_frameworks(plan)
         self._show_stopped_pools(plan)
         self._show_stopped_purchases(plan)
         if plan.packed is not None:
             self.gap.set(plan.packed.gap_percent)
+
+    def read_framework(self, adapter: str, result: str) -> None:
+        """Count a reading of a framework's API."""
+        self.readings.labels(adapter, result).inc()
+
+    def _show_frameworks(self, plan: Plan) -> None:
+        self.frameworks.clear()
+        for state, count in Counts(verdict.state for verdict in plan.frameworks).items():
+            self.frameworks.labels(state).set(count)
 
     def _show_stopped_pools(self, plan: Plan) -> None:
         self.stopped.clear()

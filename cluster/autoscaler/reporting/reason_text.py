@@ -198,12 +198,41 @@ def _tasks_lost(params: Mapping[str, Param]) -> str:
     return f"{params['tasks']} {'task was' if params['tasks'] == 1 else 'tasks were'} still on it"
 
 
+def _spark(params: Mapping[str, Param]) -> str:
+    """What a Spark driver does, has and wants."""
+    stages = f"{params['tasks']} tasks remain in {params['stages']} stages"
+    work = stages if params["stages"] else "no stage is active"
+    has = f"{params['executors']} executors with {params['cores']} cpus"
+    most = f", at most {params['max_cores']} cpus" if params["max_cores"] else ""
+    target = f"{params['target']} {params['unit']}{most}"
+    return f"Spark's driver reports: {work}; it has {has} and can use {target}"
+
+
+def _queue(params: Mapping[str, Param]) -> str:
+    if not params["count"]:
+        return f"its queue ({params['path']}) is empty"
+    return f"its queue ({params['path']}) has {params['count']} waiting"
+
+
 def _on_same_agent(params: Mapping[str, Param]) -> str:
     return f"its {params['count']} instances have to be on one agent ({params['constraint']})"
 
 
 TEMPLATES: Mapping[ReasonCode, Template] = {
     ReasonCode.TEXT: "{text}",
+    ReasonCode.SPARK_WAITS: _spark,
+    ReasonCode.SPARK_SATISFIED: _spark,
+    ReasonCode.QUEUE_REPORTED: _queue,
+    ReasonCode.ADAPTER_FAILED: (
+        "its API cannot be read (adapter {adapter}, {attempts} attempts): {error}"
+    ),
+    ReasonCode.EXECUTE_SUPPRESSED: (
+        "mesos-execute suppresses offers once it declined its first ones, and never asks again: "
+        "no machine bought later serves it; start it when an agent is large enough, or give a hint "
+        "before"
+    ),
+    ReasonCode.FRAMEWORK_SILENT: "no adapter answers for it, and its offers show no need",
+    ReasonCode.ALREADY_STARTED: "{count} of them started since",
     ReasonCode.DEMAND_QUEUED: _instances,
     ReasonCode.OFFERS_REFUSED: lambda p: f"offers refused: {_joined(p['refusals'])}",
     ReasonCode.DEMAND_DISPLACED: "{app} has to leave {instance_id}",

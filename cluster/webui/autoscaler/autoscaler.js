@@ -10,12 +10,12 @@ const UP = new Set(["buy", "reactivate"]);
 const DOWN = new Set(["terminate", "give_up"]);
 const KINDS = {
   buy: "good", reactivate: "good", terminate: "", drain: "", deactivate: "", drain_timed_out: "busy", give_up: "busy", notice: "busy", instance_terminated: "busy", unschedulable: "busy", anomaly: "busy",
-  no_capacity: "busy", launch_failed: "bad", pool_stopped: "bad", pool_resumed: "good", purchases_stopped: "bad", purchases_resumed: "good",
+  no_capacity: "busy", launch_failed: "bad", pool_stopped: "bad", pool_resumed: "good", purchases_stopped: "bad", purchases_resumed: "good", framework: "",
 };
 const WORDS = {
   notice: "announced", instance_terminated: "has ended", self_terminated: "ended itself", no_capacity: "no capacity", launch_failed: "launch failed", give_up: "gave up", reactivate: "reactivated",
   drain_timed_out: "drain timed out", capacity_mismatch: "less capacity", leader_changed: "new leader", expiry: "cluster ends", pool_stopped: "pool stopped", pool_resumed: "pool resumed",
-  purchases_stopped: "purchases stopped", purchases_resumed: "purchases resumed",
+  purchases_stopped: "purchases stopped", purchases_resumed: "purchases resumed", framework: "framework",
 };
 const PLOT_EVERY_MS = 10_000;
 
@@ -40,6 +40,13 @@ function verdict(unit) {
 
 function demandRow(unit) {
   return { key: `${unit.source} ${unit.name}`, cells: [unit.name, unit.source, num(unit.count), verdict(unit), [texts(unit.reasons), unit.refusal_reasons.length ? sub(texts(unit.refusal_reasons)) : null]] };
+}
+
+const FRAMEWORKS = { satisfied: "good", wants_more: "busy", refuses_offers: "bad", suppressed: "", unknown: "" };
+
+function frameworkRow(item) {
+  const source = item.adapter ? `${item.adapter}, ${duration(item.age_s)} ago` : "offers";
+  return { key: item.id, cells: [item.name, state(item.text, FRAMEWORKS[item.verdict] ?? ""), num(item.pieces || ""), source, texts(item.reasons)] };
 }
 
 function poolRow(pool) {
@@ -101,6 +108,7 @@ function draw(view) {
   byId("blocked").textContent = blocked.join(" ");
   paint(byId("tiles"), tiles(view));
   table("demand", plan.demand.map(demandRow), "Nothing waits: all that was asked for runs.");
+  table("frameworks", plan.frameworks.map(frameworkRow), "No framework but the services is connected.");
   table("pools", view.pools.map(poolRow), "cluster.yaml names no pool.");
   table("removals", view.removals.map(removalRow), "No machine is on its way out.");
   table("overrides", view.overrides.map(overrideRow), ["No override is in force. ", h("code", {}, "mesaform pause"), ", ", h("code", {}, "set"), ", ", h("code", {}, "hint"), " and ", h("code", {}, "drain"), " set one."]);

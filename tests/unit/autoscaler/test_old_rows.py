@@ -41,7 +41,14 @@ def old_kinds(rows: Iterable[dict[str, Any]]) -> set[str]:
     return {row["kind"] for row in rows}
 
 
-NEWER = {"pool_stopped", "pool_resumed", "purchases_stopped", "purchases_resumed", "expiry"}
+NEWER = {
+    "pool_stopped",
+    "pool_resumed",
+    "purchases_stopped",
+    "purchases_resumed",
+    "expiry",
+    "framework",
+}
 """Kinds that no row of the old vocabulary has."""
 
 

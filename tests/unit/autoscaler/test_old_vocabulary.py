@@ -32,7 +32,15 @@ def state_of_5698494() -> PlannerState:
     return state.planner_state
 
 
-NEWER = {"experiments", "failing_apps", "failures_seen", "launch_failures", "purchases"}
+NEWER = {
+    "experiments",
+    "failing_apps",
+    "failures_seen",
+    "frameworks",
+    "launch_failures",
+    "purchases",
+    "reported",
+}
 """Fields that the old state did not have."""
 
 

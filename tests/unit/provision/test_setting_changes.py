@@ -89,6 +89,7 @@ OTHER_VALUES: Mapping[str, Any] = {
     "autoscaler.inference": {"usd_per_hour": 1},
     "autoscaler.consolidation": {"enabled": True},
     "autoscaler.interruption": {"on_rebalance": "replace"},
+    "frameworks": [{"name": "spark-*", "adapter": "spark"}],
     "autoscaler.drift": {"replace": True},
     "http.host_names": ["x.example.com"],
     "http.jsonp": True,
