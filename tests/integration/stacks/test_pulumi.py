@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from mesaform.provision.image import USUAL_ROOT_DEVICE
-from tests.integration.stacks.conftest import CLUSTER_FILE, DEPLOYMENT, synthesize
-from tests.support.synthesis import synthesize as synthesize_all
+from tests.integration.stacks.conftest import DEPLOYMENT, RICH_FILE
+from tests.support.synthesis import synthesize
 
 pytestmark = [pytest.mark.slow]
 
@@ -78,14 +78,6 @@ NO_INPUTS = frozenset({"//", "lifecycle", "depends_on"})
 
 TABLES = ("tags",)
 """Arguments whose keys are the user's and not the provider's."""
-
-RICH_FILE = f"""{CLUSTER_FILE}\
-  - {{name: near, count: 1, types: [m6g.large, m5.large], disk_gib: 45}}
-account:
-  iam_path: /team/
-  permissions_boundary: arn:aws:iam::111122223333:policy/boundary
-  kms_key: arn:aws:kms:us-east-1:111122223333:key/0123abcd
-"""
 
 NETWORKS = {
     "public with every option": (
@@ -262,8 +254,8 @@ def differences(expected: dict[str, dict], actual: list[dict]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    return synthesize(tmp_path_factory.mktemp("pulumi"), RICH_FILE)
+def stacks(variants) -> dict[str, dict]:
+    return variants["rich"]
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +290,7 @@ def run_pulumi(request: object) -> list[dict]:
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, dict]]:
     """The JSON and the program's resources of a cluster in each mode of the network."""
     account = "111122223333"
-    synthesized = synthesize_all(tmp_path_factory.mktemp("networks"), OTHER_FILES, account)
+    synthesized = synthesize(tmp_path_factory.mktemp("networks"), OTHER_FILES, account)
     image = ["ami-0123456789abcdef0", "/dev/sda1"]
     deployment = {"deployment_id": "0123456789abcdef", "account_id": account}
     requests = [

@@ -17,7 +17,7 @@ from mesaform.config.parser import parse
 from mesaform.config.schema import ClusterSpec
 from mesaform.topology import addresses, names, ports, user_data
 from mesaform.topology.user_data import LeaseTerms, parse_node_document
-from tests.integration.stacks.conftest import CLUSTER_FILE, DEPLOYMENT, synthesize
+from tests.integration.stacks.conftest import BOUNDARY, CLUSTER_FILE, DEPLOYMENT, KEY
 
 pytestmark = [pytest.mark.slow]
 
@@ -70,9 +70,8 @@ def test_a_new_image_or_other_user_data_alone_replaces_no_machine(stacks, stack:
         assert machine["lifecycle"] == {"ignore_changes": ["ami", "user_data"]}
 
 
-def test_an_upgrade_lets_machines_of_its_role_take_the_image_and_no_others(tmp_path, monkeypatch):
-    monkeypatch.setenv("MESAFORM_UPGRADED_ROLES", "agent")
-    upgraded = synthesize(tmp_path)
+def test_an_upgrade_lets_machines_of_its_role_take_the_image_and_no_others(variants):
+    upgraded = variants["upgraded"]
     assert not any("lifecycle" in item for item in resources(upgraded["agents"], "aws_instance"))
     assert all("lifecycle" in item for item in resources(upgraded["masters"], "aws_instance"))
 
@@ -146,7 +145,7 @@ def test_the_clusters_secret_is_in_the_user_data_of_masters_and_nowhere_else(sta
 
 def test_only_the_owner_reads_the_user_data_that_terraform_gets(stacks, tmp_path_factory):
     assert stacks
-    folders = list(tmp_path_factory.getbasetemp().glob("stacks[0-9]*/out"))
+    folders = list(tmp_path_factory.getbasetemp().glob("stacks[0-9]*/*/out"))
     files = [file for folder in folders for file in folder.glob("stacks/*/cdk.tf.json")]
     assert files
     assert {path.stat().st_mode & 0o077 for path in (*folders, *files)} == {0}
@@ -303,13 +302,8 @@ def test_the_autoscaler_finds_the_spec_where_the_blueprint_says(stacks, spec):
     assert parameter["tier"] == "Standard"
 
 
-def test_a_spec_above_four_kilobytes_takes_an_advanced_parameter(tmp_path):
-    pools = "".join(
-        f"  - {{name: p{n}, count: 0, max: 1, attributes: {{a: {'x' * 300}}}}}\n" for n in range(9)
-    )
-    (parameter,) = resources(
-        synthesize(tmp_path, "name: drawn\nagents:\n" + pools)["agents"], "aws_ssm_parameter"
-    )
+def test_a_spec_above_four_kilobytes_takes_an_advanced_parameter(variants):
+    (parameter,) = resources(variants["large"]["agents"], "aws_ssm_parameter")
     assert parameter["tier"] == "Advanced"
 
 
@@ -449,20 +443,10 @@ def test_announcements_wait_for_no_other_stack(stacks):
     assert "terraform_remote_state" not in stacks["notices"].get("data", {})
 
 
-NEAR = """\
-name: near
-target: local
-masters: {type: t4g.medium}
-agents:
-  - {name: default, count: 1, types: [m5.large, m6g.large, c5.large]}
-  - {name: arm, count: 1, types: [c6g.large]}
-"""
-
-
-@pytest.fixture(scope="session")
-def near(tmp_path_factory):
+@pytest.fixture
+def near(variants):
     """The stacks of a local cluster with machines of both architectures."""
-    return synthesize(tmp_path_factory.mktemp("near"), NEAR)
+    return variants["near"]
 
 
 def test_each_architecture_of_a_pool_has_a_template_with_its_image(near):
@@ -503,21 +487,18 @@ def test_on_the_local_cloud_states_are_in_the_folder_and_no_dead_letters_are_wai
     assert len(resources(local, "aws_cloudwatch_event_rule")) == 4
 
 
-def test_roles_and_disks_follow_what_the_account_demands(tmp_path):
-    boundary = "arn:aws:iam::111122223333:policy/boundary"
-    key = "arn:aws:kms:us-east-1:111122223333:key/0123abcd"
-    account = f"account: {{iam_path: /team/, permissions_boundary: '{boundary}', kms_key: '{key}'}}"
-    stacks = synthesize(tmp_path, f"{CLUSTER_FILE}{account}\n")
+def test_roles_and_disks_follow_what_the_account_demands(variants):
+    stacks = variants["account"]
     for stack in ("masters", "agents"):
         (role,) = resources(stacks[stack], "aws_iam_role")
-        assert (role["path"], role["permissions_boundary"]) == ("/team/", boundary)
+        assert (role["path"], role["permissions_boundary"]) == ("/team/", BOUNDARY)
         (profile,) = resources(stacks[stack], "aws_iam_instance_profile")
         assert profile["path"] == "/team/"
         for machine in resources(stacks[stack], "aws_instance"):
-            assert machine["root_block_device"]["kms_key_id"] == key
+            assert machine["root_block_device"]["kms_key_id"] == KEY
     for template in resources(stacks["agents"], "aws_launch_template"):
         (disk,) = template["block_device_mappings"]
-        assert disk["ebs"]["kms_key_id"] == key
+        assert disk["ebs"]["kms_key_id"] == KEY
     (rights,) = resources(stacks["masters"], "aws_iam_role_policy")
-    assert key in rights["policy"]
+    assert KEY in rights["policy"]
     assert "role/team/mesaform-" in rights["policy"]
