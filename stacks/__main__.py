@@ -1,4 +1,4 @@
-"""The app that cdktf runs (`cdktf.json`): read settings, build the stacks, write them.
+"""The app that cdktf and `mesaform up` run (`cdktf.json`): read settings, write the stacks.
 
 `mesaform_stacks.environment` lists the variables that it reads.
 """

@@ -136,7 +136,6 @@ def check_and_bake(
 
 def _prerequisites(context: Context, report: Report) -> None:
     from mesaform import provision
-    from mesaform.provision.tools import install_tools
 
     with stage(report, "Check what must be installed"):
         provision.check_prerequisites(context)
@@ -144,7 +143,6 @@ def _prerequisites(context: Context, report: Report) -> None:
             from mesaform.provision.addresses import require_network
 
             require_network(context.spec, context.local_dir)
-    install_tools(report)
 
 
 def _cloud(context: Context, report: Report) -> None:

@@ -23,13 +23,15 @@ from mesaform.provision.lock import HeldLock
 class Command:
     """A program to run in `folder`.
 
-    A stop kills what it has not ended after `stop_timeout_s` seconds.
+    A stop kills what it has not ended after `stop_timeout_s` seconds. `work` names what it does for
+    those who wait for it; by default it is the program's name and its first argument.
     """
 
     arguments: Sequence[str]
     folder: Path
     environment: Mapping[str, str]
     stop_timeout_s: float = STOP_TIMEOUT_S
+    work: str = ""
 
 
 class Child:
@@ -143,7 +145,7 @@ async def _spawn(command: Command, held: HeldLock, output: int, errors: int) -> 
         start_new_session=True,
         pass_fds=(held.descriptor,),
     )
-    work = f"{Path(command.arguments[0]).name} {command.arguments[1]}"
+    work = command.work or f"{Path(command.arguments[0]).name} {command.arguments[1]}"
     if holder := holder_of(process.pid, work):
         held.note(holder)
     return process

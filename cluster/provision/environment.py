@@ -12,7 +12,7 @@ from mesaform.provision import provider_mirror, terraform
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.holders import FOLDER_MARK
 from mesaform.provision.image import BootImages
-from mesaform.provision.tools import tools_folder
+from mesaform.provision.tools import jsii_cache
 
 QUIET = {
     "CHECKPOINT_DISABLE": "1",
@@ -62,8 +62,7 @@ def prepare_environment(
         **image.environment(),
         "MESAFORM_CLUSTER_FILE": str(Path(place.file).resolve()),
         "JSII_RUNTIME_PACKAGE_CACHE_ROOT": kept.get(
-            "JSII_RUNTIME_PACKAGE_CACHE_ROOT",
-            str(tools_folder() / "node_modules" / ".cache" / "jsii"),
+            "JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(jsii_cache())
         ),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
         terraform.BINARY_NAME: terraform_program.program,

@@ -30,6 +30,8 @@ STOP_TIMEOUT_S = 180.0
 ALONE_S = 2.0
 """Seconds without a Terraform after a stop until cdktf has nothing left to do."""
 LOOK_S = 0.2
+STACKS_PROGRAM = "mesaform_stacks"
+SYNTHESIS = "synthesis of the stacks"
 TERRAFORM_VERBS = frozenset(
     {"init", "plan", "apply", "destroy", "import", "refresh", "output", "show", "untaint"}
 )
@@ -114,12 +116,14 @@ def is_terraform(words: Collection[str]) -> bool:
 
 
 def _work_of(pid: int) -> str:
-    """What a process does, in two words such as `terraform apply`."""
+    """What a process does, such as `terraform apply`."""
     words = proc.command_of(pid)
     if is_terraform(words):
         return "terraform " + next(word for word in words[1:] if word in TERRAFORM_VERBS)
     if any(word.endswith("/cdktf") for word in words[:2]):
         return " ".join(["cdktf", *words[2:3]])
+    if STACKS_PROGRAM in words[1:4]:
+        return SYNTHESIS
     return Path(words[0]).name if words else "a process"
 
 

@@ -55,8 +55,6 @@ def find_lacks(spec: ClusterSpec, folder: Path, root: Path | None = None) -> Ite
     yield from _node()
     if checkout := root or checkout_root():
         yield from _cdktf(checkout)
-    elif shutil.which("npm") is None:
-        yield Lack("npm is missing (it installs cdktf once)", "install Node.js 20 or newer")
     yield from _terraform(folder)
     if spec.target == "aws":
         yield from _terraform_with_lockfile(folder)

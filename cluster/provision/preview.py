@@ -1,8 +1,9 @@
 """Preview of a deployment: what Terraform would add, change, replace and destroy.
 
-Runs `terraform plan` for each synthesized stack, side by side, and reads the plans that change
-something (`terraform show -json`). The plan changes nothing. Depends on a synthesis that is newer
-than the cluster file; the caller holds the lock of Terraform.
+Runs `terraform plan` for each synthesized stack that has resources, side by side, and reads the
+plans that change something (`terraform show -json`). The plan changes nothing. Of a stack without
+resources everything that it declares is created. Depends on a synthesis that is newer than the
+cluster file; the caller holds the lock of Terraform.
 """
 
 from __future__ import annotations
@@ -128,11 +129,17 @@ async def preview_changes(
     """
     runner = await open_runner(place, image, held)
     with stage(report, "Plan the changes") as under_way:
-        folders = [stack_dir(place.cluster_dir, stack) for stack in STACKS]
-        plans = await asyncio.gather(*(_plan(runner, folder) for folder in folders))
-        preview = read_preview(place.cluster_dir, dict(zip(STACKS, plans, strict=True)))
+        planned = await plan_stacks(place.cluster_dir, runner)
+        preview = read_preview(place.cluster_dir, planned)
         under_way.outcome = _summary(preview)
     return preview
+
+
+async def plan_stacks(folder: Path, runner: TerraformRunner) -> dict[str, Planned]:
+    """Plan the stacks that have resources. The others have no plan."""
+    present = sorted({resource.stack for resource in managed_resources(folder)})
+    plans = await asyncio.gather(*(_plan(runner, stack_dir(folder, name)) for name in present))
+    return dict.fromkeys(STACKS, Planned(None)) | dict(zip(present, plans, strict=True))
 
 
 def read_preview(folder: Path, planned: Mapping[str, Planned]) -> Preview:

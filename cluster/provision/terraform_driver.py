@@ -23,6 +23,7 @@ from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.lock_conflict import lock_conflict
+from mesaform.provision.provider_mirror import drop_checksums
 from mesaform.provision.stack_order import Order, creation_order, destruction_order
 from mesaform.provision.state_copies import run_protected
 from mesaform.provision.state_folders import stack_dir
@@ -89,6 +90,8 @@ class StacksRun:
                 await _read_until_exit(child, stack_report)
                 if child.exit_code:
                     raise stack_report.failure(stack, verb, child.exit_code, log)
+                if arguments == INITIALIZE:
+                    drop_checksums(folder)
             under_way.outcome = stack_report.summary
 
 

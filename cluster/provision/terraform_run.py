@@ -24,7 +24,12 @@ from mesaform.provision.disk_space import run_with_reserve
 from mesaform.provision.holders import STOP_TIMEOUT_S
 from mesaform.provision.image import BootImages
 from mesaform.provision.lock import HeldLock
-from mesaform.provision.provider_mirror import PROVIDER, PROVIDER_VERSION
+from mesaform.provision.provider_mirror import (
+    LOCK_FILE,
+    PROVIDER,
+    PROVIDER_VERSION,
+    drop_checksums,
+)
 from mesaform.provision.shared_state import open_shared_state
 from mesaform.provision.state_copies import run_protected
 
@@ -134,7 +139,10 @@ class TerraformRunner:
         """Run `init` unless the folder is initialized; None if there was nothing to do."""
         if is_initialized(folder):
             return None
-        return await self.run(folder, *INITIALIZE)
+        ended = await self.run(folder, *INITIALIZE)
+        if not ended.code:
+            drop_checksums(folder)
+        return ended
 
     async def plan(self, folder: Path, *options: str) -> Planned:
         """Plan without changing anything. The plan stays in the folder until `apply` or `forget`.
@@ -253,7 +261,7 @@ def is_initialized(folder: Path) -> bool:
     another backend since then. The provider may be a link to a mirror that is gone.
     """
     try:
-        locked = (folder / ".terraform.lock.hcl").read_text(encoding="utf-8")
+        locked = (folder / LOCK_FILE).read_text(encoding="utf-8")
     except OSError:
         return False
     installed = (folder / ".terraform" / "providers" / PROVIDER / PROVIDER_VERSION).glob("*")

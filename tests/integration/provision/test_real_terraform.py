@@ -23,13 +23,15 @@ from mesaform.common.errors import BadInput, CloudError, MissingPrerequisite, No
 from mesaform.common.progress import Recorded
 from mesaform.config.schema import ClusterSpec
 from mesaform.provision import environment, image
+from mesaform.provision.adoption import search_account
 from mesaform.provision.cdktf_driver import synthesize
 from mesaform.provision.deployment import read_deployment
 from mesaform.provision.image import NOTHING_TO_BOOT
 from mesaform.provision.lock import hold_terraform
+from mesaform.provision.outdated import find_outdated
 from mesaform.provision.preview import preview_changes
 from mesaform.provision.state_folders import STACKS, stack_dir, state_file, synth_dir
-from mesaform.provision.tools import cdktf_program, tools_folder
+from mesaform.provision.tools import checkout_root
 from tests.integration.provision.conftest import REGION
 from tests.integration.provision.stub_files import cluster_text
 
@@ -117,10 +119,8 @@ async def test_the_next_deployment_completes_it_as_described(aws, shared):
 
 async def test_the_same_file_changes_nothing_and_machines_that_are_behind_are_named(shared):
     with hold_terraform(shared.cluster_dir, "test") as held:
-        same = await provision.prepare(shared, Recorded(), held)
-        assert same.is_empty
-        assert (same.outdated, same.unchanged) == ((), frozenset(STACKS))
         await synthesize(shared, image.look_up(shared.spec), Recorded(), held)
+        assert find_outdated(shared.cluster_dir, set()) == ()
         edit_synthesis(shared, "masters", lambda master: master.update(ami="ami-0123456789abcdef0"))
         edit_synthesis(shared, "agents", lambda agent: agent.update(user_data="{}"))
         preview = await preview_changes(shared, NOTHING_TO_BOOT, Recorded(), held)
@@ -177,8 +177,7 @@ async def test_a_lost_state_stops_up_and_is_rebuilt_from_the_account(aws, shared
         assert found.absent == ()
         remaining = await provision.adopt(shared, found, Recorded(), held, may_update=True)
         assert remaining == ()
-        again = await provision.plan_adoption(shared, Recorded(), held)
-        assert again.imports == ()
+    assert search_account(shared, record.deployment_id).imports == ()
     rebuilt = {stack: resources_in(state_file(shared.cluster_dir, stack)) for stack in STACKS}
     assert rebuilt == listed
     assert {machine["InstanceId"] for machine in aws.instances(shared.spec.name)} == living
@@ -252,12 +251,15 @@ def processes_of(place) -> list[psutil.Process]:
 
 def by_hand(place, tmp_path, verb: str) -> None:
     """`cdktf <verb> '*'`, as docs/operations.md describes it, with output of its own."""
+    checkout = checkout_root()
+    assert checkout is not None
     ended = subprocess.run(
         [
-            cdktf_program(), verb, "*", "--auto-approve", "--output", str(tmp_path / "by-hand"),
+            checkout / "node_modules" / ".bin" / "cdktf", verb, "*",
+            "--auto-approve", "--output", str(tmp_path / "by-hand"),
             *(["--skip-provider-lock"] if verb == "deploy" else []),
         ],
-        cwd=tools_folder(),
+        cwd=checkout,
         env=environment.prepare_environment(place, image.look_up(place.spec)),
         stdin=subprocess.DEVNULL,
         capture_output=True,

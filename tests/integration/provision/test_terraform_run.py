@@ -11,9 +11,12 @@ import pytest
 
 from mesaform.provision.holders import FOLDER_MARK
 from mesaform.provision.lock import hold_terraform
+from mesaform.provision.preview import plan_stacks
 from mesaform.provision.state_copies import newest_copy
+from mesaform.provision.state_folders import STACKS, stack_dir
 from mesaform.provision.terraform import BINARY_NAME
-from mesaform.provision.terraform_run import TerraformRunner
+from mesaform.provision.terraform_run import NO_CHANGES, TerraformRunner
+from tests.support.terraform_state import write_state
 
 STUB = """#!{python}
 import json, pathlib, signal, sys, time
@@ -26,6 +29,8 @@ def write(serial):
     state.write_text(json.dumps({{"version": 4, "serial": serial, "resources": [resource]}}))
 
 verb = sys.argv[1]
+with (folder / "calls").open("a") as calls:
+    calls.write(pathlib.Path.cwd().name + " " + verb + "\\n")
 if verb == "apply":
     write(2)
 elif verb == "untaint":
@@ -82,3 +87,15 @@ async def test_a_cancelled_run_writes_its_state_which_is_copied(folder):
 
 async def test_a_terraform_that_does_not_stop_is_killed_after_a_bounded_time(folder):
     await asyncio.wait_for(cancelled_run(folder, "import", stop_timeout_s=0.1), 60)
+
+
+async def test_only_stacks_with_resources_are_planned(folder):
+    for stack in STACKS:
+        stack_dir(folder, stack).mkdir(parents=True)
+    write_state(folder, "network", [("aws_vpc", {"id": "vpc-1"})])
+    write_state(folder, "masters", [])
+    with hold_terraform(folder, "test") as held:
+        planned = await plan_stacks(folder, runner(folder, held))
+    assert (folder / "calls").read_text().splitlines() == ["network init", "network plan"]
+    documents = {stack: plan.document for stack, plan in planned.items()}
+    assert documents == {**dict.fromkeys(STACKS), "network": NO_CHANGES}

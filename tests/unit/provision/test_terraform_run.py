@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mesaform.provision.provider_mirror import PROVIDER, PROVIDER_VERSION
+from mesaform.provision.provider_mirror import PROVIDER, PROVIDER_VERSION, drop_checksums
 from mesaform.provision.state_folders import CONFIGURATION_FILE
 from mesaform.provision.terraform_driver import terraform_commands
 from mesaform.provision.terraform_run import is_initialized
@@ -59,6 +59,23 @@ def test_a_folder_whose_state_moved_is_initialized_again(tmp_path: Path) -> None
         declared = {"terraform": {"backend": {"local": {"path": path}}}}
         (tmp_path / CONFIGURATION_FILE).write_text(json.dumps(declared))
         assert is_initialized(tmp_path) is expected
+
+
+def test_a_lock_file_keeps_the_version_and_loses_the_sums(tmp_path: Path) -> None:
+    sums = '  hashes = [\n    "h1:edXOJWE4ORX8=",\n    "zh:0000",\n  ]\n'
+    locked = LOCKED.format(PROVIDER_VERSION)
+    lock_file = tmp_path / ".terraform.lock.hcl"
+    lock_file.write_text(f"# Terraform's.\n\n{locked[:-2]}{sums}}}\n")
+    for _ in range(2):
+        drop_checksums(tmp_path)
+        assert lock_file.read_text() == f"# Terraform's.\n\n{locked}"
+    install(tmp_path).mkdir(parents=True)
+    assert is_initialized(tmp_path)
+
+
+def test_a_folder_without_providers_has_no_sums_to_lose(tmp_path: Path) -> None:
+    drop_checksums(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_a_folder_that_is_not_initialized_gets_an_init() -> None:
