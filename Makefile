@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Compiled modules are kept: otherwise each of the many processes compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup up down check test test-fast coverage mutants fuzz differential faults checkov examples bench
+.PHONY: help setup up down check test test-machines test-fast coverage mutants fuzz differential faults checkov examples bench
 
 FILE ?= cluster.yaml
 RUN := .venv/bin
@@ -43,6 +43,10 @@ test: ## set-up for tests, check, then every test; SEED=… repeats a run of pro
 	  wait $$!; checks=$$?; \
 	  if [ $$checks -ne 0 ]; then echo "make check failed: see its output above"; fi; \
 	  exit $$((tests ? tests : checks))
+
+test-machines: ## machines as containers: as root, with systemd-nspawn and a base image
+	@scripts/setup --tests
+	MESAFORM_TEST_MACHINES=1 $(RUN)/python -m pytest tests/integration/machines
 
 test-fast: setup ## the tests that need no service, browser or Terraform; no checks
 	@echo "property tests: seed $(SEED)"

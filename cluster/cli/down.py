@@ -181,7 +181,7 @@ def _enter(context: Context) -> None:
     if context.spec.target == "local":
         from mesaform.localcloud import daemon
 
-        daemon.start(context.local_dir)
+        daemon.start(context.local_dir, kind=context.spec.local.machines)
     context.enter_cloud()
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import typer
 
@@ -43,6 +43,9 @@ PORT_OPTION = typer.Option(
     min=0,
     max=65535,
     help="Port on 127.0.0.1 (default: the last one, at first a free one from 5566 on; 0: any).",
+)
+MACHINES_OPTION = typer.Option(
+    None, "--machines", help="What its machines are: processes or containers (default: the last)."
 )
 REGION_OPTION = typer.Option("us-east-1", "--region", help="The region that clients use.")
 COUNT_OPTION = typer.Option(None, "--count", min=1, help="Ends after so many uses.")
@@ -98,15 +101,40 @@ def _print_json(document: object) -> None:
 
 @local.command()
 @with_root
-def start(root: Path, port: int | None = PORT_OPTION, as_json: JsonOption = False) -> None:
+def start(
+    root: Path,
+    port: int | None = PORT_OPTION,
+    machines: Literal["processes", "containers"] | None = MACHINES_OPTION,
+    as_json: JsonOption = False,
+) -> None:
     """Start it, if it does not run yet, and print its address."""
     from mesaform.localcloud import daemon
 
-    running = daemon.start(root, port=port)
+    running = daemon.start(root, port=port, kind=machines)
     if as_json:
         _print_json({"url": running.url, "pid": running.pid, "started": running.started})
     else:
         sys.stdout.write(f"{running.url}\n")
+
+
+@local.command("base-image")
+def base_image(
+    rebuild: bool = typer.Option(False, "--rebuild", help="Build it although there is one."),
+    as_json: JsonOption = False,
+) -> None:
+    """Build the Debian system that containers boot from (local.machines: containers), as root.
+
+    It is kept in the user's cache, for all local clouds.
+    """
+    from mesaform.localcloud.containers import base_image as images
+
+    if rebuild or images.find() is None:
+        images.build(lambda step: typer.echo(f"{step} ...", err=True))
+    folder = images.folder()
+    if as_json:
+        _print_json({"digest": images.digest(), "folder": str(folder)})
+    else:
+        sys.stdout.write(f"{images.digest()}  {folder}\n")
 
 
 @local.command()

@@ -153,7 +153,7 @@ def _cloud(context: Context, report: Report) -> None:
         from mesaform.localcloud import daemon
 
         with stage(report, "Local cloud") as under_way:
-            running = daemon.start(context.local_dir)
+            running = daemon.start(context.local_dir, kind=context.spec.local.machines)
             under_way.outcome = f"{running.url}, pid {running.pid}" + (
                 "" if running.started else ", was running"
             )
@@ -183,7 +183,7 @@ def _with_zones(context: Context, report: Report) -> Context:
 
 def _addresses(context: Context, report: Report) -> None:
     """Check that no other process of this host listens at the masters' addresses."""
-    if context.spec.target != "local":
+    if not context.spec.has_loopback_machines:
         return
     from mesaform.cli.wiring import Wiring
     from mesaform.provision.addresses import require_ports

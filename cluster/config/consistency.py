@@ -24,6 +24,7 @@ def spec_problems(spec: ClusterSpec) -> list[Problem]:
     """Return all problems of a spec, each with the path of its field."""
     return [
         *_reserved_name_problems(spec),
+        *_local_problems(spec),
         *_network_problems(spec),
         *_pool_reference_problems(spec),
         *_pool_name_problems(spec),
@@ -45,6 +46,11 @@ def _tls_problems(spec: ClusterSpec) -> Iterator[Problem]:
         )
 
 
+def _local_problems(spec: ClusterSpec) -> Iterator[Problem]:
+    if spec.target != "local" and spec.local.machines != "processes":
+        yield ("local", "machines"), "only for target local"
+
+
 def _reserved_name_problems(spec: ClusterSpec) -> Iterator[Problem]:
     if spec.name in RESERVED_NAMES:
         yield ("name",), f"{spec.name} is reserved: {RESERVED_NAMES[spec.name]}"
@@ -55,7 +61,7 @@ def _network_problems(spec: ClusterSpec) -> Iterator[Problem]:
     if spec.network.mode != "existing":
         problems = network.vpc_problems(
             IPv4Network(spec.network.cidr),
-            is_local=is_local,
+            is_local=spec.has_loopback_machines,
             agents=sum(pool.max for pool in spec.agents),
             zones=len(spec.zones),
         )

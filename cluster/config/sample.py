@@ -32,6 +32,7 @@ _SECTIONS = {
     "account": "What the AWS account demands of roles and disks.",
     "snapshots": "Snapshots of the state of services and jobs, in the account's bucket.",
     "cost": "Limits of cost.",
+    "local": "What the machines of the local target are.",
 }
 
 

@@ -120,7 +120,7 @@ class Network(Model):
     )
     cidr: Cidr = Field(
         default="127.42.0.0/16",
-        description="CIDR of all machines, /16 to /25; inside 127.0.0.0/8 on the local target.",
+        description="CIDR of all machines, /16 to /25; inside 127.0.0.0/8 for local processes.",
     )
     zones: tuple[str, ...] = Field(
         default=(), description="One to four; empty means the region's a, b and c."
@@ -663,13 +663,24 @@ class Account(Model):
     )
 
 
+class Local(Model):
+    """The local target."""
+
+    machines: Literal["processes", "containers"] = Field(
+        default="processes",
+        description=(
+            "processes: no root needed; containers: Debian systems under systemd-nspawn, as root."
+        ),
+    )
+
+
 class ClusterSpec(Model):
     """A whole cluster."""
 
     version: Literal[1] = Field(default=1, description="The version of this format.")
     name: Name = Field(description="The cluster's name: part of every name and tag on AWS.")
     target: Literal["local", "aws"] = Field(
-        default="local", description="local: machines are processes of this host; aws: EC2."
+        default="local", description="local: machines of this host (see local); aws: EC2."
     )
     region: Region = Field(default="us-east-1", description="The AWS region.")
     engine: Literal["embedded", "mesos"] = Field(
@@ -710,6 +721,12 @@ class ClusterSpec(Model):
     account: Account = Account()
     snapshots: Snapshots = Snapshots()
     cost: Cost = Cost()
+    local: Local = Local()
+
+    @property
+    def has_loopback_machines(self) -> bool:
+        """Whether machines are processes of this host, with addresses of 127.0.0.0/8."""
+        return self.target == "local" and self.local.machines == "processes"
 
     @property
     def zones(self) -> tuple[str, ...]:

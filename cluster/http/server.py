@@ -247,6 +247,7 @@ class HttpServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
             self._sweeper = None
+            self._sites.clear()
             await self._runner.cleanup()
 
     async def _sweep(self) -> None:

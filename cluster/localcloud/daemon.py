@@ -29,9 +29,10 @@ from mesaform.common.files import SHARED_FILE_MODE, open_log, write_atomically
 from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.common.record_files import files_set_aside
 from mesaform.common.set_aside import SetAside
-from mesaform.localcloud import boot, processes
+from mesaform.localcloud import boot, machine_kind, processes
 from mesaform.localcloud.endpoint_file import read_endpoint
 from mesaform.localcloud.layout import DEFAULT_HOST, DEFAULT_PORTS, Layout
+from mesaform.localcloud.machine_runner import MachineKind
 from mesaform.localcloud.operator_credentials import ensure_credentials, read_credentials
 from mesaform.localcloud.protocol import PREFIX, Machine, World
 
@@ -55,8 +56,16 @@ class Running:
     started: bool = False
 
 
-def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> Running:
+def start(
+    root: Path,
+    *,
+    port: int | None = None,
+    host: str = DEFAULT_HOST,
+    kind: MachineKind | None = None,
+) -> Running:
     """Run a daemon with its state in `root`; returns when it answers. Idempotent.
+
+    `kind` is what its machines are; without it, what they were.
 
     Without a port it listens where it listened last, else on the first free port of
     `DEFAULT_PORTS`. Port 0 means any free port.
@@ -68,6 +77,8 @@ def start(root: Path, *, port: int | None = None, host: str = DEFAULT_HOST) -> R
 
     """
     layout = Layout(root.resolve())
+    if kind is not None:
+        machine_kind.choose(layout, kind, is_running=find(layout.root) is not None)
     try:
         started = _start(layout, port, host)
     except OSError as error:
@@ -364,6 +375,10 @@ def stop(root: Path) -> bool:
         if _is_locked(layout):
             processes.send(running.pid, signal.SIGKILL)
     had_machines = _kill_machines(layout)
+    if machine_kind.read(layout) == "containers":
+        from mesaform.localcloud.containers.runner import remove_everything
+
+        remove_everything(layout)
     for path in (layout.pid, layout.endpoint):
         path.unlink(missing_ok=True)
     return running is not None or had_machines

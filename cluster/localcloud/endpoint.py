@@ -125,9 +125,10 @@ def _restore_account(layout: Layout) -> AccountStore:
     from moto.s3.models import s3_backends  # noqa: F401 - loads it
     from moto.sqs.models import sqs_backends  # noqa: F401 - loads it
 
+    from mesaform.localcloud import machine_kind
     from mesaform.localcloud.moto_patches import network
     from mesaform.localcloud.moto_patches.used_services import UsedServices
-    from mesaform.localcloud.network_claims import NetworkClaims
+    from mesaform.localcloud.network_claims import EVERYWHERE, LOOPBACK, NetworkClaims
     from mesaform.localcloud.state_store import AccountStore, NotStoredError
 
     def match_networks(service: str) -> None:
@@ -137,7 +138,8 @@ def _restore_account(layout: Layout) -> AccountStore:
     used = UsedServices()
     used.watch()
     account = AccountStore(layout.account, used, match_networks)
-    network.Claims.own = NetworkClaims(layout.root)
+    has_containers = machine_kind.read(layout) == "containers"
+    network.Claims.own = NetworkClaims(layout.root, EVERYWHERE if has_containers else LOOPBACK)
     services = account.restore(get_backend)
     if network.claim_again(ec2_backends):
         try:

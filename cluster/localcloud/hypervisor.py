@@ -19,12 +19,14 @@ import msgspec
 import structlog
 
 from mesaform.common import errors, proc
-from mesaform.localcloud import storage, volume_folders
+from mesaform.localcloud import machine_kind, storage, volume_folders
 from mesaform.localcloud.instance_identity import IdentityService
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.machine_processes import MachineProcesses
+from mesaform.localcloud.machine_runner import MachineRunner
 from mesaform.localcloud.metadata import Metadata
 from mesaform.localcloud.operator_credentials import read_credentials
+from mesaform.localcloud.process_runner import ProcessRunner
 from mesaform.localcloud.protocol import (
     PREFIX,
     Credentials,
@@ -111,8 +113,8 @@ class Hypervisor:
     def __init__(self, layout: Layout, url: str, session: aiohttp.ClientSession) -> None:
         self._layout = layout
         self._ec2 = Ec2Client(session, url)
-        self._metadata = Metadata(self._ec2.credentials, IdentityService(layout))
-        self._processes = MachineProcesses(layout, url, self._metadata)
+        self._runner = _runner(layout, url, self._ec2)
+        self._processes = MachineProcesses(layout, self._runner)
         self._world: World | None = None
         self._wake = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}
@@ -128,7 +130,6 @@ class Hypervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        await self._metadata.start()
         async with asyncio.TaskGroup() as group:
             loops = [
                 group.create_task(self._watch(), name="watch"),
@@ -138,7 +139,8 @@ class Hypervisor:
             for task in (*loops, *self._working.values()):
                 task.cancel()
         await self._processes.end_all()
-        await self._metadata.stop()
+        await self._runner.release_unlisted(())
+        await self._runner.close()
 
     def _reap(self) -> None:
         if self._processes.reap():
@@ -173,12 +175,12 @@ class Hypervisor:
     def _pass(self, world: World, group: asyncio.TaskGroup) -> None:
         machines = {machine.instance_id: machine for machine in world.machines}
         self._processes.refresh({*machines, *world.known})
+        self._runner.update(world)
         for instance_id in {*machines, *self._processes.known()}:
             machine = machines.get(instance_id)
             if machine is None and not world.is_complete:
                 continue  # it may be in the record that was set aside
             if machine is not None:
-                self._metadata.update(machine)
                 volume_folders.show_volumes(self._layout, machine)
             self._begin_step(instance_id, machine, world.boot_delay_s, group)
         for image in world.images:
@@ -201,8 +203,8 @@ class Hypervisor:
 
     def _open_metadata(self, group: asyncio.TaskGroup, machine: Machine) -> None:
         """Open the metadata service of a machine that an earlier hypervisor booted."""
-        if not self._metadata.listens_for(machine):
-            self._begin(group, machine.instance_id, self._metadata.open(machine))
+        if not self._runner.is_served(machine):
+            self._begin(group, machine.instance_id, self._runner.serve(machine))
 
     def _observe(self, instance_id: str) -> Observation:
         return Busy() if instance_id in self._working else self._processes.observe(instance_id)
@@ -255,7 +257,7 @@ class Hypervisor:
         await self._processes.boot(machine)
 
     async def _make_image(self, image: PendingImage) -> None:
-        is_complete = await asyncio.to_thread(storage.make_image, self._layout, image)
+        is_complete = await asyncio.to_thread(self._runner.make_image, image)
         await self._ec2.report_image(image.image_id, "available" if is_complete else "failed")
         self._accept(await self._ec2.world())
 
@@ -272,9 +274,21 @@ class Hypervisor:
         if deleted := volume_folders.unused_volumes(self._layout, world):
             self._begin(group, "volumes", asyncio.to_thread(storage.remove, deleted))
         if is_due:
+            kept = {machine.instance_id for machine in world.machines} | known
+            self._begin(group, "leftovers", self._runner.release_unlisted(kept))
             folders = self._files.folders(world, known)
             work = asyncio.to_thread(self._files.clean, folders, world.known, time.time())
             self._begin(group, "cleaning", work)
+
+
+def _runner(layout: Layout, url: str, ec2: Ec2Client) -> MachineRunner:
+    """The runner of this local cloud's kind of machines."""
+    identity = IdentityService(layout)
+    if machine_kind.read(layout) == "processes":
+        return ProcessRunner(layout, url, Metadata(ec2.credentials, identity))
+    from mesaform.localcloud.containers.runner import ContainerRunner
+
+    return ContainerRunner(layout, url, ec2.credentials, identity)
 
 
 async def _main(layout: Layout, url: str) -> None:

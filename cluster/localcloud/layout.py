@@ -49,6 +49,11 @@ class Layout:
         return self.root / "lock"
 
     @property
+    def machine_kind(self) -> Path:
+        """What machines are, `processes` or `containers`; without the file processes."""
+        return self.root / "machine-kind"
+
+    @property
     def log(self) -> Path:
         """The folder of the logs."""
         return self.root / "log"

@@ -13,17 +13,14 @@ from typing import BinaryIO
 import structlog
 
 from mesaform.common import proc
-from mesaform.common.errors import Busy
 from mesaform.common.files import PRIVATE_FILE_MODE, open_log
 from mesaform.localcloud import boot, processes
-from mesaform.localcloud.layout import METADATA_PORT, Layout
-from mesaform.localcloud.metadata import Metadata
+from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.machine_runner import MachineRunner
 from mesaform.localcloud.protocol import Machine
 from mesaform.localcloud.reconcile import Down, Failed, Observation, Up
 
 log = structlog.get_logger(__name__)
-GRACE_S = 10.0
-"""How long a machine may take to shut down before it is killed."""
 POLL_S = 0.05
 
 
@@ -58,10 +55,9 @@ class ProcessTree:
 class MachineProcesses:
     """The processes of all machines of this local cloud."""
 
-    def __init__(self, layout: Layout, url: str, metadata: Metadata) -> None:
+    def __init__(self, layout: Layout, runner: MachineRunner) -> None:
         self._layout = layout
-        self._url = url
-        self._metadata = metadata
+        self._runner = runner
         self._trees: dict[str, ProcessTree] = {}
         self._census = processes.Census()
         self._members: dict[str, set[int]] = {}
@@ -127,51 +123,25 @@ class MachineProcesses:
                 has_ended = True
 
     async def boot(self, machine: Machine) -> None:
-        """Start a machine: its metadata service, then its first process.
-
-        A boot that fails is observed as `Failed`.
-        """
+        """Start a machine. A boot that fails is observed as `Failed`."""
         instance_id = machine.instance_id
         await self._kill_members(instance_id)
         self._layout.machine(instance_id).mkdir(parents=True, exist_ok=True)
         with open_log(self._layout.console(instance_id), PRIVATE_FILE_MODE) as console:
             try:
-                command = boot.command(self._layout, machine)
-                await self._open_metadata(machine)
-                tree = self._spawn(machine, command, console)
+                tree = await self._start(machine, console)
             except (boot.CannotBootError, OSError) as error:
                 console.write(f"hypervisor: {_now()} boot failed: {error}\n".encode())
                 tree = ProcessTree(0, 0, machine.boots, failure=str(error))
                 log.warning("machine.failed", instance=instance_id, reason=str(error))
         self._trees[instance_id] = tree
 
-    async def _open_metadata(self, machine: Machine) -> None:
-        try:
-            await self._metadata.open(machine)
-        except Busy as error:
-            raise boot.CannotBootError(
-                f"its metadata service cannot listen on {machine.address}:{METADATA_PORT}: "
-                f"{error.what}; "
-                "addresses must be in 127.0.0.0/8 and not used by another local cloud"
-            ) from None
-
-    def _spawn(self, machine: Machine, command: list[str], console: BinaryIO) -> ProcessTree:
+    async def _start(self, machine: Machine, console: BinaryIO) -> ProcessTree:
         instance_id, boots = machine.instance_id, machine.boots
-        environment = boot.environment(self._layout, machine, self._url, os.environ)
-        if command[-1] == "cloudinit":
-            environment |= boot.cloudinit_environment(self._layout, machine)
         text = f"hypervisor: {_now()} boot {boots} of {instance_id} from {machine.image_id}\n"
         console.write(text.encode())
         console.flush()
-        popen = subprocess.Popen(
-            command,
-            cwd=self._layout.machine(instance_id),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=console,
-            start_new_session=True,
-        )
+        popen = await self._runner.start(machine, console)
         try:
             record = boot.write_record(self._layout, instance_id, popen.pid, boots)
         except OSError:  # a full disk: a process that no later hypervisor finds must not stay
@@ -187,17 +157,17 @@ class MachineProcesses:
         return ProcessTree(popen.pid, record.started, boots, popen=popen)
 
     async def end(self, instance_id: str, *, hard: bool = False, keep: bool = False) -> None:
-        """End all processes of a machine: SIGTERM to the first, after `GRACE_S` SIGKILL to all.
+        """End all processes of a machine: in order, after `grace_s` of the runner with SIGKILL.
 
         `hard` kills at once. Afterwards nothing is observed, unless `keep` is set: then what was
         observed stays, for a machine that ended by itself and whose end is reported next.
         """
         tree = self._trees.get(instance_id)
         if tree is not None and tree.is_alive and not hard:
-            processes.send(tree.pid, signal.SIGTERM)
-            await _wait_for_end(tree)
+            self._runner.request_shutdown(tree.pid)
+            await _wait_for_end(tree, self._runner.grace_s)
         await self._kill_members(instance_id)
-        await self._metadata.close(instance_id)
+        await self._runner.release(instance_id)
         if not keep:
             await self.forget(instance_id)
 
@@ -217,8 +187,8 @@ class MachineProcesses:
             await asyncio.sleep(POLL_S)
 
     async def forget(self, instance_id: str) -> None:
-        """Remove what is known of an instance; its metadata service ends."""
-        await self._metadata.close(instance_id)
+        """Remove what is known of an instance; the runner releases it."""
+        await self._runner.release(instance_id)
         self._trees.pop(instance_id, None)
         boot.drop_record(self._layout, instance_id)
 
@@ -229,9 +199,9 @@ class MachineProcesses:
                 group.create_task(self.end(instance_id), name=f"end {instance_id}")
 
 
-async def _wait_for_end(tree: ProcessTree) -> None:
-    """Wait up to `GRACE_S`. It polls: no signal tells of the end of an adopted process."""
-    until = time.monotonic() + GRACE_S
+async def _wait_for_end(tree: ProcessTree, grace_s: float) -> None:
+    """Wait up to `grace_s`. It polls: no signal tells of the end of an adopted process."""
+    until = time.monotonic() + grace_s
     while tree.is_alive and time.monotonic() < until:  # noqa: ASYNC110 - see above
         await asyncio.sleep(POLL_S)
 

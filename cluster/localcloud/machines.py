@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from mesaform.common.errors import BadInput
-from mesaform.localcloud import timestamps
+from mesaform.localcloud import security_groups, timestamps
 from mesaform.localcloud.announcing import Bus
 from mesaform.localcloud.faults import Due, Rebalance, Scheduled, SpotInterruption
 from mesaform.localcloud.moto_patches import states, volumes
@@ -19,6 +19,7 @@ from mesaform.localcloud.moto_patches.moto_types import (
     IamBackend,
     PatchedInstance,
     StsBackend,
+    Vpc,
     instances_of,
 )
 from mesaform.localcloud.protocol import (
@@ -88,10 +89,12 @@ class Ec2:
             ),
             boot_delay_s=boot_delay_s,
             is_complete=is_complete,
-            volumes=tuple(
-                volume_id for backend in self._backends() for volume_id in backend.volumes
-            ),
+            volumes=self._volumes(),
+            groups=security_groups.described(instance for _, instance in listed),
         )
+
+    def _volumes(self) -> tuple[str, ...]:
+        return tuple(volume_id for backend in self._backends() for volume_id in backend.volumes)
 
     def _pending_images(self) -> tuple[PendingImage, ...]:
         return tuple(
@@ -252,6 +255,7 @@ def _machine(backend: Ec2Backend, instance: PatchedInstance) -> Machine:
     options = instance.metadata_options
     vcpus, mem_mib = _size(instance.instance_type)
     is_spot = instance.lifecycle == "spot"
+    vpc = _vpc(backend, instance)
     shows_tags = options.instance_metadata_tags == "enabled"
     return Machine(
         instance_id=instance.id,
@@ -279,7 +283,17 @@ def _machine(backend: Ec2Backend, instance: PatchedInstance) -> Machine:
         rebalance_at=getattr(instance, "rebalance_at", 0.0),
         events=states.events(instance),
         volumes=volumes.data_volumes(instance),
+        vpc_id=vpc.id if vpc else "",
+        vpc_cidr=vpc.cidr_block if vpc else "",
+        groups=security_groups.groups_of(instance),
+        hop_limit=getattr(options, "http_put_response_hop_limit", 1),
     )
+
+
+def _vpc(backend: Ec2Backend, instance: PatchedInstance) -> Vpc | None:
+    """The VPC of the instance's first interface."""
+    first = instance.nics.get(0)
+    return backend.vpcs.get(first.subnet.vpc_id) if first else None
 
 
 def _text(value: str | None) -> str:

@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import secrets
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -35,17 +36,23 @@ MAX_TOKEN_S = 21600
 """The longest lifetime of a token; AWS's limit of six hours."""
 RENEW_BEFORE_S = 1800
 """Credentials are replaced this long before they expire."""
-VERSIONS = frozenset({"latest", "2021-07-15"})
+EC2_ADDRESS = "169.254.169.254"
+"""Where the service is on AWS, and in a machine with a network of its own."""
+VERSIONS = frozenset(
+    {
+        "latest",
+        "2009-04-04",
+        "2016-09-02",
+        "2018-09-24",
+        "2020-10-27",
+        "2021-01-03",
+        "2021-03-23",
+        "2021-07-15",
+    }
+)
+"""Of AWS's versions those that clients ask for; cloud-init begins with 2009-04-04."""
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105  # a header's name
-LISTINGS = {
-    "": "ami-id\nhostname\niam/\ninstance-id\ninstance-life-cycle\ninstance-type\n"
-    "local-hostname\nlocal-ipv4\nmac\nplacement/\npublic-ipv4",
-    "placement": "availability-zone\nregion",
-}
-"""What folders below `meta-data` list."""
-
-
 PORT = HttpPort(
     name="imds",
     limits=Limits(body_bytes=1024, header_s=5.0, idle_s=30.0, peer_connections=200),
@@ -60,6 +67,7 @@ class _Served:
 
     machine: Machine
     key: bytes
+    has_own_network: bool = False
 
 
 class Metadata:
@@ -98,28 +106,42 @@ class Metadata:
         """Stop listening everywhere."""
         await self._server.stop()
 
-    async def open(self, machine: Machine) -> None:
-        """Listen on the machine's address. Idempotent.
+    async def open(self, machine: Machine, listening: socket.socket | None = None) -> None:
+        """Listen on the machine's address, or on a socket in its own network. Idempotent.
+
+        In a network of its own every user is answered, as on EC2: there the machine has a packet
+        filter of its own. A `Metadata` serves one such machine at most.
 
         Raises:
             Busy: the address cannot be bound.
 
         """
-        served = self._served.get(machine.address)
-        if served is None:
-            await self._server.listen(machine.address, self._port)
+        address = listening.getsockname()[0] if listening else machine.address
+        served = self._served.get(address)
+        if served is None and listening is not None:
+            await self._server.listen_on(listening)
+        elif served is None:
+            await self._server.listen(address, self._port)
         if served is None or served.machine.instance_id != machine.instance_id:
-            self._served[machine.address] = _Served(machine, secrets.token_bytes(32))
+            key = secrets.token_bytes(32)
+            self._served[address] = _Served(machine, key, has_own_network=listening is not None)
 
     def listens_for(self, machine: Machine) -> bool:
         """Whether the service listens for this machine; not so after a hypervisor's restart."""
-        served = self._served.get(machine.address)
-        return served is not None and served.machine.instance_id == machine.instance_id
+        return self._find(machine) is not None
+
+    def _find(self, machine: Machine) -> _Served | None:
+        """What serves this machine: at its own address, or in its own network."""
+        for address in (machine.address, EC2_ADDRESS):
+            served = self._served.get(address)
+            if served is not None and served.machine.instance_id == machine.instance_id:
+                return served
+        return None
 
     def update(self, machine: Machine) -> None:
         """Take changed facts of a machine: tags, an interruption notice."""
-        if self.listens_for(machine):
-            self._served[machine.address].machine = machine
+        if served := self._find(machine):
+            served.machine = machine
 
     async def close(self, instance_id: str) -> None:
         """Stop listening for the machine; its tokens become invalid."""
@@ -146,9 +168,12 @@ class Metadata:
         served = self._served.get(own[0]) if own else None
         if served is None or own is None or peer is None:
             raise web.HTTPNotFound
-        if peer_user(own, peer) not in self._users:
+        if not self._may_call(served, own, peer):
             raise web.HTTPForbidden(text="the metadata service is closed to this user")
         return served
+
+    def _may_call(self, served: _Served, own: tuple[str, int], peer: tuple[str, int]) -> bool:
+        return served.has_own_network or peer_user(own, peer) in self._users
 
     async def _token(self, request: web.Request) -> web.Response:
         served = self._served_to(request)
@@ -203,8 +228,8 @@ class Metadata:
         return text
 
     async def _meta(self, machine: Machine, path: str) -> web.Response:
-        if path in LISTINGS:
-            return web.Response(text=LISTINGS[path])
+        if listing := _listing(machine, path):
+            return web.Response(text=listing)
         if path.startswith("iam/"):
             return await self._iam(machine, path)
         if path.startswith(("spot/", "events/")):
@@ -292,6 +317,8 @@ def _facts(machine: Machine) -> dict[str, str]:
     )
     return {
         "ami-id": machine.image_id,
+        "ami-launch-index": "0",
+        "instance-action": "none",
         "hostname": f"{name}.{domain}",
         "local-hostname": f"{name}.{domain}",
         "instance-id": machine.instance_id,
@@ -304,6 +331,28 @@ def _facts(machine: Machine) -> dict[str, str]:
         "services/domain": "amazonaws.com",
         "services/partition": "aws",
     }
+
+
+def _listing(machine: Machine, path: str) -> str:
+    """What the folder at this path has, a name a line; empty if there is no such folder.
+
+    Only what exists is listed: cloud-init reads the whole tree, and fails at a missing leaf.
+    """
+    prefix = f"{path}/" if path else ""
+    present = (leaf for leaf in _leaves(machine) if leaf.startswith(prefix) and leaf != prefix)
+    parts = (leaf.removeprefix(prefix).partition("/") for leaf in present)
+    return "\n".join(sorted({name + slash for name, slash, _ in parts}))
+
+
+def _leaves(machine: Machine) -> list[str]:
+    """All paths below `meta-data` of a machine; folders that list themselves end with a slash."""
+    leaves = {
+        **_facts(machine),
+        "iam/info": machine.profile_arn,
+        "iam/security-credentials/": machine.profile_arn,
+        "tags/instance/": machine.metadata_tags,
+    }
+    return [name for name, value in leaves.items() if value]
 
 
 def _announcement(machine: Machine, path: str) -> str:

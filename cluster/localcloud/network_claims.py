@@ -1,8 +1,10 @@
-"""Claims of parts of 127.0.0.0/8 on this host: one for each local VPC, visible to all local clouds.
+"""Claims of this host's addresses: one for each local VPC, visible to all local clouds.
 
-All local clouds share the host's loopback addresses: with VPCs that overlap two machines would have
-the same address. A claim is a socket in Linux's abstract namespace, named after the network and the
-local cloud's folder. The kernel lists it in `/proc/net/unix` and removes it when its process ends.
+All local clouds share the host's loopback addresses and its routes: with VPCs that overlap two
+machines would have the same address. Where machines are processes, only VPCs in 127.0.0.0/8 need a
+claim; where they are containers, every VPC does. A claim is a socket in Linux's abstract namespace,
+named after the network and the local cloud's folder. The kernel lists it in `/proc/net/unix` and
+removes it when its process ends.
 """
 
 from __future__ import annotations
@@ -17,10 +19,15 @@ from pathlib import Path
 
 PREFIX = "mesaform-local"
 LOOPBACK = IPv4Network("127.0.0.0/8")
+EVERYWHERE = IPv4Network("0.0.0.0/0")
 MAX_NAME_BYTES = 100
 """The longest name of a claim; the kernel's limit is 107 (unix(7))."""
 DEFAULT_OCTETS = (31, *range(200, 255))
 """Second octets of default VPCs. The default network of a cluster is not among them."""
+PRIVATE_OCTETS = (31, *range(18, 31))
+"""Likewise of containers, in 172.16.0.0/12; 172.17.0.0/16 is Docker's."""
+_BRIDGE = "mfb"
+"""What the names of local clouds' own bridges begin with (`containers.names`)."""
 _LISTEN = "0A"
 """The state LISTEN in /proc/net/tcp."""
 
@@ -73,12 +80,34 @@ def busy_addresses() -> set[IPv4Address]:
     }
 
 
-def default_networks(root: Path) -> Iterator[IPv4Network]:
-    """Candidates for a default VPC: 127.31.0.0/16, then others in an order set by the folder."""
-    first, *others = DEFAULT_OCTETS
+def default_networks(root: Path, scope: IPv4Network = LOOPBACK) -> Iterator[IPv4Network]:
+    """Candidates for a default VPC: 127.31.0.0/16, then others in an order set by the folder.
+
+    With the scope of containers 172.31.0.0/16, which is AWS's, and others.
+    """
+    top, octets = (127, DEFAULT_OCTETS) if scope == LOOPBACK else (172, PRIVATE_OCTETS)
+    first, *others = octets
     start = zlib.crc32(str(root).encode()) % len(others)
     for octet in (first, *others[start:], *others[:start]):
-        yield IPv4Network(f"127.{octet}.0.0/16")
+        yield IPv4Network(f"{top}.{octet}.0.0/16")
+
+
+def routed_networks(table: Path = Path("/proc/net/route")) -> list[IPv4Network]:
+    """The networks that this host reaches by a route of its own, without those of local clouds."""
+    rows = (line.split() for line in table.read_text().splitlines()[1:])
+    networks = (
+        (row[0], IPv4Network((_address(row[1]), int(_address(row[7])).bit_count()), strict=False))
+        for row in rows
+    )
+    return [
+        network
+        for device, network in networks
+        if network.prefixlen > 0 and not device.startswith(_BRIDGE)
+    ]
+
+
+def _address(hexadecimal: str) -> int:
+    return int.from_bytes(bytes.fromhex(hexadecimal), "little")
 
 
 def _short(root: Path) -> str:
@@ -88,17 +117,15 @@ def _short(root: Path) -> str:
 
 @dataclass(slots=True)
 class NetworkClaims:
-    """The claims of one local cloud, held by this process."""
+    """The claims of one local cloud, held by this process; networks outside `scope` need none."""
 
     root: Path
+    scope: IPv4Network = LOOPBACK
     _held: dict[IPv4Network, list[socket.socket]] = field(default_factory=dict)
 
     def take(self, network: IPv4Network) -> Claim | None:
-        """Claim a network; the answer is the overlapping claim of another local cloud, else None.
-
-        Networks outside 127.0.0.0/8 need no claim.
-        """
-        if not network.subnet_of(LOOPBACK):
+        """Claim a network; returns the overlapping claim of another local cloud, else None."""
+        if not network.subnet_of(self.scope):
             return None
         held = self._held.setdefault(network, [])
         # Bind before looking: of two that claim at the same time each sees the other.
@@ -120,7 +147,7 @@ class NetworkClaims:
 
     def match(self, networks: Iterable[IPv4Network]) -> None:
         """Hold the claims of exactly these networks; one of another local cloud is skipped."""
-        wanted = Counter(network for network in networks if network.subnet_of(LOOPBACK))
+        wanted = Counter(network for network in networks if network.subnet_of(self.scope))
         for network, held in self._held.items():
             while len(held) > wanted[network]:
                 self.release(network)

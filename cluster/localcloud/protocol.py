@@ -29,6 +29,26 @@ class Event(msgspec.Struct, frozen=True):
     at: float
 
 
+class IngressRule(msgspec.Struct, frozen=True):
+    """An inbound rule of a security group. `protocol` is EC2's: a name, a number, or -1 for all.
+
+    Ports are None where the protocol has none. Sources are networks and ids of groups.
+    """
+
+    protocol: str
+    first_port: int | None
+    last_port: int | None
+    cidrs: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+class SecurityGroup(msgspec.Struct, frozen=True):
+    """A security group that instances have."""
+
+    id: str
+    rules: tuple[IngressRule, ...]
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """An instance that is not terminated, with what its boot and its metadata service need.
 
@@ -40,6 +60,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         lifecycle: `on-demand` or `spot`.
         shutdown_behavior: `stop` or `terminate`: the effect of a shutdown from inside.
         volumes: the ids of attached volumes, without the root volume.
+        vpc_id, vpc_cidr: the VPC of the first interface; empty without one.
+        groups: the ids of its security groups.
+        hop_limit: how many hops an answer of the metadata service may take.
         rebalance_at: when a rebalance was recommended, in seconds since the epoch; 0 if it was not.
 
     """
@@ -69,6 +92,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     rebalance_at: float = 0.0
     events: tuple[Event, ...] = ()
     volumes: tuple[str, ...] = ()
+    vpc_id: str = ""
+    vpc_cidr: str = ""
+    groups: tuple[str, ...] = ()
+    hop_limit: int = 1
 
 
 class PendingImage(msgspec.Struct, frozen=True):
@@ -87,6 +114,7 @@ class World(msgspec.Struct, frozen=True):
         known: the ids of all listed instances, terminated ones included.
         images: images to be copied.
         deregistered: ids of images whose folders may be removed.
+        groups: the security groups of all listed instances.
         volumes: the ids of all volumes; the folder of another may be removed.
         is_complete: false while EC2's record is set aside: then what EC2 does not list may be in
             that record, and neither its processes nor its folders are removed.
@@ -101,6 +129,7 @@ class World(msgspec.Struct, frozen=True):
     boot_delay_s: float
     is_complete: bool = True
     volumes: tuple[str, ...] = ()
+    groups: tuple[SecurityGroup, ...] = ()
 
     def is_older_than(self, other: World) -> bool:
         """Whether the same endpoint process sent `other` later."""

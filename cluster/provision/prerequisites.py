@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mesaform.common.errors import MissingPrerequisite
 from mesaform.config.schema import ClusterSpec
+from mesaform.localcloud.containers import prerequisites as containers
 from mesaform.provision import terraform
 from mesaform.provision.cluster_context import ClusterContext
 from mesaform.provision.tools import checkout_root
@@ -59,13 +60,20 @@ def find_lacks(spec: ClusterSpec, folder: Path, root: Path | None = None) -> Ite
     if spec.target == "aws":
         yield from _terraform_with_lockfile(folder)
     if spec.target == "local":
-        yield from _java()
-        if not ZOOKEEPER_JAR.exists():
-            yield Lack(
-                f"ZooKeeper is missing (no {ZOOKEEPER_JAR})",
-                f"apt-get install zookeeper, or {SET_UP}",
-            )
-        yield from _addresses(spec)
+        yield from _local(spec)
+
+
+def _local(spec: ClusterSpec) -> Iterator[Lack]:
+    """What machines of this host need: containers have their own programs and addresses."""
+    if not spec.has_loopback_machines:
+        yield from (Lack(item.what, item.fix) for item in containers.find_lacks())
+        return
+    yield from _java()
+    if not ZOOKEEPER_JAR.exists():
+        yield Lack(
+            f"ZooKeeper is missing (no {ZOOKEEPER_JAR})", f"apt-get install zookeeper, or {SET_UP}"
+        )
+    yield from _addresses(spec)
 
 
 def _node() -> Iterator[Lack]:

@@ -38,6 +38,7 @@ class MetadataOptions(Protocol):
     """Settings of an instance's metadata service."""
 
     http_tokens: str
+    http_put_response_hop_limit: int
     instance_metadata_tags: str
 
 
@@ -68,6 +69,27 @@ class Subnet(Protocol):
     last_address: str
 
 
+class SecurityGroupRule(Protocol):
+    """One rule: of one protocol, one range of ports and one source. Ports may be None."""
+
+    ip_protocol: str | None
+    from_port: int | None
+    to_port: int | None
+    source_group: Mapping[str, str]
+
+    @property
+    def cidr_ipv4(self) -> str | None:
+        """The source, if it is a network of IPv4."""
+        ...
+
+
+class SecurityGroupOfMoto(Protocol):
+    """A security group."""
+
+    id: str
+    ingress_rules: list[SecurityGroupRule]
+
+
 class NetworkInterface(Protocol):
     """A network interface."""
 
@@ -77,7 +99,7 @@ class NetworkInterface(Protocol):
     public_ip: str | None
     public_ip_auto_assign: object
     delete_on_termination: bool
-    group_set: list[object]
+    group_set: list[SecurityGroupOfMoto]
 
     def add_tags(self, tags: Tags) -> None:
         """Add tags."""
@@ -109,7 +131,7 @@ class Instance(Protocol):
     metadata_options: MetadataOptions
     block_device_mapping: Mapping[str, BlockDevice]
     nics: dict[int, NetworkInterface]
-    security_groups: list[object]
+    security_groups: list[SecurityGroupOfMoto]
     state_reason: object
     _state: State
     _reason: str

@@ -1,6 +1,7 @@
 """Addresses and networks: no two interfaces of a subnet share an address.
 
-Default networks are in 127.0.0.0/8, where Linux can bind every address. Needs `network_claims`.
+Default networks are in 127.0.0.0/8, where Linux can bind every address, or for containers in
+172.16.0.0/12. Needs `network_claims`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mesaform.localcloud.network_claims import (
     default_networks,
     find_overlap,
     overlap_text,
+    routed_networks,
 )
 
 log = structlog.get_logger(__name__)
@@ -157,9 +159,10 @@ def _create_default_vpc(self: Ec2Backend) -> Vpc:
 
 def _free_network(backend: Ec2Backend) -> IPv4Network:
     """A network that no local cloud, no other VPC and no program of this host uses."""
-    claims, busy = Claims.own, busy_addresses()
-    for network in default_networks(claims.root):
+    claims, busy, routed = Claims.own, busy_addresses(), routed_networks()
+    for network in default_networks(claims.root, claims.scope):
         is_used = any(address in network for address in busy) or claims.holds(network)
+        is_used = is_used or any(network.overlaps(other) for other in routed)
         if not is_used and find_overlap(network, claims.root) is None:
             return network
     raise EC2ClientError(
