@@ -41,6 +41,10 @@ MAX_AGE_S = 30.0
 STORED_EVERY_S = 5.0
 """How often an answer that wants the same is renewed (s): the planner state is written then."""
 
+QUICK_ATTEMPTS = 30
+"""Attempts before a framework that fails is asked less often: Spark's driver registers with Mesos
+some seconds before its API answers."""
+
 MAX_BACKOFF_S = 60.0
 MAX_UNKNOWN_BACKOFF_S = 300.0
 """Longest time between two attempts at a framework that fails; at one whose API is not known."""
@@ -284,7 +288,8 @@ def _wait_s(track: Track) -> float:
     """Time to the next attempt after a failure (s)."""
     is_known = track.choice.is_certain or bool(track.adapter)
     longest = MAX_BACKOFF_S if is_known else MAX_UNKNOWN_BACKOFF_S
-    return min(longest, EVERY_S * 2.0 ** min(track.failures - 1, 10))
+    doublings = min(max(0, track.failures - QUICK_ATTEMPTS), 10)
+    return min(longest, EVERY_S * 2.0**doublings)
 
 
 def fresh(answers: Mapping[str, FrameworkDemand], now: float) -> dict[str, FrameworkDemand]:
