@@ -116,6 +116,7 @@ class WorldObserver:
     steps: Steps
     faults: list[Fault]
     raw: None = None
+    readings: None = None
 
     async def snapshot(
         self, _spec: Any, memory: Any, intents: Any, freeze: Any, overrides: Any, *, noticed: bool
