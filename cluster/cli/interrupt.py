@@ -8,15 +8,22 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
+from _thread import interrupt_main
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
 from mesaform.common.errors import Exit
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 T = TypeVar("T")
+AGAIN_S = 0.05
+"""After which time a dropped interruption is repeated: outside of the destructor, as a rule."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -36,13 +43,28 @@ def end(text: str) -> NoReturn:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block at each of `SIGNALS`, not at SIGINT alone."""
+    """Raise KeyboardInterrupt in the block at each of `SIGNALS`, not at SIGINT alone.
+
+    Python drops an exception that a handler raises in a destructor or a callback of a weak
+    reference. Such an interruption comes again.
+    """
     before = {number: signal.signal(number, signal.default_int_handler) for number in _handled()}
+    hook, sys.unraisablehook = sys.unraisablehook, _interrupt_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt_again(dropped: UnraisableHookArgs) -> None:
+    if not isinstance(dropped.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+        return
+    again = threading.Timer(AGAIN_S, interrupt_main)
+    again.daemon = True
+    again.start()
 
 
 def _handled() -> list[signal.Signals]:

@@ -53,6 +53,7 @@ RULES = (
     Rule("name", Effect.FIXED, _OTHER.format("name")),
     Rule("target", Effect.FIXED, _OTHER.format("target")),
     Rule("region", Effect.FIXED, _OTHER.format("region")),
+    Rule("local", Effect.FIXED, "a local cloud has machines of one kind from its start to its end"),
     Rule(
         "engine",
         Effect.FIXED,

@@ -224,7 +224,11 @@ def test_a_second_up_changes_nothing(cluster):
         machine["instance_id"]
         for machine in cluster.status()["masters"] + cluster.status()["agents"]
     }
-    cluster.mesaform("up", "--yes", timeout_s=900)
+    process = cluster.popen("up", "--yes", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    shown, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, shown
+    assert "Plan the changes: no machine is replaced" in shown
+    assert "Deploy" not in shown, "a stack differs from its plan"
     status = cluster.status()
     assert {machine["instance_id"] for machine in status["masters"] + status["agents"]} == before
 

@@ -20,7 +20,12 @@ from harness.autoscaler_builders import a_spec
 from mesaform.common import proc
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import METADATA_PORT
-from mesaform.topology.names import bucket_name, spec_parameter_name
+from mesaform.topology.names import (
+    Tag,
+    bucket_name,
+    launch_template_name,
+    spec_parameter_name,
+)
 from tests.fuzz.local_files_target import LocalFiles
 from tests.fuzz.scheduler import LiveScheduler
 from tests.integration.localcloud.conftest import Cloud, operator_key
@@ -114,8 +119,18 @@ class Subject:
         self.cloud.client("ssm").put_parameter(
             Name=spec_parameter_name(CLUSTER), Value=spec.model_dump_json(), Type="String"
         )
+        self._make_template(spec.agents[0].name)
         self._run_autoscaler()
         self.cluster.until(self._autoscaler_leads)
+
+    def _make_template(self, pool: str) -> None:
+        """Make the launch template of a pool; without one nothing is planned for the pool."""
+        tags = [{"Key": Tag.CLUSTER, "Value": CLUSTER}, {"Key": Tag.POOL, "Value": pool}]
+        self.cloud.ec2.create_launch_template(
+            LaunchTemplateName=launch_template_name(CLUSTER, pool),
+            LaunchTemplateData={"ImageId": self.cloud.base_image, "InstanceType": "m5.large"},
+            TagSpecifications=[{"ResourceType": "launch-template", "Tags": tags}],
+        )
 
     def _run_autoscaler(self) -> None:
         host, port = self.addresses["9550"]

@@ -65,6 +65,8 @@ class Subnet(Protocol):
     vpc_id: str
     cidr: IPv4Network
     availability_zone: str
+    default_for_az: bool
+    map_public_ip_on_launch: bool
     ec2_backend: Ec2Backend
     last_address: str
 
@@ -301,7 +303,7 @@ class Ec2Backend(Protocol):
     get_volume: Callable[[str], Volume]
     create_vpc: Callable[..., Vpc]
     create_default_vpc: Callable[[], Vpc]
-    create_default_subnet: Callable[..., Subnet]
+    create_subnet: Callable[..., Subnet]
     delete_subnet: Callable[..., object]
     describe_subnets: Callable[..., list[Subnet]]
     describe_availability_zones: Callable[..., list[Zone]]

@@ -31,6 +31,9 @@ from mesaform.localcloud.network_claims import (
 
 log = structlog.get_logger(__name__)
 
+DEFAULT_SUBNET_PREFIX = 20
+"""The prefix length of default subnets (Amazon VPC user guide, "Default VPC components")."""
+
 FIRST_DYNAMIC_OFFSET = 256
 """The most addresses at the start of a subnet that are left to callers who ask for an address."""
 
@@ -151,9 +154,17 @@ def _set_public_address(self: moto_types.NetworkInterface) -> None:
 
 
 def _create_default_vpc(self: Ec2Backend) -> Vpc:
-    vpc = self.create_vpc(cidr_block=str(_free_network(self)), is_default=True)
-    for zone in self.describe_availability_zones():
-        self.create_default_subnet(zone.name)
+    """A default VPC with a default subnet in each zone.
+
+    moto takes a zone's first subnet of any VPC for its default one, and counts these for the next
+    address: where other VPCs have subnets, its own way fails in the second zone.
+    """
+    network = _free_network(self)
+    vpc = self.create_vpc(cidr_block=str(network), is_default=True)
+    blocks = network.subnets(new_prefix=DEFAULT_SUBNET_PREFIX)
+    for zone, block in zip(self.describe_availability_zones(), blocks, strict=False):
+        subnet = self.create_subnet(vpc.id, str(block), availability_zone=zone.name)
+        subnet.default_for_az = subnet.map_public_ip_on_launch = True
     return vpc
 
 

@@ -168,7 +168,7 @@ async def test_a_program_that_does_not_exist_exits_with_1_and_a_message(machine)
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        ({"user": ""}, "Shell command of the task is not specified"),
+        ({}, "Shell command of the task is not specified"),
         ({"arguments": ["sleep", "1"]}, "Shell command of the task is not specified"),
         ({"shell": False, "arguments": ["true"]}, "Executable of the task is not specified"),
     ],

@@ -200,7 +200,7 @@ def test_ctrl_c_a_polite_kill_and_a_closed_terminal_in_the_middle_leave_nothing(
             env={**os.environ, **cloud},
             cwd=CHECKOUT,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         assert child.stdout is not None

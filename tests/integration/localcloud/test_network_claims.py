@@ -104,6 +104,7 @@ def test_a_default_network_that_another_local_cloud_took_in_the_meantime_moves(
 ) -> None:
     first = start_cloud(tmp_path / "first", "127.64.0.0/16")
     before = default_vpc(first)
+    assert first.subnet(), "each zone has a subnet outside the default VPC as well"
     daemon.stop(first.root)
     other = NetworkClaims(tmp_path / "other")
     assert other.take(IPv4Network(before)) is None

@@ -261,6 +261,7 @@ class Troubled:
         self.renewals = 0
         self.woken = Rest()
         self.faults: list[Fault] = []
+        self.readings = None
 
     def take_faults(self) -> list[Fault]:
         return []

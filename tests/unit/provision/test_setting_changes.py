@@ -37,6 +37,7 @@ OTHER_VALUES: Mapping[str, Any] = {
     "version": None,
     "region": "eu-west-1",
     "engine": None,
+    "local.machines": None,
     "debug": "ssm",
     "tls": True,
     "ttl": "8h",

@@ -103,10 +103,11 @@ def test_only_the_clusters_prefix_is_readable_and_only_ledger_and_snapshots_are_
     assert str(deletes["Resource"]).endswith("/west/ledger/*")
 
 
-def test_only_the_parameters_of_spec_access_and_ca_can_be_read():
+def test_only_the_parameters_of_spec_access_ca_and_frameworks_can_be_read():
     (statement,) = statements("ssm:GetParameter")
     parameter = "arn:aws:ssm:eu-west-1:123456789012:parameter/mesaform/west"
-    assert statement["Resource"] == [f"{parameter}/{name}" for name in ("spec", "access", "ca")]
+    names = ("spec", "access", "ca", "frameworks/*")
+    assert statement["Resource"] == [f"{parameter}/{name}" for name in names]
 
 
 def test_messages_are_received_from_the_clusters_queue_only():
