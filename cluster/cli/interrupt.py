@@ -9,7 +9,6 @@ import asyncio
 import signal
 import sys
 import threading
-from _thread import interrupt_main
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -62,7 +61,8 @@ def _interrupt_again(dropped: UnraisableHookArgs) -> None:
     if not isinstance(dropped.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(dropped)
         return
-    again = threading.Timer(AGAIN_S, interrupt_main)
+    main = threading.main_thread().ident or 0
+    again = threading.Timer(AGAIN_S, signal.pthread_kill, (main, signal.SIGINT))
     again.daemon = True
     again.start()
 
