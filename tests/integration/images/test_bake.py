@@ -184,6 +184,11 @@ def test_a_builder_is_out_of_everybodys_reach_and_needs_no_rights() -> None:
     assert "IamInstanceProfile" not in seen[0]["instance"]
 
 
+def with_terminal() -> None:
+    """Take SIGHUP as a child of a terminal does; nohup has its children ignore it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def test_ctrl_c_a_polite_kill_and_a_closed_terminal_in_the_middle_leave_nothing(
     tmp_path: Path, cloud: dict[str, str]
 ) -> None:
@@ -202,6 +207,7 @@ def test_ctrl_c_a_polite_kill_and_a_closed_terminal_in_the_middle_leave_nothing(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=with_terminal,  # noqa: PLW1509 - it calls one function of the kernel
         )
         assert child.stdout is not None
         next(line for line in child.stdout if line.strip() == "thinking")

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from mesaform.cli import interrupt
 
 HANG_GUARD_S = 60
+
+
+@pytest.fixture(autouse=True)
+def terminal() -> Iterator[None]:
+    """A process with a terminal: one that nohup started ignores SIGHUP, and so does its child."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class SignalledWhenDeleted:
@@ -38,6 +47,12 @@ def delete_and_wait(number: signal.Signals) -> None:
     with interrupt.raised():
         SignalledWhenDeleted(number)
         threading.Event().wait(HANG_GUARD_S)
+
+
+def test_what_nohup_ignores_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interrupt.raised():
+        signal.raise_signal(signal.SIGHUP)
 
 
 def test_handlers_are_as_before_afterwards():
