@@ -28,6 +28,7 @@ from mesaform.localcloud.metadata import Metadata
 from mesaform.localcloud.process_runner import ProcessRunner
 from mesaform.localcloud.processes import Census, send
 from mesaform.localcloud.protocol import Credentials, Machine, PendingImage, World
+from tests.support.instances import an_instance
 
 pytestmark = pytest.mark.slow
 IMAGE = "ami-00000000000000001"
@@ -43,29 +44,11 @@ while True:
 
 
 def machine_of(address: str, instance_id: str, cidr: str) -> Machine:
-    return Machine(
-        instance_id=instance_id,
+    return msgspec.structs.replace(
+        an_instance(instance_id, address),
         image_id=IMAGE,
-        instance_type="m5.large",
-        account_id="123456789012",
-        region="us-east-1",
-        zone="us-east-1a",
-        address=address,
-        public_address="",
-        state="running",
-        boots=1,
-        hard=False,
-        launched_at=0.0,
-        vcpus=2,
         mem_mib=1024,
-        user_data="",
-        profile_arn="",
-        profile_id="",
-        lifecycle="on-demand",
-        shutdown_behavior="stop",
         tokens_required=False,
-        metadata_tags={},
-        notice=None,
         vpc_id="vpc-1",
         vpc_cidr=cidr,
     )

@@ -19,33 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from mesaform.localcloud.instance_identity import IdentityService, load_signer
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.protocol import Machine
+from tests.support.instances import an_instance
 
 
 def machine(instance_id: str = "i-0123456789abcdef0", address: str = "127.31.0.10") -> Machine:
-    return Machine(
-        instance_id=instance_id,
-        image_id="ami-0123456789abcdef0",
-        instance_type="m5.large",
-        account_id="123456789012",
-        region="us-east-1",
-        zone="us-east-1a",
-        address=address,
-        public_address="",
-        state="running",
-        boots=1,
-        hard=False,
-        launched_at=1_700_000_000.0,
-        vcpus=2,
-        mem_mib=8192,
-        user_data="",
-        profile_arn="",
-        profile_id="",
-        lifecycle="on-demand",
-        shutdown_behavior="stop",
-        tokens_required=True,
-        metadata_tags={},
-        notice=None,
-    )
+    return an_instance(instance_id, address)
 
 
 @pytest.fixture
