@@ -156,7 +156,7 @@ def _conclude_refusals(case: _Case, shape: Shape) -> Judgement:
 
 
 def _refusal_s(case: _Case, agents: int) -> float | None:
-    """The estimated length of its refusals (s); None while it cannot be told."""
+    """The estimated length of its refusals (s); None while it is unknown."""
     if case.lately is None:
         return None
     took_lately = case.lately.began_at - case.record.accepted_at < REPEATED_S

@@ -193,20 +193,20 @@ def test_every_connected_framework_has_a_verdict():
 
 
 def test_a_change_of_a_verdict_is_a_decision_once_and_at_most_every_minute():
-    def told(snapshot: Snapshot, now: float) -> tuple[list[str], PlannerState]:
+    def reported(snapshot: Snapshot, now: float) -> tuple[list[str], PlannerState]:
         planned = plan(snapshot, now)
         decisions = [c.decision for c in planned.commands if c.decision.kind == "framework"]
         return [render_decision(decision) for decision in decisions], planned.state
 
     hungry, sated = a_world(spark_wants(4)), a_world(spark_wants(0))
-    first, state = told(hungry, NOW)
+    first, state = reported(hungry, NOW)
     assert first == ["framework spark wants more"]
-    again, state = told(replace(hungry, state=state), NOW + 2)
-    early, state = told(replace(sated, state=state), NOW + 4)
+    again, state = reported(replace(hungry, state=state), NOW + 2)
+    early, state = reported(replace(sated, state=state), NOW + 4)
     assert (again, early) == ([], [])
-    late, state = told(replace(sated, state=state), NOW + 70)
+    late, state = reported(replace(sated, state=state), NOW + 70)
     assert late == ["framework spark has what it wants"]
-    assert told(replace(sated, state=state), NOW + 140)[0] == []
+    assert reported(replace(sated, state=state), NOW + 140)[0] == []
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 40])

@@ -1,4 +1,4 @@
-"""Lines of Apache Mesos' executor are told from those of its task, however the text is cut."""
+"""Lines of Apache Mesos' executor and of its task are separated, however the text is cut."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class FrameworkReadings:
 
     @property
     def has_news(self) -> bool:
-        """Whether a framework wants something else than `answers` told last."""
+        """Whether a framework wants something else than the last of `answers` says."""
         return self._has_news
 
     async def run(self) -> None:
