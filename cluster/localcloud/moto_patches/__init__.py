@@ -16,6 +16,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
         catalogue,
         events,
         fleet,
+        listings,
         network,
         network_options,
         queues,
@@ -36,4 +37,5 @@ def apply(on_new_image: Callable[[str], None]) -> None:
     fleet.apply()
     events.apply()
     catalogue.apply(on_new_image)
+    listings.apply()
     fleet.Prices.usd_per_hour = catalogue.usd_per_hour

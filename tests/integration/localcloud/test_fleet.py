@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.integration.localcloud.conftest import Cloud
 
@@ -223,6 +224,36 @@ def test_run_instances_takes_a_launch_template_as_well(cloud: Cloud, template: s
     assert described["InstanceType"] == "m5.large"
     assert described["IamInstanceProfile"]["Arn"].endswith("/agent")
     assert {"Key": "from", "Value": "template"} in described["Tags"]
+
+
+def test_long_listings_come_in_pages(cloud: Cloud) -> None:
+    first = cloud.ec2.describe_instance_types()
+    assert len(first["InstanceTypes"]) == 100
+    pages = cloud.ec2.get_paginator("describe_instance_types").paginate()
+    names = [item["InstanceType"] for page in pages for item in page["InstanceTypes"]]
+    assert len(names) == len(set(names)) > 500
+    offered = cloud.ec2.describe_instance_type_offerings(
+        LocationType="availability-zone", MaxResults=5
+    )
+    assert (len(offered["InstanceTypeOfferings"]), offered["NextToken"]) == (5, "5")
+    assert len(cloud.ec2.describe_spot_price_history()["SpotPriceHistory"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"MaxResults": 101}, "InvalidParameterValue"),
+        ({"NextToken": "x"}, "InvalidNextToken"),
+        ({"NextToken": "-1"}, "InvalidNextToken"),
+        ({"NextToken": "99999"}, "InvalidNextToken"),
+    ],
+)
+def test_a_page_that_no_listing_has_is_refused(
+    cloud: Cloud, arguments: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(ClientError) as refused:
+        cloud.ec2.describe_instance_types(**arguments)
+    assert refused.value.response["Error"]["Code"] == code
 
 
 def test_types_state_their_size_and_spot_costs_a_third_of_on_demand(cloud: Cloud) -> None:
