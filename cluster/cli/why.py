@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "why",
         help="The autoscaler's last decisions with reasons; "
-        "`why <app|task|agent|instance|pool>` for one of them.",
+        "`why <app|framework|task|agent|instance|pool>` for one of them.",
     )(with_options(WhyOptions, why))
 
 
@@ -60,7 +60,9 @@ class WhyOptions:
 
     subject: Annotated[
         str,
-        typer.Argument(help="Only what concerns this app, task, agent or instance, by its id."),
+        typer.Argument(
+            help="Only what concerns this app, framework, task, agent, instance or pool, by its id."
+        ),
     ] = ""
     file: FileOption = DEFAULT_FILE
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many lines.")] = 20

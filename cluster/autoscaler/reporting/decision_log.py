@@ -41,7 +41,8 @@ ReasonKey = tuple[object, ...]
 class Selection:
     """Which rows to show. Empty fields select everything.
 
-    `subject` is an app, a task, an agent, an instance, a pool or an override's target, by its name.
+    `subject` is an app, a framework or what it waits for, a task, an agent, an instance, a pool
+    or an override's target, by its name.
     """
 
     subject: str = ""
@@ -92,7 +93,8 @@ class Entry:
         names = {*self.machines, *self.agents, str(self.row.get("target", ""))}
         names.add(str(self.row.get("pool", "")))
         if self.decision is not None:
-            names.update(part.name for part in self.decision.demand)
+            for part in self.decision.demand:
+                names |= {part.name, *_framework_and_item(part.name)}
         for reason in self.reasons:
             names.update(_names_in(reason))
         return names - {""}
@@ -132,8 +134,13 @@ class Line:
     @property
     def what(self) -> str:
         """What was done, with how many machines of which types."""
+        if self.kind == "buy" and len(self.entries) > 1:  # a fleet for each type and zone
+            return f"{self._bought()} for pool {self.entries[0].row.get('pool', '')}"
         if self.kind not in DONE or (len(self.machines) == 1 and not self.steps):
             return "; ".join(dict.fromkeys(render_row(entry.row) for entry in self.entries))
+        return self._removed()
+
+    def _removed(self) -> str:
         count = len(self.machines)
         spread = f"; one after another within {self.spread_s:.0f} s" if self.spread_s >= 1 else ""
         noun = "machine" if count == 1 else "machines"
@@ -156,17 +163,20 @@ class Line:
         self.steps[line.kind] = line.at
         self.until = line.at
 
+    def _bought(self) -> str:
+        counts: Counter[str] = Counter()
+        for entry in self.entries:
+            if entry.decision is not None:
+                counts[entry.decision.instance_type] += entry.decision.count
+        return _counted(counts)
+
     def _types(self) -> str:
         first = {
             name: entry.decision.instance_type if entry.decision else ""
             for entry in reversed(self.entries)
             for name in entry.machines
         }
-        counts = Counter(instance_type or "machine" for instance_type in first.values())
-        return ", ".join(
-            f"{count} x {instance_type}"
-            for instance_type, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        )
+        return _counted(Counter(instance_type or "machine" for instance_type in first.values()))
 
     def _how(self) -> str:
         if not self.steps:
@@ -177,6 +187,12 @@ class Line:
             for kind, at in self.steps.items()
         ]
         return ", ".join(parts)
+
+
+def _counted(types: Counter[str]) -> str:
+    """`2 x m5.large, 1 x c5.large`: the most frequent first."""
+    ordered = sorted(types.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} x {instance_type}" for instance_type, count in ordered)
 
 
 def lines_of(rows: Iterable[Row]) -> list[Line]:
@@ -224,6 +240,12 @@ def app_of(task_id: str) -> str | None:
     """The app of the services framework that a task's id names; None for another framework's."""
     name, mark, _ = task_id.partition(".instance-")
     return "/" + name.replace("_", "/") if mark else None
+
+
+def _framework_and_item(name: str) -> set[str]:
+    """Both parts of `framework/item`; nothing for the id of an app, which begins with a slash."""
+    framework, mark, item = name.partition("/")
+    return {framework, item} if mark and framework else set()
 
 
 def _names_in(reason: Reason) -> set[str]:

@@ -41,6 +41,32 @@ def test_what_was_done_in_one_pass_for_one_reason_is_one_line():
     assert line.reasons == ["no task for 6 s (idle_after_s 5)"]
 
 
+def purchase(zone: str, instance_type: str, item: str = "spark/train") -> dict[str, object]:
+    return Decision(
+        NOW,
+        "buy",
+        (Reason.of(ReasonCode.QUEUE_REPORTED, path="/demand", count=3),),
+        pool="default",
+        offering=f"{instance_type}/{zone}/on-demand",
+        count=1,
+        demand=(DemandCount(item, 1),),
+    ).record()
+
+
+def test_the_purchases_of_one_pass_are_one_line_with_all_their_machines():
+    places = [("a", "c5.xlarge"), ("b", "c5.xlarge"), ("c", "m5.large")]
+    (line,) = lines_of([purchase(f"us-east-1{zone}", name) for zone, name in places])
+    assert line.what == "2 x c5.xlarge, 1 x m5.large for pool default"
+
+
+def test_a_framework_and_what_it_waits_for_select_its_purchases():
+    rows = [
+        purchase("us-east-1a", "m5.large", name) for name in ("spark/train", "/train", "other/x")
+    ]
+    for subject in ("spark", "train", "spark/train"):
+        assert select(rows, Selection(subject)) == rows[:1]
+
+
 def test_reasons_that_differ_in_a_number_give_its_range():
     rows = [removal("deactivate", name, NOW, idle(6 + number)) for number, name in enumerate(TYPES)]
     (line,) = lines_of(rows)
