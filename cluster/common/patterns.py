@@ -30,7 +30,7 @@ def matches(pattern: str, text: str) -> bool:
 
     """
     try:
-        return _compiled(pattern).fullmatch(text) is not None
+        return compiled(pattern).fullmatch(text) is not None
     except UnicodeEncodeError:
         return False
 
@@ -42,11 +42,12 @@ def require_pattern(pattern: str) -> None:
         BadPattern: it is not; the message says why.
 
     """
-    _compiled(pattern)
+    compiled(pattern)
 
 
 @lru_cache(maxsize=MOST_PATTERNS)
-def _compiled(pattern: str) -> Any:
+def compiled(pattern: str) -> Any:
+    """The pattern, compiled; see `require_pattern`."""
     import re2
 
     options = re2.Options()

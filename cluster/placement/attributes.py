@@ -18,18 +18,18 @@ ZONE = "@zone"
 """Fields of an agent's fault domain; no attribute has such a name."""
 
 
-_RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")
-_RANGES = re.compile(r"\[(?:[\s,]*[0-9]+\s*-\s*[0-9]+\s*(?=[,\]]))*[\s,]*\]")
+_RANGE = re.compile(r"([0-9]{1,20})\s*-\s*([0-9]{1,20})")
+_RANGES = re.compile(r"\[(?:[\s,]*[0-9]{1,20}\s*-\s*[0-9]{1,20}\s*(?=[,\]]))*[\s,]*\]")
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]+")
 
 
 def number_of(text: str) -> float | None:
     """The number that Mesos reads a text as; None for text, which negative numbers are as well."""
-    if _HEXADECIMAL.fullmatch(text):
-        return float(int(text, 16))
     try:
+        if _HEXADECIMAL.fullmatch(text):
+            return float(int(text, 16))
         number = float(text) if "_" not in text else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and number >= 0 else None
 

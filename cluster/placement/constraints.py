@@ -21,7 +21,9 @@ HOSTNAME = frozenset({"hostname", "@hostname"})
 """Fields that name the agent's host."""
 
 HOST_PORT = "@port"
-"""The field of constraints that stand for a fixed host port (`host_port`)."""
+FREE = "FREE"
+"""Field and operator of constraints that stand for a fixed host port (`host_port`). The operator
+tells them: nobody can state it, while the field may be any text that a framework chose."""
 
 CONFIG_LABEL = "mesaform/config"
 """The label of a task with the version of its app's configuration."""
@@ -33,6 +35,9 @@ PATTERN_VALUE = frozenset({"LIKE", "UNLIKE"})
 
 UNLIMITED = 1_000_000_000
 """The answer of `room` where no constraint sets a limit."""
+
+LONGEST_NUMBER = 18
+"""Digits of a whole number that are read."""
 
 _SCALAR = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
@@ -51,15 +56,20 @@ class Constraint:
         field, operator, *values = parts
         return cls(field, operator.upper(), values[0] if values else "")
 
+    @property
+    def is_host_port(self) -> bool:
+        """Whether it stands for a fixed host port."""
+        return self.operator == FREE
+
     def __str__(self) -> str:
-        if self.field == HOST_PORT:
+        if self.is_host_port:
             return f"host port {self.value}"
         return " ".join(part for part in (self.field, self.operator, self.value) if part)
 
 
 def host_port(port: int) -> Constraint:
     """That an instance takes this very host port: the agent offers it, and nobody has it."""
-    return Constraint(HOST_PORT, "FREE", str(port))
+    return Constraint(HOST_PORT, FREE, str(port))
 
 
 class Location(Protocol):
@@ -122,7 +132,7 @@ class InstanceCounts:
 
 def _key(app: str, constraint: Constraint) -> tuple[str, str]:
     """What is counted together: a host port is taken from all apps."""
-    if constraint.field == HOST_PORT:
+    if constraint.is_host_port:
         return ("", f"{HOST_PORT} {constraint.value}")
     return (app, constraint.field)
 
@@ -154,8 +164,8 @@ def _room(app: str, constraint: Constraint, location: Location, counts: Instance
     if value is None:
         return UNLIMITED if constraint.operator == "UNLIKE" else 0
     placed = counts.counts(app, constraint)
-    if constraint.field == HOST_PORT:
-        return _room_at_port(int(constraint.value), location.ports, placed.get(value, 0))
+    if constraint.is_host_port:
+        return _room_at_port(whole_number(constraint.value), location.ports, placed.get(value, 0))
     return room_for_value(constraint, value, placed)
 
 
@@ -227,8 +237,10 @@ def _matches(pattern: str, value: str) -> bool | None:
 
 
 def whole_number(text: str) -> int:
-    """A constraint's whole number; 0 when it is none."""
-    return int(text) if text.isdecimal() else 0
+    """A constraint's whole number, at most `UNLIMITED`; 0 when it is none."""
+    if not text.isdecimal():
+        return 0
+    return UNLIMITED if len(text.lstrip("0")) > LONGEST_NUMBER else min(int(text), UNLIMITED)
 
 
 def problem_with(parts: Sequence[str]) -> str | None:

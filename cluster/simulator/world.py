@@ -19,7 +19,7 @@ from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.shape import NOTHING, Shape, contains, minus, plus, shape_of
 from mesaform.aws.ports import LaunchRequest, LaunchResult, Machine, Offering
 from mesaform.common.resources import Range, subtract_ranges
-from mesaform.placement.constraints import HOST_PORT, Constraint, InstanceCounts, room
+from mesaform.placement.constraints import Constraint, InstanceCounts, room
 from mesaform.placement.preference import AgentUse, Strategy, rank
 from mesaform.placement.run_times import RunTimes
 from mesaform.simulator import conservation
@@ -187,7 +187,7 @@ class World:
             app: trace.constraints.get(app, ()) for app in self._shapes
         }
         self._fixed_ports = {
-            app: [int(rule.value) for rule in rules if rule.field == HOST_PORT]
+            app: [int(rule.value) for rule in rules if rule.is_host_port]
             for app, rules in self.apps.items()
         }
         self._spread: dict[

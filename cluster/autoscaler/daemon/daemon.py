@@ -56,7 +56,7 @@ from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
 from mesaform.autoscaler.observation.probe_client import ProbeFramework
 from mesaform.autoscaler.observation.shutdown_endpoint import ShutdownEndpoint
-from mesaform.autoscaler.planner.containment import plan_by_pool
+from mesaform.autoscaler.planner.containment import POOL_FAULT, plan_contained
 from mesaform.autoscaler.planner.overrides import paused
 from mesaform.autoscaler.planner.planner import Plan
 from mesaform.autoscaler.reporting.http_server import Page, http_port
@@ -221,7 +221,7 @@ class Term:
     _waiting: int = 0
     _defect: Exception | None = None
     _has_passed: bool = False
-    _pool_faults: list[Fault] = field(default_factory=list)
+    _plan_faults: list[Fault] = field(default_factory=list)
     _is_stored: bool = True
     """Whether `planner_state` and `intents` are what the journal holds."""
 
@@ -326,7 +326,7 @@ class Term:
                 )
                 snapshot = replace(snapshot, state=self.planner_state, intents=tuple(self.intents))
             snapshot = await self._absorb_notices(notices, snapshot)
-            planned, self._pool_faults = plan_by_pool(snapshot, self.clock.now())
+            planned, self._plan_faults = plan_contained(snapshot, self.clock.now())
             reports = await self.reports.read()
             await self._account(planned, snapshot, reports)
             self.planner_state = await self.actor.execute(planned)
@@ -432,19 +432,10 @@ class Term:
         self.health.faults.report(self.actor.faults)
         self.actor.faults.clear()
         for fault in self.health.faults.report(self.observer.take_faults()):
-            self._report_anomaly(
-                Reason.of(
-                    ReasonCode.REPORT_UNREADABLE,
-                    kind=fault.kind,
-                    subject=fault.subject[:100],
-                    error=fault.text,
-                )
-            )
-        faults, self._pool_faults = self._pool_faults, []
+            self._report_anomaly(_left_out(fault))
+        faults, self._plan_faults = self._plan_faults, []
         for fault in self.health.faults.report(faults):
-            self._report_anomaly(
-                Reason.of(ReasonCode.POOL_LEFT_OUT, pool=fault.subject, error=fault.text)
-            )
+            self._report_anomaly(_left_out(fault))
 
     def _report_anomaly(self, reason: Reason) -> None:
         self.telemetry.decided(Decision(self.clock.now(), "anomaly", (reason,)))
@@ -818,6 +809,18 @@ async def _kept(name: str, work: Callable[[], Awaitable[None]], health: LeaderHe
             return
         health.faults.report(faults)
         await asyncio.sleep(AFTER_FAULT_S)
+
+
+def _left_out(fault: Fault) -> Reason:
+    """What the observer or the planner left out, for `mesaform why`."""
+    if fault.kind == POOL_FAULT:
+        return Reason.of(ReasonCode.POOL_LEFT_OUT, pool=fault.subject, error=fault.text)
+    return Reason.of(
+        ReasonCode.REPORT_UNREADABLE,
+        kind=fault.kind,
+        subject=fault.subject[:100],
+        error=fault.text,
+    )
 
 
 def condition_of(error: Exception) -> Condition:

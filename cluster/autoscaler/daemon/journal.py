@@ -21,19 +21,24 @@ Depends on `zookeeper` and `autoscaler.model`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
 
 from mesaform.autoscaler.model import old_vocabulary
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.snapshot import Intent
 from mesaform.common.errors import LeadershipLost
 from mesaform.common.json_types import Json, as_object
-from mesaform.common.records import Codec, Problem, Unreadable
+from mesaform.common.records import Codec, Problem, RecordRefused, Unreadable
 from mesaform.common.set_aside import SetAsideLog
 from mesaform.topology.zookeeper import ZK_RESTORED_STATE
 from mesaform.zookeeper.session import VersionConflict, ZooKeeper
 from mesaform.zookeeper.set_aside import RecordNodes, Stored
+
+log = structlog.get_logger("mesaform.autoscaler")
 
 STATE_KIND, LAUNCH_KIND = "planner-state", "launches"
 
@@ -62,6 +67,20 @@ def _upgraded_intent(document: Json) -> Json:
 STATE = Codec(
     "autoscaler.state", JournalState, upgrades={0: _upgraded_state}, compress_above_bytes=0
 )
+DISPENSABLE = (
+    "reported",
+    "frameworks",
+    "marks",
+    "findings",
+    "purchases",
+    "lifetimes",
+    "experiments",
+    "last_reported",
+    "history",
+)
+"""Fields of the planner state that are read or learned again, the least needed first. Frameworks
+and apps decide how large they are: a state that is too large for ZooKeeper is stored without."""
+
 LAUNCH = Codec("autoscaler.launch", Intent, upgrades={0: _upgraded_intent})
 
 
@@ -204,13 +223,13 @@ class Journal:
 
         Raises:
             LeadershipLost: another leader wrote since.
-            RecordRefused: it is too large for ZooKeeper.
+            RecordRefused: it is too large for ZooKeeper, also without `DISPENSABLE`.
 
         """
-        state = JournalState(self._epoch, planner_state, self._announced())
+        state, data = _encoded(JournalState(self._epoch, planner_state, self._announced()))
         before, self._unanswered = self._unanswered, state
         try:
-            self._version = await self._zk.put(self._state_path, STATE.encode(state), self._version)
+            self._version = await self._zk.put(self._state_path, data, self._version)
         except VersionConflict as error:
             if not await self._resumed(state, before):
                 raise LeadershipLost(
@@ -297,3 +316,25 @@ class Journal:
     @property
     def _state_path(self) -> str:
         return f"{self._path}/state"
+
+
+def _encoded(state: JournalState) -> tuple[JournalState, bytes]:
+    """A state that fits into ZooKeeper, and its bytes.
+
+    Raises:
+        RecordRefused: it does not fit without `DISPENSABLE`.
+
+    """
+    for count in range(len(DISPENSABLE)):
+        fitting = _without(state, DISPENSABLE[:count])
+        try:
+            return fitting, STATE.encode(fitting)
+        except RecordRefused as error:
+            log.warning("planner_state_too_large", error=str(error), without=DISPENSABLE[:count])
+    bare = _without(state, DISPENSABLE)
+    return bare, STATE.encode(bare)
+
+
+def _without(state: JournalState, names: Sequence[str]) -> JournalState:
+    empty: dict[str, Any] = {name: {} for name in names}
+    return replace(state, planner_state=replace(state.planner_state, **empty))

@@ -13,6 +13,7 @@ from mesaform.autoscaler.model.cluster_view import Framework, Quota
 from mesaform.autoscaler.model.shape import NOTHING, Shape, make, plus
 from mesaform.common.architecture import ARCH, ARCH_LABEL
 from mesaform.common.json_types import as_list
+from mesaform.common.printable import printable
 from mesaform.placement.constraints import Constraint
 
 Json = Mapping[str, Any]
@@ -21,6 +22,9 @@ PROBE = "mesaform-probe"
 
 LONGEST_TEXT = 2048
 """Longest address that is read of a framework; longer ones are cut, and so lead nowhere."""
+
+LONGEST_NAME = 200
+"""Longest name of a framework that is read; longer ones are cut."""
 
 QUOTA_NAMES = ("cpus", "mem", "disk", "gpus")
 _OPERATORS = {
@@ -51,7 +55,7 @@ def framework(
     roles = unsuppressed or every_role
     return Framework(
         framework_id=framework_id,
-        name=info.get("name", framework_id),
+        name=_name(info, framework_id),
         active=_is_active(item),
         suppressed=not unsuppressed,
         roles=roles,
@@ -70,6 +74,11 @@ def framework(
         hostname=_text(info.get("hostname")),
         held=len(as_list(item.get("offers"))),
     )
+
+
+def _name(info: Json, framework_id: str) -> str:
+    """The framework's name, printable and cut."""
+    return printable(_text(info.get("name")), LONGEST_NAME) or framework_id
 
 
 def _text(value: object) -> str:

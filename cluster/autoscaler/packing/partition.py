@@ -16,7 +16,6 @@ from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.shape import MANY, NOTHING, Shape, how_often, times
 from mesaform.autoscaler.packing.model import Template
 from mesaform.placement.constraints import (
-    HOST_PORT,
     HOSTNAME,
     Constraint,
     InstanceCounts,
@@ -110,7 +109,7 @@ def _by_treatment(
     on_attributes: list[Constraint] = []
     on_hostnames: list[Constraint] = []
     for constraint in constraints:
-        if constraint.field == HOST_PORT:
+        if constraint.is_host_port:
             fixed.append(constraint)
             on_hostnames.append(constraint)
         elif not _spreads(constraint):
@@ -119,7 +118,7 @@ def _by_treatment(
             on_hostnames.append(constraint)
         else:
             on_attributes.append(constraint)
-    on_hostnames.sort(key=lambda constraint: constraint.field == HOST_PORT)
+    on_hostnames.sort(key=lambda constraint: constraint.is_host_port)
     return fixed, on_attributes, on_hostnames
 
 
@@ -157,7 +156,7 @@ def _by_machine(part: Part, constraint: Constraint, usage: InstanceCounts) -> Pa
 
     Apps that take the same host port share its limit of one instance per machine.
     """
-    if constraint.field == HOST_PORT:
+    if constraint.is_host_port:
         return replace(part, name=str(constraint), per_machine=1)
     operator, taken = constraint.operator, usage.counts(part.name, constraint)
     if operator == "CLUSTER":

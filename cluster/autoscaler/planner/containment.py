@@ -1,18 +1,19 @@
-"""A pass in which a fault of one pool ends the work for that pool only. Pure.
+"""A pass in which a fault of one framework, app or pool ends the work for that one only. Pure.
 
-`plan` treats pools together: they share the demand, the cost cap and the disruption budget. When it
-fails, the pools with which it fails alone are left out, first from purchases, then altogether.
-Their machines and timers stay as they are. Depends on `planner`.
+`plan` treats all demand and all pools together. When it fails, the frameworks and apps with which
+it fails alone are left out. When it fails with each of them, a pool is the likelier cause: pools
+with which it fails alone are left out, first from purchases, then altogether. Their machines and
+timers stay as they are. Depends on `planner`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from mesaform.autoscaler.model.cluster_view import ClusterView
+from mesaform.autoscaler.model.cluster_view import ClusterView, Framework, QueueEntry
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.removal import Replacement
 from mesaform.autoscaler.model.snapshot import Snapshot
@@ -25,19 +26,101 @@ from mesaform.config.schema import ClusterSpec
 from mesaform.topology.names import Tag
 
 POOL_FAULT = "pool"
-"""Kind of the faults."""
+FRAMEWORK_FAULT = "framework"
+APP_FAULT = "app"
+"""Kinds of the faults."""
+
+MOST_SUSPECTS = 5000
+"""Frameworks and apps among which those that fail are looked for."""
+
+Demand = Framework | QueueEntry
 
 
-def plan_by_pool(snapshot: Snapshot, now: float) -> tuple[Plan, list[Fault]]:
-    """The plan of a pass, and one fault for each pool that it leaves out.
+def plan_contained(snapshot: Snapshot, now: float) -> tuple[Plan, list[Fault]]:
+    """The plan of a pass, and one fault for each framework, app and pool that it leaves out.
 
     The capacity of a pool that is left out altogether counts for the cost cap only. Demand that its
     machines would have taken may therefore be bought in another pool.
 
     Raises:
-        Exception: what `plan` raises, if it does with every pool.
+        Exception: what `plan` raises, if it does with every pool and without any demand.
 
     """
+    try:
+        return plan(snapshot, now), []
+    except Exception:
+        suspects = _suspects(snapshot)
+        faults = list(_failing(snapshot, suspects, now))
+        if len(faults) == len(suspects):
+            with contextlib.suppress(Exception):  # a pool may be at fault, or else all of them
+                return _plan_by_pool(snapshot, now)
+        planned, of_pools = _plan_by_pool(_without_demand(snapshot, faults), now)
+        return planned, [*faults, *of_pools]
+
+
+def _suspects(snapshot: Snapshot) -> list[Demand]:
+    """What has demand."""
+    view = snapshot.cluster
+    frameworks: list[Demand] = [] if view is None else list(view.frameworks)
+    return [*frameworks, *(snapshot.queue or ())][:MOST_SUSPECTS]
+
+
+def _failing(snapshot: Snapshot, suspects: Sequence[Demand], now: float) -> Iterator[Fault]:
+    """The faults of those of the suspects that fail alone, found by halves."""
+    error = _failure(snapshot, suspects, now) if suspects else None
+    if error is None:
+        return
+    if len(suspects) > 1:
+        middle = len(suspects) // 2
+        yield from _failing(snapshot, suspects[:middle], now)
+        yield from _failing(snapshot, suspects[middle:], now)
+        return
+    (suspect,) = suspects
+    if isinstance(suspect, Framework):
+        yield Fault(FRAMEWORK_FAULT, suspect.framework_id, error)
+    else:
+        yield Fault(APP_FAULT, suspect.app, error)
+
+
+def _failure(snapshot: Snapshot, kept: Sequence[Demand], now: float) -> Exception | None:
+    """The exception of a plan with these frameworks and apps only."""
+    frameworks = {item.framework_id for item in kept if isinstance(item, Framework)}
+    apps = {item.app for item in kept if isinstance(item, QueueEntry)}
+    try:
+        plan(_with_demand(snapshot, frameworks.__contains__, apps.__contains__), now)
+    except Exception as error:
+        return error
+    return None
+
+
+def _without_demand(snapshot: Snapshot, faults: Sequence[Fault]) -> Snapshot:
+    """The snapshot without the demand of the frameworks and apps that failed."""
+    if not faults:
+        return snapshot
+    names = {(fault.kind, fault.subject) for fault in faults}
+    return _with_demand(
+        snapshot,
+        lambda name: (FRAMEWORK_FAULT, name) not in names,
+        lambda name: (APP_FAULT, name) not in names,
+    )
+
+
+def _with_demand(
+    snapshot: Snapshot,
+    keeps_framework: Callable[[str], bool],
+    keeps_app: Callable[[str], bool],
+) -> Snapshot:
+    view, queue = snapshot.cluster, snapshot.queue
+    if view is not None:
+        frameworks = (item for item in view.frameworks if keeps_framework(item.framework_id))
+        view = replace(view, frameworks=tuple(frameworks))
+    if queue is not None:
+        queue = tuple(entry for entry in queue if keeps_app(entry.app))
+    return replace(snapshot, cluster=view, queue=queue)
+
+
+def _plan_by_pool(snapshot: Snapshot, now: float) -> tuple[Plan, list[Fault]]:
+    """The plan, and one fault for each pool that it leaves out."""
     try:
         return plan(snapshot, now), []
     except Exception as error:

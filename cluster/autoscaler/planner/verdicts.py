@@ -25,7 +25,6 @@ from mesaform.common.architecture import ARCH, REQUIRES_PIN
 from mesaform.common.resources import merge_ranges
 from mesaform.config.schema import Pool
 from mesaform.placement.constraints import (
-    HOST_PORT,
     HOSTNAME,
     Constraint,
     InstanceCounts,
@@ -183,8 +182,11 @@ class OfferingIndex:
         self, unit: DemandItem, bought: Iterable[tuple[str, Offering, int]]
     ) -> InstanceCounts:
         """Where instances run or are placed, those on the machines that are bought included."""
-        fields = HOSTNAME | {HOST_PORT}
-        shared = [constraint for constraint in unit.constraints if constraint.field not in fields]
+        shared = [
+            constraint
+            for constraint in unit.constraints
+            if not constraint.is_host_port and constraint.field not in HOSTNAME
+        ]
         usage = self._supply.usage.copy()
         for pool, offering, count in bought:
             for candidate in self._candidates:
@@ -259,7 +261,7 @@ class OfferingIndex:
     def _unavailable(self, constraint: Constraint) -> Reason:
         """A constraint that no pool satisfies, with the values that pools have."""
         text, field = _text(constraint), constraint.field
-        if field == HOST_PORT:
+        if constraint.is_host_port:
             return self._port_unavailable(int(constraint.value))
         if field in HOSTNAME:
             return Reason.of(ReasonCode.CONSTRAINT_HOSTNAME_UNKNOWN, constraint=text)

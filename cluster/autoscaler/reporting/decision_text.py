@@ -10,6 +10,7 @@ from mesaform.autoscaler.model.decision import Decision, Kind, from_record
 from mesaform.autoscaler.reporting.reason_text import reason_view, render
 from mesaform.aws.overrides import Override, describe
 from mesaform.aws.ports.ledger import Row
+from mesaform.common.printable import printable
 
 _NOTICES = {
     "interruption": "is interrupted",
@@ -20,7 +21,7 @@ _NOTICES = {
 
 def render_decision(decision: Decision) -> str:
     """What was decided, as one clause. The prose of an old row stays as it is."""
-    return decision.text or _TEMPLATES[decision.kind](decision)
+    return printable(decision.text or _TEMPLATES[decision.kind](decision))
 
 
 def render_reasons(decision: Decision) -> list[str]:

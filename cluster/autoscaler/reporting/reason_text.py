@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from mesaform.autoscaler.model.reason import Param, Reason, ReasonCode
+from mesaform.common.printable import printable
 
 Template = str | Callable[[Mapping[str, Param]], str]
 
@@ -20,8 +21,8 @@ LISTED = 3
 
 def render(reason: Reason) -> str:
     """A reason as one clause, without a capital letter and a full stop."""
-    template = TEMPLATES[reason.code]
-    return template(reason.params) if callable(template) else template.format_map(reason.params)
+    template, params = TEMPLATES[reason.code], reason.params
+    return printable(template(params) if callable(template) else template.format_map(params))
 
 
 def render_optional(reason: Reason | None) -> str:

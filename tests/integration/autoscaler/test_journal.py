@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from harness.autoscaler_builders import NOW, a_reason, a_snapshot
 from mesaform.autoscaler.daemon.journal import LAUNCH, Journal
+from mesaform.autoscaler.model.framework_demand import FrameworkVerdict
 from mesaform.autoscaler.model.planner_state import Backoff, BilledMachine, PlannerState
 from mesaform.autoscaler.model.removal import Removal
 from mesaform.autoscaler.model.snapshot import Intent
@@ -190,6 +192,23 @@ async def test_a_launch_that_no_leader_wrote_is_set_aside(
     assert await zk.children(f"{zookeeper_root}/set-aside/launches") == [name]
     _, intents = await a_journal(zk, zookeeper_root, 2).open()
     assert intents == [an_intent("ms-2")]
+
+
+async def test_a_state_that_frameworks_make_too_large_is_stored_without_what_they_said(
+    zk: ZooKeeper, zookeeper_root: str
+):
+    numbers = random.Random(1)
+    frameworks = {
+        f"F-{n}": FrameworkVerdict(f"F-{n}", numbers.randbytes(100).hex(), "unknown", NOW, NOW)
+        for n in range(12_000)
+    }
+    journal = a_journal(zk, zookeeper_root, 1)
+    await journal.open()
+    await journal.record(an_intent())
+    await journal.save(replace(A_MEMORY, frameworks=frameworks))
+    await journal.save(replace(A_MEMORY, frameworks=frameworks, leader_since=NOW - 1))
+    state, intents = await a_journal(zk, zookeeper_root, 2).open()
+    assert (state, intents) == (replace(A_MEMORY, leader_since=NOW - 1), [an_intent()])
 
 
 async def test_a_state_with_which_no_pass_succeeds_is_kept_and_begun_anew(

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesaform.autoscaler.model.framework_demand import WantedShape
@@ -28,6 +28,8 @@ from mesaform.autoscaler.observation.adapters import (
     spark,
 )
 from mesaform.autoscaler.observation.adapters.answers import (
+    MAX_CONSTRAINTS,
+    MAX_ENTRIES,
     MAX_PIECES,
     MAX_SHAPES,
     AdapterError,
@@ -36,6 +38,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
     constraint_of,
 )
 from mesaform.autoscaler.observation.adapters.choice import ADAPTERS
+from mesaform.common.patterns import compiled
 from mesaform.placement.constraints import Constraint, host_port
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures" / "spark_3_5_9.json").read_text())
@@ -415,6 +418,7 @@ def test_the_hook_states_shapes_roles_constraints_and_tasks():
     [
         ({"version": 2}, "version"),
         ({"demnd": []}, "unknown field `demnd`"),
+        ({"demand": [{**HOOK["demand"][0], "name": "a\x1b[2J"}]}, "name"),  # type: ignore[index]
         ({"demand": [{**HOOK["demand"][0], "count": -1}]}, "count"),  # type: ignore[index]
         ({"demand": [{**HOOK["demand"][0], "cpus": 1e300}]}, "cpus"),  # type: ignore[index]
         ({"demand": [{**HOOK["demand"][0], "memory": 1}]}, "memory"),  # type: ignore[index]
@@ -465,6 +469,7 @@ def mutated(value: Any, data: st.DataObject) -> Any:
     return data.draw(JSON)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_answer_of_a_framework_ends_in_another_error_or_in_unlimited_demand(data):
     adapter = data.draw(st.sampled_from(sorted(VALID)))
@@ -507,6 +512,74 @@ def test_the_most_shapes_and_pieces_are_bounded():
     reading = read("marathon", {"/v2/queue": {"queue": queue}})
     assert len(reading.wanted) == MAX_SHAPES
     assert {shape.count for shape in reading.wanted} == {MAX_PIECES}
+
+
+def patterns(count: int, name: str = "") -> list[list[str]]:
+    return [["zone", "LIKE", f"(a|b)*{name}{number}"] for number in range(count)]
+
+
+def test_no_pattern_is_compiled_of_shapes_that_do_not_count():
+    queue = [
+        an_entry(count=9 if n < 20 else 1, app={"id": f"/{n}", "constraints": patterns(20, str(n))})
+        for n in range(2000)
+    ]
+    compiled_before = compiled.cache_info().misses
+    reading = read("marathon", {"/v2/queue": {"queue": queue}})
+    assert len(reading.wanted) == MAX_CONSTRAINTS // 20
+    assert compiled.cache_info().misses - compiled_before <= MAX_CONSTRAINTS + 20
+
+
+def test_a_list_of_more_entries_than_any_framework_has_is_refused():
+    with pytest.raises(AdapterError, match="length"):
+        read("marathon", {"/v2/queue": {"queue": [{}] * (MAX_ENTRIES + 1)}})
+
+
+HOSTILE = "\x1b]0;title\x07\u202eexe"
+"""It sets a terminal's title, and shows what follows from right to left."""
+
+
+@pytest.mark.parametrize(
+    ("adapter", "bodies"),
+    [
+        ("marathon", {"/v2/queue": {"queue": [an_entry(app={"id": HOSTILE})]}}),
+        (
+            "chronos",
+            {
+                "/v1/scheduler/jobs": [{"name": HOSTILE}],
+                "/v1/scheduler/graph/csv": f"node,{HOSTILE},fresh,queued\n".encode(),
+            },
+        ),
+        (
+            "metronome",
+            {
+                "/v1/queue": [{"jobId": HOSTILE, "runs": [{}]}],
+                "/v1/jobs?embed=activeRuns": [{"id": HOSTILE, "run": {}}],
+            },
+        ),
+    ],
+)
+def test_a_name_that_a_terminal_would_obey_is_made_printable(adapter, bodies):
+    (wanted,) = read(adapter, bodies).wanted
+    assert wanted.name.isprintable()
+
+
+@pytest.mark.parametrize("parts", [["zone\x1b", "IS", "a"], ["zone", "IS", "a\nb"]])
+def test_constraints_with_control_characters_are_refused(parts):
+    with pytest.raises(AdapterError, match="control characters"):
+        constraint_of(*parts)
+
+
+@pytest.mark.parametrize(
+    "text", ["a:b;" * 401, "a:" + "b," * 50_000, "zone:a\x1b"], ids=["many", "long", "control"]
+)
+def test_constraints_of_spark_are_bounded(text):
+    with pytest.raises(AdapterError):
+        a_driver({"spark.executor.cores": "1", "spark.mesos.constraints": text})
+
+
+def test_a_driver_wants_no_more_pieces_than_count():
+    reading = a_driver({"spark.executor.cores": "1"}, tasks=10**9 - 5)
+    assert [shape.count for shape in reading.wanted] == [MAX_PIECES]
 
 
 def test_every_adapter_module_is_in_the_table():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from aiohttp import web
 
 from harness.autoscaler_builders import a_framework
 from mesaform.autoscaler.model.cluster_view import Framework
-from mesaform.autoscaler.model.framework_demand import FrameworkDemand
+from mesaform.autoscaler.model.framework_demand import FrameworkDemand, WantedShape
+from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.observation.adapters.address_guard import Guard
 from mesaform.autoscaler.observation.adapters.answers import MAX_BYTES, AdapterError
 from mesaform.autoscaler.observation.adapters.choice import TRIED, choose
@@ -21,13 +23,17 @@ from mesaform.autoscaler.observation.adapters.client import GuardedResolver
 from mesaform.autoscaler.observation.adapters.credentials import Credentials, header_of
 from mesaform.autoscaler.observation.adapters.readings import (
     MAX_AGE_S,
+    MAX_ALL_SHAPES,
     OWN_PORTS,
+    Allowance,
     FrameworkReadings,
     fresh,
+    within_limits,
 )
 from mesaform.common.errors import Permanent
 from mesaform.config.frameworks import FrameworkAdapter
 from mesaform.config.schema import ClusterSpec
+from mesaform.placement.constraints import Constraint
 
 HANG_S = 60.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -122,6 +128,12 @@ FORBIDDEN = [
     "http://[fd00:ec2::254]/",
     "http://[::ffff:169.254.169.254]/",
     "http://[fe80::1]/",
+    "http://[64:ff9b::a9fe:a9fe]/",
+    "http://[64:ff9b:1::a9fe:a9fe]/",
+    "http://[::169.254.169.254]/",
+    "http://[::ffff:0:169.254.169.254]/",
+    "http://[2002:a9fe:a9fe::1]/",
+    "http://[2001:0:4136:e378:8000:63bf:5601:5601]/",
     "http://0.0.0.0:4040",
     "http://224.0.0.1:4040",
     "http://255.255.255.255:80",
@@ -155,6 +167,9 @@ def test_the_metadata_service_and_what_is_no_url_is_never_asked(url, is_configur
         (GUARD, "http://10.0.0.10:8080"),
         (LOCAL, "http://127.0.0.1:9550"),
         (LOCAL, "http://127.42.0.10:5050"),
+        (GUARD, "http://203.0.113.7:5050"),
+        (GUARD, "http://10.0.0.11:5051"),
+        (GUARD, "http://[64:ff9b::a00:a]:8080"),
     ],
 )
 def test_ports_of_masters_are_asked_only_where_an_operator_configures_them(guard, url):
@@ -248,6 +263,101 @@ async def test_answers_that_are_no_answer_are_refused(answer, error):
         async with running(spec, [a_framework("f")]) as readings:
             failure = (await until(readings.failures))["F-f"]
     assert error in str(failure.params["error"])
+
+
+async def never_ends(request: web.Request) -> web.StreamResponse:
+    """A body without an end, as fast as it is read."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b" " * 65536)
+    return response
+
+
+async def test_a_body_without_an_end_and_deep_json_concern_their_framework_only():
+    async def deep(_: web.Request) -> web.Response:
+        return web.Response(body=b"[" * 100_000)
+
+    async with (
+        serving(never_ends) as endless,
+        serving(deep) as nested,
+        serving(demand_hook) as good,
+    ):
+        names = {"endless": endless, "nested": nested, "good": good}
+        frameworks = [a_framework(name) for name in names]
+        entries = [
+            {"name": name, "adapter": "hook", "url": url, "timeout_s": 10}
+            for name, url in names.items()
+        ]
+        async with running(a_spec(frameworks=entries), frameworks) as readings:
+            await until(lambda: len(readings.failures()) == 2 and readings.answers())
+            failures = readings.failures()
+    assert "more than" in str(failures["F-endless"].params["error"])
+    assert "nested" in str(failures["F-nested"].params["error"])
+    assert not readings.faults
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data/iam/",
+        "http://127.0.0.1:9550/machines",
+        "//127.0.0.1:1/demand",
+        "http://[::1/",
+        "file:///etc/passwd",
+        "",
+    ],
+)
+async def test_no_redirect_leads_to_the_metadata_service_or_to_another_port(location):
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": location})
+
+    async with serving(handler) as url:
+        spec = a_spec(frameworks=[{"name": "f", "adapter": "hook", "url": url}])
+        async with running(spec, [a_framework("f")]) as readings:
+            assert (await until(readings.failures))["F-f"]
+            assert not readings.faults
+
+
+async def test_what_a_framework_says_in_an_error_is_printable():
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response({"version": 1, "demand": [], "\x1b]0;title\x07": 1})
+
+    async with serving(handler) as url:
+        spec = a_spec(frameworks=[{"name": "f", "adapter": "hook", "url": url}])
+        async with running(spec, [a_framework("f")]) as readings:
+            failure = (await until(readings.failures))["F-f"]
+    assert "unknown field" in str(failure.params["error"])
+    assert str(failure.params["error"]).isprintable()
+
+
+def a_demand(name: str, shapes: int, constraints: int = 0) -> FrameworkDemand:
+    stated = tuple(Constraint("zone", "IS", f"z{n}") for n in range(constraints))
+    wanted = tuple(
+        WantedShape(make(1, n + 1), 1, f"w{n}", constraints=stated) for n in range(shapes)
+    )
+    return FrameworkDemand(name, "wants_more", 1.0, "hook", wanted)
+
+
+def test_of_many_frameworks_the_largest_answers_do_not_count():
+    answers = {f"F-{n}": a_demand(f"F-{n}", 200) for n in range(10)}
+    answers |= {"F-small": a_demand("F-small", 1), "F-odd": a_demand("F-odd", 40, 3)}
+    kept = within_limits(answers)
+    assert {"F-small", "F-odd"} <= kept.keys()
+    assert sum(len(item.wanted) for item in kept.values()) <= MAX_ALL_SHAPES
+
+
+async def test_small_answers_are_read_first_and_large_ones_by_their_length():
+    allowance = Allowance(1000)
+    assert allowance.is_left(0.0)
+    allowance.take(3000)
+    assert not allowance.is_left(1.0)
+    assert allowance.is_left(3.5)
+    allowance.take(0)
+    assert allowance.is_left(100.0)
+    allowance.take(2000)
+    assert not allowance.is_left(100.0)
 
 
 async def test_a_redirect_within_the_host_is_followed():

@@ -226,3 +226,22 @@ def test_answers_and_verdicts_survive_a_change_of_leader_and_serve_mesaform_plan
     assert stored.reported == {"F-spark": answer}
     assert stored.frameworks == state.frameworks
     assert remembered(msgspec.to_builtins(state)).reported == {"F-spark": answer}
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        Constraint("@port", "LIKE", "x.*"),
+        Constraint("@port", "IS", "no port"),
+        Constraint("zone", "MAX_PER", "9" * 5000),
+        Constraint("hostname", "GROUP_BY", "9" * 5000),
+        Constraint("zone", "IS", "9" * 500),
+    ],
+)
+def test_no_constraint_of_a_framework_ends_a_pass(stated):
+    for snapshot in (
+        a_world(spark_wants(3, constraints=(stated,))),
+        a_world(spark_wants(3), a_spark(constraints=(stated,))),
+    ):
+        (verdict,) = plan(snapshot, NOW).verdicts
+        assert verdict.buying + verdict.unmet == 3

@@ -22,6 +22,7 @@ from mesaform.topology.agent_attributes import (
 VALUE = st.one_of(
     st.text("0123456789.eE", min_size=1, max_size=9),
     st.text("abcxXinfNA_/.-0123456789", min_size=1, max_size=9),
+    st.sampled_from(["0x" + "f" * 300, "9" * 5000, f"[1-{'9' * 5000}]"]),
     st.sampled_from(["1234567", "0.30", "1.10", "1_000", "0x10", "-1", "inf", "nan", "1e400"]),
 )
 

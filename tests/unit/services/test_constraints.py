@@ -1,7 +1,13 @@
 from __future__ import annotations
 
-import pytest
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesaform.common.resources import Range
 from mesaform.mesos.messages import (
     Attribute,
     DomainInfo,
@@ -13,7 +19,15 @@ from mesaform.mesos.messages import (
     ident,
 )
 from mesaform.mesos.values import SignedScalar
-from mesaform.placement.constraints import problem_with
+from mesaform.placement.constraints import (
+    OPERATORS,
+    UNLIMITED,
+    Constraint,
+    InstanceCounts,
+    host_port,
+    problem_with,
+    room,
+)
 from mesaform.services.constraints import are_satisfied, fields_of
 
 AGENT = {"@hostname": "h1", "rack": "r1", "@zone": "a"}
@@ -113,3 +127,32 @@ def test_a_catastrophic_pattern_is_compared_at_once() -> None:
     agent = {"@hostname": "h1", "rack": "a" * 1024}
     assert not are_satisfied([["rack", "LIKE", "(a+)+b"]], agent, [])
     assert are_satisfied([["rack", "UNLIKE", "(a|aa)+b"]], agent, [])
+
+
+TEXT = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(["@port", "hostname", "zone", "9" * 5000, "0x" + "f" * 400, "\x00", "1e400"]),
+)
+
+
+@given(TEXT, st.sampled_from([*OPERATORS, "FREE", "NEAR"]), TEXT)
+def test_no_text_of_a_constraint_ends_its_evaluation(field: str, operator: str, value: str) -> None:
+    constraint = Constraint(field, operator, value)
+    machine = Place({"zone": "a", "@port": "b", field: value})
+    assert 0 <= room("app", [constraint], machine, InstanceCounts()) <= UNLIMITED
+
+
+@dataclass(frozen=True)
+class Place:
+    """A machine as constraints see it."""
+
+    attributes: Mapping[str, str]
+    hostname: str = "h"
+    ports: tuple[Range, ...] = ((31000, 32000),)
+
+
+def test_the_field_of_host_ports_is_an_attribute_like_another_where_somebody_states_it() -> None:
+    stated = Constraint("@port", "LIKE", "x.*")
+    assert not stated.is_host_port
+    assert host_port(31000).is_host_port
+    assert problem_with(["@port", "FREE", "1"]) is not None

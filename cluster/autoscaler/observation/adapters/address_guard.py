@@ -13,10 +13,22 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from yarl import URL
 
 from mesaform.autoscaler.observation.adapters.answers import AdapterError
+from mesaform.topology.ports import Port
 
 SCHEMES = frozenset({"http", "https"})
 AWS_IPV6_SERVICES = IPv6Network("fd00:ec2::/32")
 """Metadata, DNS and time services of EC2; those of IPv4 are link-local."""
+
+WITH_IPV4 = (
+    IPv6Network("64:ff9b::/96"),
+    IPv6Network("64:ff9b:1::/48"),
+    IPv6Network("::/96"),
+    IPv6Network("::ffff:0:0:0/96"),
+)
+"""Networks whose addresses end with an IPv4 address (RFC 6052, 8215, 4291, 2765)."""
+
+SHARED = frozenset({Port.SERVICES})
+"""Ports of the cluster that frameworks use as well."""
 
 LONGEST_URL = 2048
 
@@ -25,8 +37,10 @@ LONGEST_URL = 2048
 class Guard:
     """What may be asked.
 
-    `own_addresses` are the masters', `own_ports` the cluster's: no framework has its API there.
-    Loopback is for the local target, where machines are processes of this host.
+    `own_addresses` are the masters', `own_ports` the cluster's: no framework has its API there. A
+    port that no framework uses is not asked at any address: masters have further ones, such as
+    those of load balancers. Loopback is for the local target, where machines are processes of this
+    host.
     """
 
     own_addresses: frozenset[str]
@@ -60,10 +74,14 @@ class Guard:
             raise AdapterError(f"{address} is not an address of a framework")
         if is_configured:
             return
-        if str(parsed) in self.own_addresses and port in self.own_ports:
-            raise AdapterError(f"{address}:{port} is a port of this cluster's masters")
+        if self._is_own(str(parsed), port):
+            raise AdapterError(f"{address}:{port} is a port of this cluster")
         if parsed.is_loopback and not self._is_loopback_allowed(port):
             raise AdapterError(f"{address}:{port} is on this master; configure it as url to ask it")
+
+    def _is_own(self, address: str, port: int) -> bool:
+        """Whether a port is the cluster's."""
+        return port in self.own_ports and (address in self.own_addresses or port not in SHARED)
 
     def _is_loopback_allowed(self, port: int) -> bool:
         return self.allows_loopback and port not in self.own_ports
@@ -96,9 +114,17 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return None
-    if isinstance(address, IPv6Address):
-        return address.ipv4_mapped or address.sixtofour or address
-    return address
+    return _inner(address) if isinstance(address, IPv6Address) else address
+
+
+def _inner(address: IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that a translator or a tunnel makes of an address, or the address itself."""
+    if address.is_loopback or address.is_unspecified:
+        return address
+    if any(address in network for network in WITH_IPV4):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)
 
 
 def _is_never_asked(address: IPv4Address | IPv6Address) -> bool:

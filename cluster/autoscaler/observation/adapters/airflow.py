@@ -13,8 +13,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from mesaform.autoscaler.model.framework_demand import WantedShape
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
@@ -22,16 +24,18 @@ from mesaform.autoscaler.model.shape import Shape, make, text
 from mesaform.autoscaler.observation.adapters.answers import (
     AdapterError,
     Amount,
+    Entry,
     Reading,
     Source,
     Subject,
     Text,
     bounded,
+    constraint_of,
     decode,
 )
-from mesaform.placement.constraints import Constraint
 
 QUEUE = "/v0/dags"
+MAX_TASKS = 20_000
 DEFAULTS = (0.1, 256.0, 1000.0)
 """Cpus, MiB of memory and of disk that the provider assumes."""
 
@@ -55,6 +59,9 @@ class Task(Struct, frozen=True):
     MesosExecutor: ExecutorConfig | None = None
 
 
+Queue = Annotated[list[Task], Meta(max_length=MAX_TASKS)]
+
+
 async def read(source: Source, subject: Subject) -> Reading:
     """What is queued.
 
@@ -62,21 +69,26 @@ async def read(source: Source, subject: Subject) -> Reading:
         AdapterError: there is no usable answer.
 
     """
-    return reading_of(decode(await source.get(QUEUE), list[Task], QUEUE), subject)
+    return reading_of(decode(await source.get(QUEUE), Queue, QUEUE), subject)
 
 
 def reading_of(tasks: Sequence[Task], subject: Subject) -> Reading:
     """What is queued; equal tasks are one shape."""
     counts = Counter((_shape(task, subject), _instance_type(task)) for task in tasks)
-    wanted = bounded(_wanted(*key, count) for key, count in counts.items())
+    wanted = bounded(
+        Entry(_name(*key), count, partial(_wanted, *key, count)) for key, count in counts.items()
+    )
     evidence = Reason.of(ReasonCode.QUEUE_REPORTED, path=QUEUE, count=len(tasks))
     return Reading(wanted, (evidence,))
 
 
 def _wanted(shape: Shape, instance_type: str, count: int) -> WantedShape:
-    pin = (Constraint("instance_type", "IS", instance_type),) if instance_type else ()
-    name = f"{text(shape)} on {instance_type}" if instance_type else text(shape)
-    return WantedShape(shape, count, name, constraints=pin)
+    pin = (constraint_of("instance_type", "IS", instance_type),) if instance_type else ()
+    return WantedShape(shape, count, _name(shape, instance_type), constraints=pin)
+
+
+def _name(shape: Shape, instance_type: str) -> str:
+    return f"{text(shape)} on {instance_type}" if instance_type else text(shape)
 
 
 def _instance_type(task: Task) -> str:

@@ -7,7 +7,7 @@ is decoded; fields that nobody reads are not built.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Protocol, TypeVar
@@ -18,6 +18,7 @@ from msgspec import Meta
 from mesaform.autoscaler.model.framework_demand import WantedShape
 from mesaform.autoscaler.model.reason import Reason
 from mesaform.common.patterns import BadPattern, require_pattern
+from mesaform.common.printable import printable
 from mesaform.http.errors import BadRequest
 from mesaform.http.json_limits import check
 from mesaform.placement.constraints import (
@@ -34,24 +35,36 @@ MAX_BYTES = 8 * 1024 * 1024
 MAX_ELEMENTS = 600_000
 MAX_DEPTH = 40
 
+MAX_ENTRIES = 5000
+"""Longest list of apps, jobs, runs or tasks."""
+
 MAX_SHAPES = 200
 """Most shapes of one framework. The shapes with the most pieces are kept."""
+
+MAX_CONSTRAINTS = 400
+MAX_CONSTRAINT_TEXT = 64 * 1024
+"""Most constraints of all shapes of one framework, and their characters. Each costs time of the
+planner for each type of machine, and space of the planner's state."""
+
+MAX_NAME = 200
 
 MAX_PIECES = 100_000
 """Most pieces of a shape that count."""
 
 T = TypeVar("T")
-_NUMBER = re.compile(r"[0-9]*")
+_NUMBER = re.compile(r"[0-9]{0,9}")
 
 Amount = Annotated[float, Meta(ge=0, le=1e7)]
 """Cpus, MiB or gpus."""
 
 Count = Annotated[int, Meta(ge=0, le=10**9)]
 Text = Annotated[str, Meta(max_length=1024)]
+Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Moment = Annotated[float, Meta(ge=0, le=253_402_300_799)]
 """Seconds since the epoch."""
 
-ConstraintParts = Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=3)]
+ConstraintText = Annotated[str, Meta(max_length=256)]
+ConstraintParts = Annotated[list[ConstraintText], Meta(max_length=3)]
 Constraints = Annotated[list[ConstraintParts], Meta(max_length=32)]
 
 
@@ -114,9 +127,10 @@ def constraint_of(field: str, operator: str, value: str = "") -> Constraint:
 
     """
     name = operator.upper()
-    problem = _problem(field, name, value)
+    is_readable = field.isprintable() and value.isprintable()
+    problem = _problem(field, name, value) if is_readable else "has control characters"
     if problem:
-        raise AdapterError(f"the constraint {field} {operator} {value} {problem}")
+        raise AdapterError(f"the constraint {field} {operator[:40]} {value[:200]} {problem}")
     return Constraint(field, name, value)
 
 
@@ -163,11 +177,51 @@ def moment(text: str | None) -> float:
         return 0.0
 
 
-def bounded(wanted: Iterable[WantedShape]) -> tuple[WantedShape, ...]:
-    """At most `MAX_SHAPES` shapes, with names that differ; those with the most pieces first."""
-    by_name: dict[str, WantedShape] = {}
-    for shape in wanted:
-        if shape.count > 0:
-            by_name.setdefault(shape.name, shape)
-    most = sorted(by_name.values(), key=lambda shape: (-shape.count, shape.name))
-    return tuple(replace(shape, count=min(shape.count, MAX_PIECES)) for shape in most[:MAX_SHAPES])
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`count` pieces of an app, a job or a run. `build` gives the shape or an `AdapterError`."""
+
+    name: str
+    count: int
+    build: Callable[[], WantedShape]
+
+
+def bounded(entries: Iterable[Entry]) -> tuple[WantedShape, ...]:
+    """The shapes of the entries with the most pieces, with names that differ.
+
+    At most `MAX_SHAPES`, with at most `MAX_CONSTRAINTS`. Shapes beyond that are not built.
+
+    Raises:
+        AdapterError: an entry that is kept is invalid.
+
+    """
+    by_name: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.count > 0:
+            by_name.setdefault(entry.name, entry)
+    most = sorted(by_name.values(), key=lambda entry: (-entry.count, entry.name))
+    return tuple(_kept(most[:MAX_SHAPES]))
+
+
+def _kept(entries: Iterable[Entry]) -> Iterator[WantedShape]:
+    constraints = characters = 0
+    for entry in entries:
+        shape = limited(entry.build())
+        constraints += len(shape.constraints)
+        characters += sum(len(item.field) + len(item.value) for item in shape.constraints)
+        if constraints > MAX_CONSTRAINTS or characters > MAX_CONSTRAINT_TEXT:
+            return
+        yield shape
+
+
+def limited(shape: WantedShape) -> WantedShape:
+    """A shape with a printable name, and with at most `MAX_PIECES`.
+
+    Raises:
+        AdapterError: it has more constraints than all shapes of a framework may have.
+
+    """
+    if len(shape.constraints) > MAX_CONSTRAINTS:
+        name = printable(shape.name, 80)
+        raise AdapterError(f"{name} has more than {MAX_CONSTRAINTS} constraints")
+    return replace(shape, name=printable(shape.name, MAX_NAME), count=min(shape.count, MAX_PIECES))

@@ -9,16 +9,20 @@ both without `/v1`. A job without resources gets those of Chronos' configuration
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from mesaform.autoscaler.model.framework_demand import WantedShape
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.observation.adapters.answers import (
+    MAX_ENTRIES,
     AdapterError,
     Amount,
     Constraints,
+    Entry,
     Reading,
     Source,
     Subject,
@@ -52,6 +56,9 @@ class Job(Struct, frozen=True):
     constraints: Constraints = []
 
 
+Jobs = Annotated[list[Job], Meta(max_length=MAX_ENTRIES)]
+
+
 async def read(source: Source, subject: Subject) -> Reading:
     """What is queued.
 
@@ -63,7 +70,7 @@ async def read(source: Source, subject: Subject) -> Reading:
         states, jobs = await source.get(GRAPH), await source.get(JOBS)
     except AdapterError:
         states, jobs = await source.get(OLD_GRAPH), await source.get(OLD_JOBS)
-    return reading_of(decode(jobs, list[Job], JOBS), queued_names(states), subject)
+    return reading_of(decode(jobs, Jobs, JOBS), queued_names(states), subject)
 
 
 def queued_names(text: bytes) -> frozenset[str]:
@@ -93,12 +100,13 @@ def queued_names(text: bytes) -> frozenset[str]:
 def reading_of(jobs: Sequence[Job], queued: frozenset[str], subject: Subject) -> Reading:
     """What is queued, of the jobs that are not disabled."""
     waiting = [job for job in jobs if job.name in queued and not job.disabled]
-    wanted = bounded(
-        WantedShape(_shape(job, subject), 1, job.name, constraints=_constraints(job))
-        for job in waiting
-    )
+    wanted = bounded(Entry(job.name, 1, partial(_wanted, job, subject)) for job in waiting)
     evidence = Reason.of(ReasonCode.QUEUE_REPORTED, path=GRAPH, count=len(waiting))
     return Reading(wanted, (evidence,))
+
+
+def _wanted(job: Job, subject: Subject) -> WantedShape:
+    return WantedShape(_shape(job, subject), 1, job.name, constraints=_constraints(job))
 
 
 def _shape(job: Job, subject: Subject) -> Shape:

@@ -70,7 +70,8 @@ class HttpSource:
     """The API of one framework: see `answers.Source`.
 
     `url` is its base. `authorization` is the value of that header; empty sends none. `session`
-    resolves names with a `GuardedResolver` of the same guard.
+    resolves names with a `GuardedResolver` of the same guard. `count_bytes` receives the length of
+    each body.
     """
 
     session: aiohttp.ClientSession
@@ -78,6 +79,7 @@ class HttpSource:
     url: str
     is_configured: bool = False
     authorization: str = ""
+    count_bytes: Callable[[int], None] = lambda _count: None
 
     async def get(self, path: str) -> bytes:
         """The body of a GET.
@@ -94,8 +96,8 @@ class HttpSource:
             target = url.join(answer)
             if not same_host(url, target):
                 raise AdapterError(f"{path} redirects to another host")
-            if target.scheme != url.scheme and self.authorization:
-                raise AdapterError(f"{path} redirects to {target.scheme}; configure that URL")
+            if self.is_configured and target.origin() != url.origin():
+                raise AdapterError(f"{path} redirects to {target.origin()}; configure that URL")
             url = self.guard.require_url(str(target), is_configured=self.is_configured)
         raise AdapterError(f"{path} redirects more than {MAX_REDIRECTS} times")
 
@@ -110,7 +112,9 @@ class HttpSource:
                     return URL(response.headers.get("Location", ""), encoded=True)
                 if response.status != 200:
                     raise AdapterError(f"{path} is answered with {response.status}")
-                return await _read(response, path)
+                body = await _read(response, path)
+                self.count_bytes(len(body))
+                return body
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise AdapterError(f"{path}: {str(error)[:200] or type(error).__name__}") from None
 

@@ -6,6 +6,7 @@ Unknown fields are an error, so that a misspelt one is noticed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
     Amount,
     Constraints,
     Count,
+    Entry,
     Moment,
     Reading,
     Source,
@@ -28,6 +30,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
 )
 
 DEMAND = "/demand"
+NO_CONTROL_CHARACTERS = r"^(?![\s\S]*[\x00-\x1f\x7f])"
 
 
 class Item(Struct, forbid_unknown_fields=True, frozen=True):
@@ -37,7 +40,7 @@ class Item(Struct, forbid_unknown_fields=True, frozen=True):
     value with the operators of Marathon.
     """
 
-    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROL_CHARACTERS)]
     count: Annotated[int, Meta(ge=1, le=100_000)]
     cpus: Annotated[float, Meta(gt=0, le=1e6)]
     mem_mib: Amount
@@ -73,7 +76,7 @@ async def read(source: Source, _: Subject) -> Reading:
 
 def reading_of(demand: Demand) -> Reading:
     """What the framework states."""
-    wanted = bounded(_wanted(item) for item in demand.demand)
+    wanted = bounded(Entry(item.name, item.count, partial(_wanted, item)) for item in demand.demand)
     evidence = Reason.of(
         ReasonCode.QUEUE_REPORTED,
         path=DEMAND,

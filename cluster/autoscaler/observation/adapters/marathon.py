@@ -8,6 +8,7 @@ services is, which serve the same API.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -16,6 +17,7 @@ from mesaform.autoscaler.model.framework_demand import WantedShape
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.observation.adapters.answers import (
+    MAX_ENTRIES,
     Amount,
     Constraints,
     Count,
@@ -29,6 +31,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
     decode,
     moment,
 )
+from mesaform.autoscaler.observation.adapters.answers import Entry as Waiting
 from mesaform.placement.constraints import Constraint, host_port
 
 QUEUE = "/v2/queue"
@@ -134,7 +137,7 @@ class Entry(Struct, frozen=True):
 class Queue(Struct, frozen=True):
     """The answer of `/v2/queue`."""
 
-    queue: list[Entry]
+    queue: Annotated[list[Entry], Meta(max_length=MAX_ENTRIES)]
 
 
 async def read(source: Source, _: Subject) -> Reading:
@@ -149,7 +152,7 @@ async def read(source: Source, _: Subject) -> Reading:
 
 def reading_of(queue: Queue) -> Reading:
     """What waits for offers in a queue."""
-    wanted = bounded(_wanted(queue))
+    wanted = bounded(_waiting(queue))
     evidence = [
         Reason.of(
             ReasonCode.QUEUE_REPORTED,
@@ -163,18 +166,22 @@ def reading_of(queue: Queue) -> Reading:
     return Reading(wanted, tuple(evidence))
 
 
-def _wanted(queue: Queue) -> Iterator[WantedShape]:
-    for entry in queue.queue:
-        spec = entry.app or entry.pod
-        if spec is not None and entry.delay.overdue:
-            yield WantedShape(
-                shape=shape_of(spec),
-                count=entry.count,
-                name=spec.id,
-                role=entry.role or spec.role or "",
-                constraints=(*_constraints(spec), *map(host_port, _fixed_ports(spec))),
-                since=moment(entry.since),
-            )
+def _waiting(queue: Queue) -> Iterator[Waiting]:
+    for item in queue.queue:
+        spec = item.app or item.pod
+        if spec is not None and item.delay.overdue:
+            yield Waiting(spec.id, item.count, partial(_wanted, item, spec))
+
+
+def _wanted(item: Entry, spec: RunSpec) -> WantedShape:
+    return WantedShape(
+        shape=shape_of(spec),
+        count=item.count,
+        name=spec.id,
+        role=item.role or spec.role or "",
+        constraints=(*_constraints(spec), *map(host_port, _fixed_ports(spec))),
+        since=moment(item.since),
+    )
 
 
 def shape_of(spec: RunSpec) -> Shape:

@@ -8,6 +8,7 @@ has 1 cpu, 128 MiB and no disk.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
@@ -16,7 +17,9 @@ from mesaform.autoscaler.model.framework_demand import WantedShape
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.observation.adapters.answers import (
+    MAX_ENTRIES,
     Amount,
+    Entry,
     Reading,
     Source,
     Subject,
@@ -84,6 +87,10 @@ class Job(Struct, frozen=True):
     activeRuns: list[ActiveRun] = []  # noqa: N815
 
 
+Queue = Annotated[list[QueuedJob], Meta(max_length=MAX_ENTRIES)]
+Jobs = Annotated[list[Job], Meta(max_length=MAX_ENTRIES)]
+
+
 async def read(source: Source, _: Subject) -> Reading:
     """What is queued.
 
@@ -91,14 +98,14 @@ async def read(source: Source, _: Subject) -> Reading:
         AdapterError: there is no usable answer.
 
     """
-    queue = decode(await source.get(QUEUE), list[QueuedJob], QUEUE)
-    jobs = decode(await source.get(JOBS), list[Job], JOBS)
+    queue = decode(await source.get(QUEUE), Queue, QUEUE)
+    jobs = decode(await source.get(JOBS), Jobs, JOBS)
     return reading_of(queue, {job.id: job for job in jobs})
 
 
 def reading_of(queue: Sequence[QueuedJob], jobs: Mapping[str, Job]) -> Reading:
     """What is queued, of the jobs that exist."""
-    wanted = bounded(_wanted(queue, jobs))
+    wanted = bounded(_waiting(queue, jobs))
     evidence = Reason.of(
         ReasonCode.QUEUE_REPORTED,
         path=QUEUE,
@@ -107,18 +114,22 @@ def reading_of(queue: Sequence[QueuedJob], jobs: Mapping[str, Job]) -> Reading:
     return Reading(wanted, (evidence,))
 
 
-def _wanted(queue: Sequence[QueuedJob], jobs: Mapping[str, Job]) -> Iterator[WantedShape]:
-    for entry in queue:
-        job = jobs.get(entry.name)
+def _waiting(queue: Sequence[QueuedJob], jobs: Mapping[str, Job]) -> Iterator[Entry]:
+    for item in queue:
+        job = jobs.get(item.name)
         if job is not None:
-            run = job.run
-            yield WantedShape(
-                make(run.cpus, run.mem, run.disk, run.gpus),
-                len(entry.runs),
-                entry.name,
-                constraints=tuple(map(_constraint, run.placement.constraints)),
-                since=_since(job),
-            )
+            yield Entry(item.name, len(item.runs), partial(_wanted, item, job))
+
+
+def _wanted(item: QueuedJob, job: Job) -> WantedShape:
+    run = job.run
+    return WantedShape(
+        make(run.cpus, run.mem, run.disk, run.gpus),
+        len(item.runs),
+        item.name,
+        constraints=tuple(map(_constraint, run.placement.constraints)),
+        since=_since(job),
+    )
 
 
 def _since(job: Job) -> float:

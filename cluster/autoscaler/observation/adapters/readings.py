@@ -24,6 +24,7 @@ from mesaform.autoscaler.observation.adapters.choice import ADAPTERS, Choice, ch
 from mesaform.autoscaler.observation.adapters.client import GuardedResolver, HttpSource
 from mesaform.autoscaler.observation.adapters.credentials import Credentials
 from mesaform.common.faults import Fault, contained
+from mesaform.common.printable import printable
 from mesaform.config.schema import ClusterSpec
 from mesaform.http import open_session
 from mesaform.topology.ports import Port
@@ -54,6 +55,22 @@ MAX_FRAMEWORKS = 200
 MAX_AT_ONCE = 32
 TRACKED_TEXT = 200
 
+BYTES_PER_S = 1024 * 1024
+"""Rate at which one framework is read: the next reading waits for the length of the last one."""
+
+ALL_BYTES_PER_S = 8 * 1024 * 1024
+"""Rate at which all frameworks are read. Decoding takes about a tenth of a processor then."""
+
+LARGE_BYTES = 256 * 1024
+"""Answers above this length wait for those of other frameworks."""
+
+MAX_ALL_SHAPES = 1000
+MAX_ALL_CONSTRAINTS = 1000
+"""Most shapes and constraints of all frameworks, so that a pass takes a bounded time. The largest
+answers do not count beyond that."""
+
+BEYOND_LIMITS = "all frameworks want too many different things; the largest answers do not count"
+
 OWN_PORTS = frozenset(
     {
         Port.ENGINE_MASTER,
@@ -80,7 +97,28 @@ class Track:
     adapter: str = ""
     demand: FrameworkDemand | None = None
     error: str = ""
+    read_bytes: int = 0
     task: asyncio.Task[None] | None = None
+
+
+class Allowance:
+    """Bytes that may be read: a rate, of which two seconds are saved up."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._rate = bytes_per_s
+        self._left = bytes_per_s
+        self._at: float | None = None
+
+    def is_left(self, now: float) -> bool:
+        """Whether anything may be read now (s, of any clock that does not jump)."""
+        if self._at is not None:
+            self._left = min(2 * self._rate, self._left + (now - self._at) * self._rate)
+        self._at = now
+        return self._left > 0
+
+    def take(self, count: int) -> None:
+        """Note that this many bytes were read."""
+        self._left -= count
 
 
 @dataclass
@@ -107,6 +145,8 @@ class FrameworkReadings:
     _restored: Mapping[str, FrameworkDemand] = field(default_factory=dict)
     _allows_loopback: bool = False
     _has_news: bool = False
+    _beyond_limits: frozenset[str] = frozenset()
+    _allowance: Allowance = field(default_factory=lambda: Allowance(ALL_BYTES_PER_S))
     _sessions: dict[bool, aiohttp.ClientSession] = field(default_factory=dict)
 
     def see(self, frameworks: Iterable[Framework], spec: ClusterSpec) -> None:
@@ -145,7 +185,10 @@ class FrameworkReadings:
             name: track.demand for name, track in self._tracks.items() if track.demand is not None
         }
         known = {name: item for name, item in self._restored.items() if name in self._tracks}
-        return fresh({**known, **read}, self.clock())
+        stated = fresh({**known, **read}, self.clock())
+        kept = within_limits(stated)
+        self._beyond_limits = frozenset(stated.keys() - kept.keys())
+        return kept
 
     def failures(self) -> dict[str, Reason]:
         """Why frameworks that have an adapter give no answer, by framework id."""
@@ -153,11 +196,12 @@ class FrameworkReadings:
             name: Reason.of(
                 ReasonCode.ADAPTER_FAILED,
                 adapter=track.choice.adapters[0],
-                error=track.error,
+                error=BEYOND_LIMITS if name in self._beyond_limits else track.error,
                 attempts=track.failures,
             )
             for name, track in self._tracks.items()
-            if track.error and (track.choice.is_certain or track.adapter)
+            if name in self._beyond_limits
+            or (track.error and (track.choice.is_certain or track.adapter))
         }
 
     def take_faults(self) -> list[Fault]:
@@ -205,8 +249,11 @@ class FrameworkReadings:
         """Begin the readings that are due."""
         now = time.monotonic()
         running = sum(1 for track in self._tracks.values() if track.task is not None)
+        if not self._allowance.is_left(now):
+            return
         due = (t for t in self._tracks.values() if t.task is None and t.next_at <= now)
-        for track in sorted(due, key=lambda track: track.next_at)[: MAX_AT_ONCE - running]:
+        ordered = sorted(due, key=lambda track: (track.read_bytes > LARGE_BYTES, track.next_at))
+        for track in ordered[: MAX_AT_ONCE - running]:
             name = f"demand of {track.framework.framework_id}"
             track.task = asyncio.create_task(self._read(track), name=name)
 
@@ -218,6 +265,7 @@ class FrameworkReadings:
         """Read one framework. Whatever it does concerns this framework only."""
         began = time.monotonic()
         faults: list[Fault] = []
+        track.read_bytes = 0
         try:
             with contained("framework", track.framework.framework_id[:TRACKED_TEXT], faults):
                 await self._try_adapters(track)
@@ -226,7 +274,9 @@ class FrameworkReadings:
                 self.faults += faults
         finally:
             took_s = time.monotonic() - began
+            self._allowance.take(track.read_bytes)
             wait_s = _wait_s(track) if track.failures else max(EVERY_S, PATIENCE * took_s)
+            wait_s = max(wait_s, track.read_bytes / BYTES_PER_S)
             track.next_at, track.task = time.monotonic() + wait_s, None
 
     async def _try_adapters(self, track: Track) -> None:
@@ -237,7 +287,7 @@ class FrameworkReadings:
             try:
                 async with asyncio.timeout(choice.timeout_s):
                     reading = await ADAPTERS[adapter](
-                        await self._source(choice), choice.subject(track.framework)
+                        await self._source(track), choice.subject(track.framework)
                     )
             except (AdapterError, TimeoutError) as failure:
                 error = error or str(failure) or f"no answer within {choice.timeout_s:g} s"
@@ -246,13 +296,17 @@ class FrameworkReadings:
                 return
         self._failed(track, error)
 
-    async def _source(self, choice: Choice) -> HttpSource:
-        entry = choice.entry
+    async def _source(self, track: Track) -> HttpSource:
+        choice, entry = track.choice, track.choice.entry
         header = ""
         if entry is not None and choice.has_credential:
             header = await self.credentials.authorization(entry)
         session = self._sessions[choice.is_configured]
-        return HttpSource(session, self.guard(), choice.url, choice.is_configured, header)
+
+        def count(length: int) -> None:
+            track.read_bytes += length
+
+        return HttpSource(session, self.guard(), choice.url, choice.is_configured, header, count)
 
     def _answered(self, track: Track, adapter: str, reading: Reading, tasks: int) -> None:
         self.counted(adapter, "answered")
@@ -275,7 +329,7 @@ class FrameworkReadings:
     def _failed(self, track: Track, error: str) -> None:
         self.counted(track.adapter or track.choice.adapters[0], "failed")
         track.failures += 1
-        track.error = error[:TRACKED_TEXT]
+        track.error = printable(error, TRACKED_TEXT)
 
 
 def _is_same(before: FrameworkDemand, after: FrameworkDemand) -> bool:
@@ -295,3 +349,24 @@ def _wait_s(track: Track) -> float:
 def fresh(answers: Mapping[str, FrameworkDemand], now: float) -> dict[str, FrameworkDemand]:
     """The answers of the planner state that are not too old."""
     return {name: demand for name, demand in answers.items() if now - demand.at <= MAX_AGE_S}
+
+
+def within_limits(answers: Mapping[str, FrameworkDemand]) -> dict[str, FrameworkDemand]:
+    """The answers that count: the smallest first, as long as all together are not too many."""
+    shapes = constraints = 0
+    kept: dict[str, FrameworkDemand] = {}
+    for name, demand in sorted(answers.items(), key=lambda item: (_size(item[1]), item[0])):
+        shapes += len(demand.wanted)
+        constraints += _constraint_count(demand)
+        if shapes > MAX_ALL_SHAPES or constraints > MAX_ALL_CONSTRAINTS:
+            break
+        kept[name] = demand
+    return kept
+
+
+def _constraint_count(demand: FrameworkDemand) -> int:
+    return sum(len(shape.constraints) for shape in demand.wanted)
+
+
+def _size(demand: FrameworkDemand) -> int:
+    return len(demand.wanted) + _constraint_count(demand)

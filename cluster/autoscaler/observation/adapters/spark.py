@@ -27,13 +27,18 @@ from mesaform.autoscaler.model.framework_demand import WantedShape
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.autoscaler.observation.adapters.answers import (
+    MAX_CONSTRAINT_TEXT,
+    MAX_CONSTRAINTS,
     AdapterError,
     Count,
     Reading,
     Source,
     Subject,
     Text,
+    Whole,
+    constraint_of,
     decode,
+    limited,
     moment,
 )
 from mesaform.placement.constraints import Constraint, host_port
@@ -53,7 +58,7 @@ _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "
 class Attempt(Struct, frozen=True):
     """An attempt of an application: `duration` is its age in ms while it runs."""
 
-    duration: int = 0
+    duration: Whole = 0
     completed: bool = False
 
 
@@ -235,7 +240,7 @@ def reading_of(settings: Settings, driver: Driver) -> Reading:
         since=since,
         divisible=settings.executor_cores is None,
     )
-    return Reading((wanted,), evidence, driver.executors)
+    return Reading((limited(wanted),), evidence, driver.executors)
 
 
 def _target_cores(settings: Settings, driver: Driver, tasks: int) -> int:
@@ -307,18 +312,24 @@ def constraints_of(text: str) -> tuple[Constraint, ...]:
 
     A value of several is enough; no value asks for the attribute. Spark compares a scalar attribute
     as "at least"; here its value has to be equal.
+
+    Raises:
+        AdapterError: they are too long, or one is none.
+
     """
+    if len(text) > MAX_CONSTRAINT_TEXT:
+        raise AdapterError(f"spark.mesos.constraints has {len(text)} characters")
     parts = [part.strip() for part in text.split(";") if part.strip()]
-    return tuple(_constraint(*part.split(":", 1)) for part in parts)
+    return tuple(_constraint(*part.split(":", 1)) for part in parts[: MAX_CONSTRAINTS + 1])
 
 
 def _constraint(name: str, values: str = "") -> Constraint:
     chosen = [value for value in values.split(",") if value]
     if not chosen:
-        return Constraint(name, "LIKE", ".*")
+        return constraint_of(name, "LIKE", ".*")
     if len(chosen) == 1:
-        return Constraint(name, "IS", chosen[0])
-    return Constraint(name, "LIKE", "|".join(re.escape(value) for value in chosen))
+        return constraint_of(name, "IS", chosen[0])
+    return constraint_of(name, "LIKE", "|".join(re.escape(value) for value in chosen))
 
 
 def _size_mib(text: str) -> int:
