@@ -2,11 +2,12 @@
 
 | Line of the service | Effect | Line of the node |
 |---|---|---|
-| `hold` | all other services are stopped | `held` and the processes that remain below the node |
+| `hold` | all other services are stopped | `held` and the processes that remain |
 | `release` | the held services are started again | `released` |
 | `poweroff` | every service stops, then the machine powers off | none |
 
-Remaining processes are tasks and executors, which belong to no service. When the channel closes
+Remaining processes are tasks and executors, which belong to no service: below the node, or in the
+control groups in which they outlive it. When the channel closes
 while services are held, the node releases them. The service inherits its end of the pair; it has no
 address, so no other process can use it. Standard library only.
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import sys
@@ -235,10 +234,8 @@ class Daemon:
         """Once every held service has stopped, send the names of the processes that remain."""
         if self._hold_requester is None or not self._supervisor.is_holding:
             return
-        service_pids = {entry.pid for entry in self._supervisor.entries.values()}
-        remaining = [
-            process.name_of(pid) for pid in proc.children(os.getpid()) if pid not in service_pids
-        ]
+        service_pids = {entry.pid or 0 for entry in self._supervisor.entries.values()}
+        remaining = [process.name_of(pid) for pid in process.remaining(service_pids)]
         self._hold_requester.write(f"{' '.join(['held', *remaining])}\n".encode())
         self._hold_requester = None
 

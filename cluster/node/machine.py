@@ -19,6 +19,9 @@ ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")
 """Of Debian's package `libzookeeper-java`. Its manifest names the jars that it needs; the
 binding of slf4j lies beside it."""
 
+TASK_UNIT = Path("/run/mesaform-tasks/groups")
+"""Written by the main process of the unit of tasks (`images/builder/task_unit.py`)."""
+
 _LOG_BINDINGS = ("slf4j-reload4j.jar", "slf4j-log4j12.jar", "reload4j.jar", "log4j-1.2.jar")
 
 
@@ -91,6 +94,7 @@ def programs(
         mesos_master=shutil.which("mesos-master", path=folders) or "",
         mesos_agent=shutil.which("mesos-agent", path=folders) or "",
         features=features(environ),
+        task_unit=str(TASK_UNIT) if TASK_UNIT.exists() else "",
     )
 
 

@@ -64,7 +64,8 @@ class Programs:
     """Paths of the programs that services are started from.
 
     `zookeeper_classpath` is empty where ZooKeeper is not installed, the `mesos_*` programs where
-    Apache Mesos is not. `features` is what Apache Mesos finds on the machine.
+    Apache Mesos is not. `features` is what Apache Mesos finds on the machine. `task_unit` is the
+    file with the control groups that systemd delegates for tasks, empty where it does not.
     """
 
     python: str
@@ -73,6 +74,7 @@ class Programs:
     mesos_master: str = ""
     mesos_agent: str = ""
     features: MachineFeatures = MachineFeatures()
+    task_unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

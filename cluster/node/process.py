@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
@@ -18,6 +18,11 @@ from mesaform.common.files import open_log
 
 EXECUTORS_SLICE = "mesos_executors.slice"
 """Systemd's slice of the executors (Mesos' src/linux/systemd.hpp)."""
+NODE_UNIT = "mesaform-node.service"
+TASKS_UNIT = "mesaform-tasks.service"
+"""The unit of the embedded engine's tasks (`images/builder/task_unit.py`)."""
+TASKS_UNIT_HOLDER = "holder"
+"""The group of that unit's main process."""
 
 _KILL_INTERVAL_S = 0.01
 
@@ -91,12 +96,43 @@ def name_of(pid: int) -> str:
 
 
 def outlives_node(cgroup: Path) -> bool:
-    """Whether a process, by its `/proc/<pid>/cgroup`, is an executor that systemd keeps.
+    """Whether a process, by its `/proc/<pid>/cgroup`, is of a task that systemd keeps.
 
-    Apache Mesos' agent moves executors into a slice of their own. The next agent adopts them.
+    Executors of Apache Mesos are in a slice of their own, runners of the embedded engine in a unit
+    of their own. The next agent adopts them.
     """
     try:
-        return any(EXECUTORS_SLICE in line.split("/") for line in cgroup.read_text().splitlines())
+        lines = cgroup.read_text().splitlines()
+    except OSError:
+        return False
+    return any(_is_of_kept_task(line.split("/")) for line in lines)
+
+
+def _is_of_kept_task(path: Sequence[str]) -> bool:
+    """By the parts of a control group's path. The main process of the unit of tasks is no task."""
+    return EXECUTORS_SLICE in path or (
+        TASKS_UNIT in path and path[-1] not in (TASKS_UNIT, TASKS_UNIT_HOLDER)
+    )
+
+
+def remaining(service_pids: Collection[int], processes: Path = Path("/proc")) -> list[int]:
+    """The processes of tasks: those below the node but services, and those that outlived a node.
+
+    The latter exist only where the node is a unit of systemd. Machines of the local cloud that are
+    processes share /proc with other machines.
+    """
+    own = os.getpid()
+    found = proc.running_processes()
+    below = {pid for pid, entry in found.items() if entry.parent == own and pid not in service_pids}
+    if _is_unit(processes / "self/cgroup"):
+        below |= {pid for pid in found if outlives_node(processes / str(pid) / "cgroup")}
+    return sorted(below)
+
+
+def _is_unit(cgroup: Path) -> bool:
+    """Whether the process of this `cgroup` file is in the unit of the node."""
+    try:
+        return any(NODE_UNIT in line.split("/") for line in cgroup.read_text().splitlines())
     except OSError:
         return False
 
@@ -108,7 +144,7 @@ def _mortal_children() -> list[int]:
 
 
 def kill_descendants(within_s: float = 5.0) -> int:
-    """Kill and reap every process below this one but executors; returns how many were killed.
+    """Kill and reap every process below this one but kept tasks; returns how many were killed.
 
     Orphans of a killed process become children of this process, hence the repetition.
     """

@@ -272,6 +272,8 @@ def _agent(
         environment |= identities.agent_credential_environment(credential)
     else:
         environment = _embedded_agent(document, identity, machine_dir, resources) | proof
+        if programs.task_unit:
+            environment["MESAFORM_TASK_UNIT"] = programs.task_unit
     engine = Service("engine-agent", argv, environment, ready=(identity.address, Port.ENGINE_AGENT))
     own = {**proof, **tls.environment(document, machine_dir)}
     services = [

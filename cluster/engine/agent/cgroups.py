@@ -1,15 +1,19 @@
 """Limits of a task's processor share and memory by control groups, version 1 or 2.
 
 Processor time is shared in proportion and has no upper limit; memory has one. Each container has a
-group below `mesaform`, which is removed with the container.
+group, which is removed with the container: in the unit of tasks that systemd delegates
+(`task_unit`), elsewhere below `mesaform`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
+
+from mesaform.engine.agent.task_unit import TASKS, UNIFIED, TaskUnit
 
 PARENT = "mesaform"
 MIN_MEMORY_MIB = 32
@@ -67,11 +71,14 @@ class NoLimits:
 
 
 class CgroupsV1:
-    """Version 1: a hierarchy per controller, `<root>/memory` and `<root>/cpu`."""
+    """Version 1: a hierarchy per controller, such as `<root>/memory` and `<root>/cpu`.
 
-    def __init__(self, root: Path) -> None:
-        self._memory = root / "memory" / PARENT
-        self._cpu = root / "cpu" / PARENT
+    `memory` and `cpu` are the groups above those of containers.
+    """
+
+    def __init__(self, memory: Path, cpu: Path) -> None:
+        self._memory = memory
+        self._cpu = cpu
 
     def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
         groups = []
@@ -103,17 +110,19 @@ class CgroupsV1:
 
 
 class CgroupsV2:
-    """Version 2: one unified hierarchy."""
+    """Version 2: one unified hierarchy.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._parent = root / PARENT
+    `parent` is the group above those of containers. It gets its controllers from the one above it.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
 
     def create(self, container_id: str, cpus: float, mem_mib: float) -> list[str]:
         if cpus <= 0 and mem_mib <= 0:
             return []
         _create(self._parent)
-        for folder in (self._root, self._parent):
+        for folder in (self._parent.parent, self._parent):
             _write(folder / "cgroup.subtree_control", "+cpu +memory")
         group = _create(self._parent / container_id)
         if mem_mib > 0:
@@ -136,31 +145,54 @@ class CgroupsV2:
         _remove_abandoned(self._parent, now)
 
 
-def detect(isolation: str, root: Path = Path("/sys/fs/cgroup")) -> tuple[Limiter, str]:
+def detect(
+    isolation: str, root: Path = Path("/sys/fs/cgroup"), unit: TaskUnit | None = None
+) -> tuple[Limiter, str]:
     """The limiter that this machine allows, and a text for the log.
 
     `isolation` is MESOS_ISOLATION. An empty text means any limiter that works; a list without
-    `cgroups/` means none.
+    `cgroups/` means none. The groups of `unit`, if it has any, are preferred.
     """
     if isolation and "cgroups/" not in isolation:
         return NoLimits(), f"tasks are not limited (isolation {isolation})"
     if os.geteuid() != 0:
         return NoLimits(), "tasks are not limited: control groups need root"
-    limiter: Limiter
+    problem = f"no control groups below {root}"
+    for limiter, text in _candidates(root, unit or TaskUnit(root=root)):
+        try:
+            _probe(limiter)
+        except OSError as error:
+            problem = str(error)
+        else:
+            return limiter, f"tasks are limited by {text}"
+    return NoLimits(), f"tasks are not limited: {problem}"
+
+
+def _candidates(root: Path, unit: TaskUnit) -> Iterator[tuple[Limiter, str]]:
+    """Limiters to try, the preferred one first, each with its name."""
     if (root / "cgroup.controllers").exists():
-        limiter, version = CgroupsV2(root), 2
+        if (delegated := unit.folder(UNIFIED)) is not None:
+            yield CgroupsV2(delegated / TASKS), f"cgroups v2 in {delegated}"
+        yield CgroupsV2(root / PARENT), "cgroups v2"
     elif (root / "memory").exists() and (root / "cpu").exists():
-        limiter, version = CgroupsV1(root), 1
-    else:
-        return NoLimits(), f"tasks are not limited: no control groups below {root}"
-    probe = f"probe-{os.getpid()}"
+        memory, cpu = unit.folder("memory"), unit.folder("cpu")
+        if memory is not None and cpu is not None:
+            yield CgroupsV1(memory / TASKS, cpu / TASKS), f"cgroups v1 in {memory}"
+        yield CgroupsV1(root / "memory" / PARENT, root / "cpu" / PARENT), "cgroups v1"
+
+
+def _probe(limiter: Limiter) -> None:
+    """Create a group as for a container, and remove it.
+
+    Raises:
+        OSError: the kernel refuses.
+
+    """
+    name = f"probe-{os.getpid()}"
     try:
-        limiter.create(probe, 0.1, MIN_MEMORY_MIB)
-    except OSError as error:
-        return NoLimits(), f"tasks are not limited: {error}"
+        limiter.create(name, 0.1, MIN_MEMORY_MIB)
     finally:
-        limiter.remove(probe)
-    return limiter, f"tasks are limited by cgroups v{version}"
+        limiter.remove(name)
 
 
 def _limit_bytes(mem_mib: float) -> int:

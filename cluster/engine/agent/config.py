@@ -63,7 +63,7 @@ class Config:
     None: they are not limited, as by default (MESOS_ENFORCE_CONTAINER_DISK_QUOTA).
     `task_environment` is what tasks inherit, `users` as whom they run, and `output` limits what
     they write. `proof_file` has the signed identity of this instance, which only root reads; empty:
-    the agent proves nothing.
+    the agent proves nothing. `task_unit_file` has the control groups of tasks (`task_unit`).
     """
 
     master: str
@@ -83,6 +83,7 @@ class Config:
     http: HttpSettings
     users: UserPolicy = field(default_factory=UserPolicy)
     proof_file: str = ""
+    task_unit_file: str = ""
     domain: DomainInfo | None = None
 
     @property
@@ -135,6 +136,7 @@ class Config:
                 environment.get("MESAFORM_ALLOW_ROOT_TASKS", "1") == "1",
             ),
             proof_file=environment.get(PROOF_VARIABLE, ""),
+            task_unit_file=environment.get("MESAFORM_TASK_UNIT", ""),
         )
 
 

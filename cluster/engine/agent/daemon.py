@@ -48,6 +48,7 @@ from mesaform.engine.agent.gc import collect_repeatedly, touch
 from mesaform.engine.agent.layout import Layout
 from mesaform.engine.agent.posix import PosixContainerizer, TaskSettings
 from mesaform.engine.agent.proof import current_proof
+from mesaform.engine.agent.task_unit import read_task_unit
 from mesaform.engine.agent.tasks import SavedTask, TaskRecord
 from mesaform.engine.agent.uplink import FromMaster, Uplink
 from mesaform.engine.agent.views import Snapshot
@@ -104,7 +105,8 @@ class Agent:
             )
         )
         self._group: asyncio.TaskGroup | None = None
-        limiter, limits = detect(config.isolation)
+        unit = read_task_unit(config.task_unit_file)
+        limiter, limits = detect(config.isolation, unit=unit)
         limiter.remove_abandoned(time.time())
         log.info("limits_detected", limits=limits)
         self.containerizer: Containerizer = PosixContainerizer(
@@ -112,7 +114,7 @@ class Agent:
             self.dispatch,
             self._spawn,
             limiter,
-            TaskSettings(config.task_environment, config.users, config.output),
+            TaskSettings(config.task_environment, config.users, config.output, unit),
         )
 
     def now(self) -> float:

@@ -30,6 +30,7 @@ from mesaform.engine.agent.fetcher import FetchFailed, fetch
 from mesaform.engine.agent.identity import Identity, ProcessUser, UnknownUser, UserPolicy
 from mesaform.engine.agent.layout import Layout
 from mesaform.engine.agent.output import OutputLimits
+from mesaform.engine.agent.task_unit import TaskUnit
 from mesaform.mesos.messages import CommandInfo
 
 log = structlog.get_logger(__name__)
@@ -55,12 +56,13 @@ class TaskSettings:
     """What every task starts with.
 
     `environment` is what tasks inherit; their own variables have precedence. `users` is as whom
-    they run. `output` limits what they write.
+    they run. `output` limits what they write. `unit` has the control groups of runners.
     """
 
     environment: Mapping[str, str]
     users: UserPolicy = field(default_factory=UserPolicy)
     output: OutputLimits = field(default_factory=OutputLimits)
+    unit: TaskUnit = field(default_factory=TaskUnit)
 
 
 @dataclass(slots=True)
@@ -104,6 +106,7 @@ class PosixContainerizer:
         self._limiter = limiter
         self._environment = settings.environment
         self._output = settings.output
+        self._unit = settings.unit
         self._runner = layout.compiled(RUNNER)
         self._containers: dict[str, _Container] = {}
 
@@ -270,6 +273,7 @@ class PosixContainerizer:
         arguments = (
             str(attempt),
             str(started_write),
+            ":".join(self._unit.runner_groups()),
             "keep" if "LC_CTYPE" in environment else "unset",
             identity.argument if identity else "",
             ":".join(groups),

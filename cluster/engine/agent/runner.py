@@ -1,15 +1,18 @@
-"""The runner of one task: starts its command, reaps its processes, and records its exit status.
+r"""The runner of one task: starts its command, reaps its processes, and records its exit status.
 
 A runner outlives the agent. The agent runs it by path, with the task's environment, working
 directory and output already set:
 
-    python -I -S runner.py META_DIR STARTED_FD LC_CTYPE IDENTITY CGROUPS LIMITS PROGRAM ARGV0 ARG…
+    python -I -S runner.py META_DIR STARTED_FD OWN_CGROUPS LC_CTYPE IDENTITY CGROUPS LIMITS \
+        PROGRAM ARGV0 ARG…
 
 It imports `os`, `sys`, `select`, `signal` and `ctypes` of the standard library, and nothing of this
 package. Every running task has a runner, so each further import costs its memory once per task
 (docs/engine.md has the figures).
 
 Signals: SIGTERM is passed on to the task's process group. SIGUSR1 kills every process of the task.
+
+OWN_CGROUPS are the `cgroup.procs` files that the runner enters, CGROUPS those of its command.
 
 STARTED_FD gets the command's pid in a line, or `!` and the reason when nothing was started.
 
@@ -349,7 +352,7 @@ def start(outputs: list[Output], arguments: list[str]) -> int:
 
 def main() -> None:
     """Run the task that the arguments describe."""
-    folder, started_fd, lc_ctype, *arguments = sys.argv[1:]
+    folder, started_fd, own_groups, lc_ctype, *arguments = sys.argv[1:]
     identity, _, limits = arguments[:3]
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -358,6 +361,7 @@ def main() -> None:
     os.set_inheritable(int(started_fd), False)
     adopt_orphans()
     try:
+        enter_cgroups(own_groups)
         exit_fd = reserve_exit(folder)
         if not claim_launch(folder):
             return

@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from mesaform_images.builder import unserved
+from mesaform_images.builder import task_unit, unserved
 from mesaform_images.builder.host import Host, StepFailed
 from mesaform_images.builder.recipe import Checks, Python, Recipe
 from mesaform_images.builder.roles import Step, engine
@@ -20,6 +20,9 @@ UNIT = """\
 Description=Mesaform node
 Wants=network-online.target
 After=network-online.target
+Wants=mesaform-tasks.service
+After=mesaform-tasks.service
+PartOf=mesaform-tasks.service
 
 [Service]
 Type=notify
@@ -73,6 +76,7 @@ def steps(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> 
         ("check the node", lambda: _check_node(host, recipe)),
     ]
     if host.is_whole_machine:
+        steps.append(("install the unit of tasks", lambda: install_task_unit(host)))
         steps.append(("enable the node", lambda: _enable(host)))
         steps.append(("end machines without a node", lambda: enable_end_of_unserved(host)))
     return [*steps, ("sign the image", lambda: _sign(host, recipe, digest, versions))]
@@ -180,6 +184,14 @@ def enable_end_of_unserved(host: Host) -> None:
     (units / "mesaform-unserved.timer").write_text(unserved.TIMER)
     (units / "mesaform-unserved.service").write_text(unserved.SERVICE.format(program=program))
     host.run("systemctl", "enable", "mesaform-unserved.timer")
+
+
+def install_task_unit(host: Host) -> None:
+    """Install the unit that holds the control groups of tasks. The node's unit starts it."""
+    program = host.home / "task_unit.py"
+    shutil.copyfile(task_unit.__file__, program)
+    unit = host.root / "etc/systemd/system" / task_unit.NAME
+    unit.write_text(task_unit.SERVICE.format(program=program))
 
 
 def engines(recipe: Recipe) -> list[str]:

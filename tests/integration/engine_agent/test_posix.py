@@ -25,6 +25,7 @@ from mesaform.engine.agent.identity import UserPolicy
 from mesaform.engine.agent.layout import Layout
 from mesaform.engine.agent.output import OutputLimits
 from mesaform.engine.agent.posix import PosixContainerizer, TaskSettings
+from mesaform.engine.agent.task_unit import TaskUnit
 from mesaform.engine.agent.tasks import TaskRecord
 from mesaform.mesos.messages import CommandInfo, TaskInfo
 from tests.unit.engine_agent.builders import framework, task
@@ -32,6 +33,7 @@ from tests.unit.engine_agent.builders import framework, task
 pytestmark = pytest.mark.slow
 HOST = "127.61.0.11"
 E = TypeVar("E", bound=ContainerEvent)
+UNIT = "system.slice/mesaform-tasks.service"
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root to become another user or to limit memory"
 )
@@ -48,6 +50,7 @@ class Machine:
         self.tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self.users = UserPolicy()
+        self.unit = TaskUnit()
         self.containers = self._make()
 
     def _make(self) -> PosixContainerizer:
@@ -57,7 +60,7 @@ class Machine:
             self._report,
             self._spawn,
             self.limiter,
-            TaskSettings(environment, self.users, self.output_limits),
+            TaskSettings(environment, self.users, self.output_limits, self.unit),
         )
 
     def _spawn(self, work: Coroutine[object, None, None], name: str) -> asyncio.Task[None]:
@@ -446,6 +449,20 @@ async def test_a_user_that_does_not_exist_is_named(machine):
 async def test_an_empty_user_of_a_command_is_no_user_as_in_apache_mesos(machine):
     machine.launch({"value": "true", "user": ""})
     assert "User '' does not exist" in (await machine.reported(LaunchFailed)).why
+
+
+async def test_a_runner_enters_the_unit_of_tasks_before_its_task_starts(tmp_path):
+    machine = Machine(tmp_path, NoLimits())
+    (tmp_path / "systemd" / UNIT).mkdir(parents=True)
+    (tmp_path / "systemd" / UNIT / "cgroup.procs").touch()
+    machine.unit = TaskUnit({"name=systemd": f"/{UNIT}"}, tmp_path)
+    await machine.restart()
+    procs = tmp_path / "systemd" / UNIT / "runners/cgroup.procs"
+    procs.parent.mkdir()
+    procs.touch()
+    machine.launch(f"cat {procs}")
+    await machine.reported(Exited)
+    assert machine.output() == "0", "the process that writes it, as cgroups(7) says"
 
 
 @needs_root

@@ -45,6 +45,10 @@ def test_a_node_that_stops_spares_executors_in_their_slice(tmp_path: Path) -> No
     cgroup = tmp_path / "cgroup"
     cgroup.write_text("0::/mesos_executors.slice/executor.scope\n")
     assert outlives_node(cgroup)
+    cgroup.write_text("1:name=systemd:/\n0::/system.slice/mesaform-tasks.service/runners\n")
+    assert outlives_node(cgroup)
+    cgroup.write_text("0::/system.slice/mesaform-tasks.service/holder\n")
+    assert not outlives_node(cgroup), "the main process of the unit is no task"
     cgroup.write_text("0::/system.slice/mesaform-node.service\n")
     assert not outlives_node(cgroup)
     assert not outlives_node(tmp_path / "of-an-ended-process")

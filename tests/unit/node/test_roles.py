@@ -193,6 +193,15 @@ def mesos_agent(**features: bool) -> dict[str, str]:
     return dict(services(doc, AGENT, programs)["engine-agent"].env)
 
 
+def test_the_embedded_agent_gets_the_unit_of_tasks_where_the_machine_has_one() -> None:
+    unit = "/run/mesaform-tasks/groups"
+    programs = replace(PROGRAMS, task_unit=unit)
+    agent = services(document("agent"), AGENT, programs)["engine-agent"]
+    assert agent.env["MESAFORM_TASK_UNIT"] == unit
+    elsewhere = services(document("agent"), AGENT)["engine-agent"]
+    assert "MESAFORM_TASK_UNIT" not in elsewhere.env
+
+
 def test_a_master_of_apache_mesos_starts_through_the_program_that_decides_about_its_log() -> None:
     master = services(document(engine="mesos"), programs=MESOS)["engine-master"]
     assert master.argv == (
