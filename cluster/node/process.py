@@ -122,10 +122,12 @@ def remaining(service_pids: Collection[int], processes: Path = Path("/proc")) ->
     processes share /proc with other machines.
     """
     own = os.getpid()
-    found = proc.running_processes()
-    below = {pid for pid, entry in found.items() if entry.parent == own and pid not in service_pids}
+    running = proc.running_processes()
+    below = {
+        pid for pid, entry in running.items() if entry.parent == own and pid not in service_pids
+    }
     if _is_unit(processes / "self/cgroup"):
-        below |= {pid for pid in found if outlives_node(processes / str(pid) / "cgroup")}
+        below |= {pid for pid in running if outlives_node(processes / str(pid) / "cgroup")}
     return sorted(below)
 
 
