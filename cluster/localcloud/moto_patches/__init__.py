@@ -21,6 +21,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
         network_options,
         queues,
         requests,
+        reservations,
         states,
         templates,
         volumes,
@@ -29,6 +30,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
     account.apply()
     network.apply()
     network_options.apply()
+    reservations.apply()
     states.apply()
     requests.apply()
     queues.apply()

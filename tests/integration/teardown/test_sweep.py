@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from moto.ec2.models.subnets import SubnetBackend
 
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.aws.resources.registry import registered_kinds
 from mesaform.aws.resources.sweep import Sweep, resource_kinds
 from mesaform.common.errors import NotOwned, Permanent, Retryable
+from mesaform.localcloud.moto_patches import reservations
 
 from .conftest import REGION, Cloud, one_of_everything
 
@@ -49,6 +52,22 @@ async def test_everything_tagged_is_listed_and_removed_and_nothing_else(cloud: C
     assert len(ec2.describe_vpcs(Filters=strangers)["Vpcs"]) == 1
     assert len(ec2.describe_volumes(Filters=strangers)["Volumes"]) == 2
     assert len(cloud.client("iam").list_roles()["Roles"]) == 2
+
+
+async def test_a_subnet_goes_with_its_reservations_of_addresses(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = reservations.refusing(SubnetBackend.delete_subnet)
+    monkeypatch.setattr(SubnetBackend, "delete_subnet", refusing)
+    subnet = one_of_everything(cloud, "one", suffix="one", octet=10)["subnet"]
+    ec2 = cloud.client("ec2")
+    for block in ("10.10.1.0/28", "10.10.1.32/28"):
+        ec2.create_subnet_cidr_reservation(SubnetId=subnet, Cidr=block, ReservationType="explicit")
+    with pytest.raises(ClientError, match="DependencyViolation"):
+        ec2.delete_subnet(SubnetId=subnet)
+    swept = await sweep_of("one").run()
+    assert swept.remaining == []
+    assert ("subnet", subnet) in {entry.key for entry in swept.removed}
 
 
 async def test_images_and_snapshots_stay_unless_asked(cloud: Cloud) -> None:
