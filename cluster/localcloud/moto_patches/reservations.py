@@ -30,4 +30,4 @@ def refusing(delete: DeleteSubnet) -> DeleteSubnet:
 
 def apply() -> None:
     """Patch moto in this process."""
-    SubnetBackend.delete_subnet = refusing(SubnetBackend.delete_subnet)  # type: ignore[method-assign]
+    SubnetBackend.delete_subnet = refusing(SubnetBackend.delete_subnet)
