@@ -43,7 +43,8 @@ class Installation:
         build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(dist)]
         subprocess.run(build, cwd=CHECKOUT, check=True, capture_output=True)
         (wheel,) = dist.glob("*.whl")
-        subprocess.run([sys.executable, "-m", "venv", str(self.bin.parent)], check=True)
+        venv = [sys.executable, "-m", "venv", *(["--without-pip"] if UV.exists() else [])]
+        subprocess.run([*venv, str(self.bin.parent)], check=True)
         python = str(self.python)
         settings = dict(self.environment)
         if UV.exists():

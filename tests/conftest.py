@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import uuid
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from harness.cluster_harness import ClusterHarness
 from harness.zookeeper import ZooKeeperServer, available
@@ -48,8 +51,20 @@ class LaneScheduling(LoadScopeScheduling):
     """xdist's scheduler by scope, where the scope is the lane."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = Path(nodeid.partition("::")[0])
-        return lane_of(path.relative_to(TESTS.name)) or nodeid
+        return _lane_of_file(nodeid.partition("::")[0]) or nodeid
+
+    def mark_test_complete(
+        self, node: WorkerController, item_index: int, duration: float = 0
+    ) -> None:
+        """Note that a test ended, and forget its scope once the whole scope ended.
+
+        The scheduler reads every scope of a worker after each test, and most are a single test.
+        """
+        super().mark_test_complete(node, item_index, duration)
+        nodeid = self.registered_collections[node][item_index]
+        scope = self._split_scope(nodeid)
+        if all(self.assigned_work[node][scope].values()):
+            del self.assigned_work[node][scope]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LaneScheduling:
@@ -59,7 +74,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LaneSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest lanes first."""
-    items.sort(key=lambda item: _priority(lane_of(item.path.relative_to(TESTS))))
+    items.sort(key=lambda item: _priority(_lane_of_file(item.nodeid.partition("::")[0])))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage meanwhile, and none of what collection makes: it stays until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -94,6 +120,12 @@ def lane_of(path: Path) -> str:
         if path.as_posix().startswith(prefix):
             return lane
     return "" if path.parts[0] == "unit" else path.as_posix()
+
+
+@cache
+def _lane_of_file(file: str) -> str:
+    """The lane of a file that is named from the root of the checkout."""
+    return lane_of(Path(file).relative_to(TESTS.name))
 
 
 @pytest.fixture(autouse=True)

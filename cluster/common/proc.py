@@ -17,6 +17,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_READ_BYTES = 65536
 _ENDED_STATES = frozenset({"Z", "X"})
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,18 +45,33 @@ class Process:
         return self.state in _ENDED_STATES
 
 
+def _read(path: str) -> bytes:
+    """The bytes of a file of /proc, without the buffers of a file object.
+
+    A local cloud reads hundreds of these files twice a second.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        chunks = []
+        while chunk := os.read(descriptor, _READ_BYTES):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(descriptor)
+
+
 def read_process(pid: int) -> Process | None:
     """The process with this pid, zombies included; None when there is none."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        line = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
+    fields = line.rpartition(b")")[2].split()
     return Process(
         pid=pid,
         parent=int(fields[1]),
         session=int(fields[3]),
-        state=fields[0],
+        state=fields[0].decode(),
         start_ticks=int(fields[19]),
         user_s=int(fields[11]) / _TICKS_PER_S,
         system_s=int(fields[12]) / _TICKS_PER_S,
@@ -106,7 +122,7 @@ def descendants(root: int, processes: Mapping[int, Process]) -> list[Process]:
 def environment_of(pid: int) -> tuple[bytes, ...]:
     """Return the `NAME=value` entries of a process's start; empty if they are not readable."""
     try:
-        return tuple(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        return tuple(_read(f"/proc/{pid}/environ").split(b"\0"))
     except OSError:
         return ()
 
