@@ -46,6 +46,11 @@ test: ## set-up for tests, check, then every test; SEED=… repeats a run of pro
 
 test-machines: ## machines as containers: as root, with systemd-nspawn and a base image
 	@scripts/setup --tests
+	@test -x .venv/ansible/bin/ansible-lint || $(RUN)/python -m venv .venv/ansible
+	@.venv/ansible/bin/python -m pip install -q --disable-pip-version-check \
+	  --require-hashes --no-deps -r tests/ansible/requirements.lock
+	PATH="$$PWD/.venv/ansible/bin:$$PATH" ansible-lint --offline --profile production \
+	  images/site.yml images/roles
 	MESAFORM_TEST_MACHINES=1 $(RUN)/python -m pytest tests/integration/machines
 
 test-fast: setup ## the tests that need no service, browser or Terraform; no checks

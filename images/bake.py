@@ -25,6 +25,7 @@ from mesaform.common.errors import CloudError, NotFound, Permanent, Retryable
 from mesaform.common.progress import Report, Stage, stage
 from mesaform.topology.names import Tag
 from mesaform_images import build_machine, ec2_images
+from mesaform_images.bill import MATERIALS, materials_key
 from mesaform_images.build_machine import Builder, BuilderSpec
 from mesaform_images.build_network import ANY_NETWORK, WantedNetwork
 from mesaform_images.bundle import Sources, installed_layout, read_sources
@@ -212,7 +213,7 @@ class _Bake:
         self._folder = f"{self._prefix}-{attempt}/"
         with stage(self._report, _titled(UPLOAD, self._architecture)) as uploading:
             self._bucket = ensure_bucket(self._region)
-            job_url = self._upload()
+            job_url = self._upload(base["ImageId"])
             uploading.outcome = f"s3://{self._bucket}/{self._folder}"
         recipe = self._sources.recipe
         spec = BuilderSpec(
@@ -232,11 +233,12 @@ class _Bake:
                 with stage(self._report, _titled(CREATE, self._architecture)) as creating:
                     build_machine.stop(self._ec2, machine.instance_id)
                     creating.outcome = self._create_image(machine, base)
+                    self._keep_materials(creating.outcome)
             return creating.outcome
         finally:
             self._delete_job()
 
-    def _upload(self) -> str:
+    def _upload(self, base_image: str) -> str:
         """Upload the bundle and the job, and return the URL of the job.
 
         The job names the other URLs, so the builder's user data has one.
@@ -247,8 +249,10 @@ class _Bake:
             "bundle": self._url("get_object", "bundle.tar.gz"),
             "report": self._url("put_object", "report.json"),
             "log": self._url("put_object", "bake.log"),
+            "materials": self._url("put_object", MATERIALS),
             "sha256": hashlib.sha256(data).hexdigest(),
             "digest": self._recipe,
+            "base_image": base_image,
         }
         self._put(JOB, json.dumps(job).encode())
         self._has_job = True
@@ -366,6 +370,16 @@ class _Bake:
                     image = ec2_images.describe_image(self._ec2, image_id)
                     ec2_images.remove_image(self._ec2, image)
         return image_id
+
+    def _keep_materials(self, image_id: str) -> None:
+        """Keep the bill of materials by the image's id; a bake's own objects expire."""
+        key = materials_key(image_id)
+        bill = self._read(MATERIALS)
+        if bill is not None:
+            call_with_retry(
+                f"s3://{self._bucket}/{key}",
+                lambda: self._s3.put_object(Bucket=self._bucket, Key=key, Body=bill),
+            )
 
     def _read(self, name: str) -> bytes | None:
         key = self._folder + name

@@ -35,7 +35,15 @@ DIGEST_LENGTH = 16
 SOURCE, PACKAGE = "cluster", "mesaform"
 BUILDER_PACKAGE = "mesaform_images"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-_BUILDER = ("recipe.toml", "requirements.lock", "bootstrap.lock", "start.py")
+_BUILDER = (
+    "recipe.toml",
+    "requirements.lock",
+    "bootstrap.lock",
+    "ansible.lock",
+    "sbom.lock",
+    "start.py",
+    "site.yml",
+)
 _JUNK_SUFFIXES = frozenset({".pyc", ".pyo", ".swp", ".orig", ".rej"})
 
 
@@ -198,6 +206,8 @@ def read_sources(layout: SourceLayout) -> Sources:
             for path, content in _tree(layout.images / "builder").items()
         }
     )
+    roles = _tree(layout.images / "roles")
+    builder.update({f"roles/{path}": content for path, content in roles.items()})
     recipe = _recipe(layout)
     package = {f"{SOURCE}/{path}": content for path, content in _tree(layout.package).items()}
     wheel = {

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -27,6 +28,12 @@ SUBNET_OPTION = typer.Option(
     "--subnet",
     help="Where to build, with a way out; else bake.subnet of the file, a default subnet, or a"
     " temporary VPC.",
+)
+EXPORT_OPTION = typer.Option(
+    None,
+    "--export",
+    metavar="DIR",
+    help="Bake nothing; write Ansible's playbook, roles and bundle for machines of your own.",
 )
 
 
@@ -98,9 +105,13 @@ def bake(
     file: FileOption = DEFAULT_FILE,
     force: bool = FORCE_OPTION,
     subnet: str = SUBNET_OPTION,
+    export: Path | None = EXPORT_OPTION,
     as_json: JsonOption = False,
 ) -> None:
     """Bake, with progress on standard error and the images on standard output."""
+    if export is not None:
+        _export(export)
+        return
     from mesaform.cli import interrupt
     from mesaform.cli.image_contents import require_contents
     from mesaform.cli.progress import reporter
@@ -125,6 +136,14 @@ def bake(
     for image in baked:
         how = "there already" if image.reused else f"baked in {image.seconds:.1f} s"
         typer.echo(f"{image.image_id}  {image.architecture}  recipe {image.recipe}  {how}")
+
+
+def _export(folder: Path) -> None:
+    from mesaform_images import bundle
+    from mesaform_images.export import VARIABLES, write
+
+    write(bundle.read_sources(bundle.installed_layout()), folder)
+    typer.echo(f"ansible-playbook --inventory hosts --extra-vars @{VARIABLES} site.yml  # {folder}")
 
 
 def _record(image: Baked, region: str) -> dict[str, object]:

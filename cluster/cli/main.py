@@ -42,6 +42,7 @@ VERBS = (
     "simulate",
     "down",
     "bake",
+    "sbom",
     "local",
 )
 HELP = """Provision Mesos clusters on AWS, size them to the workload by price, and remove them.

@@ -1,4 +1,4 @@
-"""Program of the builder: run the steps of every role, report each, and upload the log.
+"""Program of the builder: run the steps of an image, report each, and upload the log.
 
 Its exit code is 0 if the image is complete. Standard library only.
 """
@@ -17,9 +17,24 @@ from pathlib import Path
 from mesaform_images.builder import report
 from mesaform_images.builder.host import Host, StepFailed
 from mesaform_images.builder.recipe import Recipe, read
-from mesaform_images.builder.roles import common, engine, mesaform, seal, session_manager, zookeeper
+from mesaform_images.builder.steps import (
+    engine,
+    mesaform,
+    roles,
+    seal,
+    session_manager,
+    zookeeper,
+)
 
-ROLES = (common, zookeeper, engine, session_manager, mesaform, seal)
+IMAGE = (
+    roles.system_steps,
+    zookeeper.steps,
+    engine.steps,
+    session_manager.steps,
+    mesaform.steps,
+    roles.product_steps,
+    seal.steps,
+)
 FAILSAFE_MINUTES = 60
 """After this time a builder powers itself off, which terminates it."""
 
@@ -27,13 +42,13 @@ FAILSAFE_MINUTES = 60
 def main(job_file: Path) -> int:
     """Bake by a job file and return an exit code.
 
-    The file has `digest`, and the presigned URLs `report` and `log`.
+    The file has `digest`, `base_image`, and the presigned URLs `report`, `log` and `materials`.
     """
     job = json.loads(job_file.read_text())
     bundle = job_file.resolve().parent
     recipe = read(bundle)
     root = Path(os.environ.get("MESAFORM_ROOT") or "/").resolve()
-    host = Host(root=root, bundle=bundle, log=bundle / "bake.log")
+    host = Host(root, bundle, bundle / "bake.log", job.get("base_image", ""))
     progress = report.Progress()
 
     def send_report() -> None:
@@ -52,6 +67,7 @@ def main(job_file: Path) -> int:
         host.note(progress.error)
     report.put(job["log"], host.log.read_bytes() if host.log.exists() else b"")
     if progress.state == "done":
+        report.put(job["materials"], (host.home / mesaform.MATERIALS).read_bytes())
         shutil.rmtree(bundle)
     send_report()  # last: the bake takes the image as soon as it reads this
     return 0 if progress.state == "done" else 1
@@ -64,14 +80,14 @@ def run_steps(
     progress: report.Progress,
     report_progress: Callable[[], None],
 ) -> None:
-    """Run the steps of every role and keep `progress` up to date.
+    """Run every step of an image and keep `progress` up to date.
 
     Raises:
         StepFailed: a step failed; `progress.step` names it.
 
     """
-    for role in ROLES:
-        for name, action in role.steps(host, recipe, digest, progress.versions):
+    for steps in IMAGE:
+        for name, action in steps(host, recipe, digest, progress.versions):
             progress.step = name
             report_progress()
             host.note(f"== {name}")

@@ -19,12 +19,14 @@ class Host:
     """A machine to bake.
 
     `root` is `/` on a real machine. On the local cloud it is a folder: system packages are then
-    those of the surrounding machine and are only checked.
+    those of the surrounding machine and are only checked. `base_image` is the image that a builder
+    booted from.
     """
 
     root: Path
     bundle: Path
     log: Path
+    base_image: str = ""
 
     @property
     def is_whole_machine(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import TypedDict, cast
@@ -12,6 +13,11 @@ OVERRIDES = "recipe.overrides.toml"
 
 
 class Common(TypedDict):
+    packages: list[str]
+    updates: str
+
+
+class Docker(TypedDict):
     packages: list[str]
 
 
@@ -52,6 +58,7 @@ class Recipe(TypedDict):
     """images/recipe.toml; the operator's machine reads its other sections."""
 
     common: Common
+    docker: Docker
     zookeeper: ZooKeeper
     engine: Engine
     session_manager: SessionManager
@@ -81,3 +88,9 @@ def override(recipe: dict[str, dict[str, object]], own: dict[str, dict[str, obje
         if unknown := sorted(set(fields) - set(recipe[section])):
             raise ValueError(f"[{section}] {unknown[0]} is no field of {RECIPE}")
         recipe[section].update(fields)
+
+
+def role_variables(recipe: Recipe, digest: str, bundle: str) -> bytes:
+    """The variables of site.yml as JSON; `bundle` is where Ansible finds the bundle."""
+    variables = {"mesaform_recipe": recipe, "mesaform_digest": digest, "mesaform_bundle": bundle}
+    return json.dumps(variables, indent=1).encode()

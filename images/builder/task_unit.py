@@ -2,9 +2,9 @@
 
 Tasks of the embedded engine and their runners are in the groups that systemd delegates to
 `mesaform-tasks.service`, not in those of the node's unit: a restart of the node's unit ends no
-task, and systemd accounts for tasks and never changes the groups below. `SERVICE` is the unit.
-This program writes the paths of its groups for the agent, leaves the unit's own group of version 2
-free for groups below it, and becomes `sleep`. Standard library only, like `unserved`.
+task, and systemd accounts for tasks and never changes the groups below. The role mesaform has the
+unit. This program writes the paths of its groups for the agent, leaves the unit's own group of
+version 2 free for groups below it, and becomes `sleep`. Standard library only, like `unserved`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,6 @@ RUNTIME_DIRECTORY = "mesaform-tasks"
 GROUPS_FILE = "groups"
 """Below /run/mesaform-tasks: the lines of /proc/self/cgroup (cgroups(7))."""
 HOLDER = "holder"
-
-# OOMPolicy: one task above its limit must not end the others. The machine's OOM killer must not
-# choose the holder, since its end is the unit's.
-SERVICE = f"""\
-[Unit]
-Description=Tasks of the Mesaform agent
-
-[Service]
-Type=notify
-ExecStart=/usr/bin/python3 -I {{program}}
-RuntimeDirectory={RUNTIME_DIRECTORY}
-Delegate=yes
-OOMPolicy=continue
-OOMScoreAdjust=-1000
-TasksMax=infinity
-Restart=on-failure
-KillMode=control-group
-TimeoutStopSec=10
-"""
 
 
 def main() -> None:

@@ -19,28 +19,6 @@ ENDPOINT = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.1
 SESSION_HEADER = "X-aws-ec2-metadata-token"
 TIMEOUT_S = 10.0
 
-TIMER = """\
-[Unit]
-Description=End a machine whose node never started
-
-[Timer]
-OnBootSec=1h
-OnUnitActiveSec=1h
-
-[Install]
-WantedBy=timers.target
-"""
-SERVICE = """\
-[Unit]
-Description=End a machine whose node never started
-
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/python3 -I {program}
-StandardOutput=journal+console
-StandardError=journal+console
-"""
-
 
 def main() -> int:
     """Power the machine off if nothing serves on it and nothing else would end it."""

@@ -66,6 +66,7 @@ def files() -> dict[str, str]:
     names = {
         "etc/dhcp/dhclient.conf": "dhclient.conf",
         "etc/cloud/cloud.cfg.d/90_mesaform_ec2.cfg": "cloud.cfg",
+        "etc/systemd/system/chrony.service.d/container.conf": "chrony.conf",
         "usr/lib/mesaform/show-hypervisor": "show-hypervisor",
         "etc/systemd/system/mesaform-hypervisor.service": "hypervisor.service",
     }

@@ -38,6 +38,8 @@ def run_start(
         "bundle": f"{store.url}/bundle",
         "report": f"{store.url}/report",
         "log": f"{store.url}/log",
+        "materials": f"{store.url}/materials",
+        "base_image": "ami-0123456789abcdef0",
         "sha256": hashlib.sha256(whole).hexdigest(),
         "digest": sources.digest(),
     }
@@ -68,6 +70,13 @@ def test_an_image_is_built_and_runs_wherever_it_is_moved(
     signature = json.loads((image / "opt/mesaform/recipe.json").read_text())
     assert signature["digest"] == sources.digest()
     assert signature["versions"]["msgspec"]
+    assert signature["base_image"] == "ami-0123456789abcdef0"
+    bill = json.loads((image / "opt/mesaform/sbom.cdx.json").read_text())
+    assert [json.loads(data) for path, data in store.puts if path == "materials"] == [bill]
+    materials = {item["name"]: item["version"] for item in bill["components"]}
+    assert {**materials, "zookeeper": signature["versions"]["zookeeper"]} == signature["versions"]
+    unlicensed = {item["name"] for item in bill["components"] if not item.get("licenses")}
+    assert unlicensed <= {"mesaform"}, "each locked package states its license"
     assert not list((image / "var/tmp").iterdir()), "the bundle is no part of the image"
     python = image / "opt/mesaform/venv/bin/python"
     check = subprocess.run(

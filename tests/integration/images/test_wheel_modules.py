@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mesaform_images import bundle
-from mesaform_images.builder.roles.mesaform import IMPORT_EVERYTHING
+from mesaform_images.builder.steps.mesaform import IMPORT_EVERYTHING
 from mesaform_images.module_graph import imports_of
 
 LAYOUT = bundle.installed_layout()

@@ -9,7 +9,6 @@ from botocore.exceptions import ClientError
 
 from mesaform.cli import machine_console
 from mesaform.cli.machine_console import CONSOLE_LINES, console_tail
-from mesaform_images.builder.roles.mesaform import UNIT
 
 
 class Ec2:
@@ -49,7 +48,3 @@ def test_the_log_of_a_local_machine_is_named_and_its_end_shown(tmp_path: Path) -
     assert str(log) in shown
     assert shown.endswith("the port is taken")
     assert str(tmp_path) in "".join(machine_console._local_log(tmp_path, "services"))
-
-
-def test_the_lines_of_the_node_go_to_the_console_of_the_machine() -> None:
-    assert "StandardOutput=journal+console" in UNIT

@@ -305,7 +305,13 @@ def test_a_project_file_keeps_to_the_column_limit(path: Path) -> None:
 
 def test_lock_files_name_no_registry() -> None:
     pulumi = "stacks/pulumi/requirements.lock"
-    for name in ("requirements.lock", "images/requirements.lock", "images/bootstrap.lock", pulumi):
+    for name in (
+        "requirements.lock",
+        "images/requirements.lock",
+        "images/bootstrap.lock",
+        "images/ansible.lock",
+        pulumi,
+    ):
         assert "://" not in (REPOSITORY / name).read_text("utf-8")
     packages = json.loads((REPOSITORY / "package-lock.json").read_text("utf-8"))["packages"]
     assert not [name for name, package in packages.items() if "resolved" in package]

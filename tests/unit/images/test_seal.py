@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mesaform_images.builder.host import Host
-from mesaform_images.builder.roles import common, seal
+from mesaform_images.builder.steps import seal
 
 
 def a_host(root: Path) -> Host:
@@ -39,8 +39,3 @@ def test_the_builders_user_data_and_identity_are_not_in_the_image(tmp_path: Path
 
 def test_a_local_builder_shares_its_disk_and_is_left_alone(tmp_path: Path) -> None:
     assert seal.steps(a_host(tmp_path), {}, "", {}) == []  # type: ignore[typeddict-item]
-
-
-def test_machines_take_their_time_from_amazons_service(tmp_path: Path) -> None:
-    common.set_time_source(a_host(tmp_path))
-    assert "169.254.169.123" in (tmp_path / "etc/chrony/sources.d/amazon.sources").read_text()

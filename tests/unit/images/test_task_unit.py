@@ -8,23 +8,23 @@ from pathlib import Path
 from mesaform.engine.agent import task_unit as reader
 from mesaform.node import machine, process
 from mesaform_images.builder import task_unit
-from mesaform_images.builder.host import Host
-from mesaform_images.builder.roles.mesaform import UNIT, install_task_unit
+from mesaform_images.builder.steps.mesaform import PROGRAMS_OF_UNITS
+from mesaform_images.bundle import installed_layout
 
 GROUPS = f"1:name=systemd:/\n0::/system.slice/{task_unit.NAME}\n"
 
 
-def test_the_image_has_the_unit_and_the_nodes_unit_starts_it(tmp_path):
-    (tmp_path / "etc/systemd/system").mkdir(parents=True)
-    (tmp_path / "opt/mesaform").mkdir(parents=True)
-    install_task_unit(Host(root=tmp_path, bundle=tmp_path, log=tmp_path / "bake.log"))
-    program = tmp_path / "opt/mesaform/task_unit.py"
-    unit = (tmp_path / "etc/systemd/system" / task_unit.NAME).read_text().splitlines()
-    assert program.read_text() == Path(task_unit.__file__).read_text()
+def test_the_image_has_the_unit_and_the_nodes_unit_starts_it():
+    files = installed_layout().images / "roles/mesaform/files"
+    assert task_unit in PROGRAMS_OF_UNITS
+    unit = (files / task_unit.NAME).read_text().splitlines()
+    program = Path("/opt/mesaform", Path(str(task_unit.__file__)).name)
     assert f"ExecStart=/usr/bin/python3 -I {program}" in unit
-    assert {"Delegate=yes", "OOMPolicy=continue", "RuntimeDirectory=mesaform-tasks"} <= set(unit)
+    runtime = f"RuntimeDirectory={task_unit.RUNTIME_DIRECTORY}"
+    assert {"Delegate=yes", "OOMPolicy=continue", runtime} <= set(unit)
+    node = (files / "mesaform-node.service").read_text().splitlines()
     for key in ("Wants", "After", "PartOf"):
-        assert f"{key}={task_unit.NAME}" in UNIT.splitlines()
+        assert f"{key}={task_unit.NAME}" in node
 
 
 def test_node_and_agent_know_the_unit_by_the_names_of_the_image():

@@ -13,8 +13,6 @@ from threading import Thread
 import pytest
 
 from mesaform_images.builder import unserved
-from mesaform_images.builder.host import Host
-from mesaform_images.builder.roles.mesaform import enable_end_of_unserved
 
 SYSTEMCTL = """\
 #!/bin/sh
@@ -82,18 +80,3 @@ def test_only_a_leased_machine_without_a_node_ends(tmp_path, user_data, entered,
     finally:
         server.shutdown()
     assert ("poweroff" in log.read_text()) is ends
-
-
-def test_the_image_runs_it_an_hour_after_the_boot(tmp_path, monkeypatch):
-    log = with_systemctl(tmp_path / "bin", "0")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    root = tmp_path / "root"
-    (root / "etc/systemd/system").mkdir(parents=True)
-    (root / "opt/mesaform").mkdir(parents=True)
-    enable_end_of_unserved(Host(root=root, bundle=root, log=tmp_path / "bake.log"))
-    service = (root / "etc/systemd/system/mesaform-unserved.service").read_text()
-    program = root / "opt/mesaform/unserved.py"
-    assert f"ExecStart=/usr/bin/python3 -I {program}" in service
-    assert program.read_text() == Path(unserved.__file__).read_text()
-    assert "OnBootSec=1h" in (root / "etc/systemd/system/mesaform-unserved.timer").read_text()
-    assert "enable mesaform-unserved.timer" in log.read_text()

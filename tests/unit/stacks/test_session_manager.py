@@ -15,7 +15,7 @@ from mesaform.provision.image import NOTHING_TO_BOOT
 from mesaform.topology.session_manager import ACTIONS
 from mesaform.topology.user_data import parse_node_document
 from mesaform_images.builder.host import StepFailed
-from mesaform_images.builder.roles.session_manager import package_url
+from mesaform_images.builder.steps.session_manager import package_url
 from mesaform_images.bundle import installed_layout, installed_recipe, parse_recipe
 from mesaform_stacks.base import Settings
 from mesaform_stacks.cluster import describe

@@ -13,37 +13,7 @@ from pathlib import Path
 from mesaform_images.builder import task_unit, unserved
 from mesaform_images.builder.host import Host, StepFailed
 from mesaform_images.builder.recipe import Checks, Python, Recipe
-from mesaform_images.builder.roles import Step, engine
-
-UNIT = """\
-[Unit]
-Description=Mesaform node
-Wants=network-online.target
-After=network-online.target
-Wants=mesaform-tasks.service
-After=mesaform-tasks.service
-PartOf=mesaform-tasks.service
-
-[Service]
-Type=notify
-ExecStart=/opt/mesaform/venv/bin/python -m mesaform.node
-Environment="MESAFORM_POWEROFF=systemctl poweroff"
-StateDirectory=mesaform
-Restart=on-failure
-RestartSec=2
-RestartPreventExitStatus=78
-StandardOutput=journal+console
-StandardError=journal+console
-KillMode=mixed
-TimeoutStartSec=infinity
-TimeoutStopSec=60
-LimitNOFILE=65536
-TasksMax=infinity
-Delegate=yes
-
-[Install]
-WantedBy=multi-user.target
-"""
+from mesaform_images.builder.steps import Step, engine
 
 IMPORT_EVERYTHING = """\
 import importlib, importlib.util, json, pkgutil, sys
@@ -61,6 +31,12 @@ VERSIONS = """\
 import importlib.metadata, json
 print(json.dumps({d.name: d.version for d in importlib.metadata.distributions()}))
 """
+PROGRAMS_OF_UNITS = (task_unit, unserved)
+"""What units of the role mesaform start with the system's own interpreter."""
+MATERIALS = "sbom.cdx.json"
+"""The bill of materials in the product's folder: CycloneDX in JSON."""
+UV_SETTINGS = {"UV_SYSTEM_CERTS": "1"}
+"""Trust what the machine trusts: many companies' mirrors have certificates of their own."""
 
 
 def steps(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> list[Step]:
@@ -75,11 +51,11 @@ def steps(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> 
         ("check imports", lambda: _check(host, uv, recipe["checks"])),
         ("check the node", lambda: _check_node(host, recipe)),
     ]
-    if host.is_whole_machine:
-        steps.append(("install the unit of tasks", lambda: install_task_unit(host)))
-        steps.append(("enable the node", lambda: _enable(host)))
-        steps.append(("end machines without a node", lambda: enable_end_of_unserved(host)))
-    return [*steps, ("sign the image", lambda: _sign(host, recipe, digest, versions))]
+    return [
+        *steps,
+        ("write the bill of materials", lambda: _write_materials(host, uv, digest)),
+        ("sign the image", lambda: _sign(host, recipe, digest, versions)),
+    ]
 
 
 class _Uv:
@@ -107,8 +83,9 @@ class _Uv:
             program = str(folder / "bin/uv")
         self._program = program
 
-    def __call__(self, *arguments: str | Path) -> str:
-        return self._host.run(self._program, "pip", *arguments, "--python", self._host.python)
+    def __call__(self, *arguments: str | Path, python: Path | None = None) -> str:
+        command = ("pip", *arguments, "--python", python or self._host.python)
+        return self._host.run(self._program, *command, env=UV_SETTINGS)
 
 
 def _create_environment(host: Host, wanted: Python) -> None:
@@ -146,9 +123,33 @@ def _install_locked(host: Host, uv: _Uv) -> None:
     )
 
 
+def _write_materials(host: Host, uv: _Uv, digest: str) -> None:
+    """Write the bill with an environment of its own, of which nothing stays."""
+    folder = host.bundle / "materials"
+    python = folder / "bin/python"
+    host.run(host.python, "-m", "venv", "--without-pip", folder)
+    lock = host.bundle / "sbom.lock"
+    install = ("install", "-q", "--require-hashes", "--only-binary", ":all:", "-r", lock)
+    uv(*install, python=python)
+    (packages,) = (host.home / "venv/lib").glob("python3*/site-packages")
+    host.run(
+        python,
+        "-m",
+        "mesaform_images.builder.bill_of_materials",
+        host.home / MATERIALS,
+        f"--digest={digest}",
+        f"--base-image={host.base_image}",
+        f"--site-packages={packages}",
+        *(["--system"] if host.is_whole_machine else []),
+        env={"PYTHONPATH": str(host.bundle)},
+    )
+
+
 def _install_wheel(host: Host, uv: _Uv) -> None:
     (wheel,) = host.bundle.glob("*.whl")
     uv("install", "-q", "--no-deps", "--offline", wheel)
+    for program in PROGRAMS_OF_UNITS:
+        shutil.copy(str(program.__file__), host.home)
 
 
 def _compile(host: Host) -> None:
@@ -170,30 +171,6 @@ def _check_node(host: Host, recipe: Recipe) -> None:
         host.run(host.python, "-m", "mesaform.node", *check)
 
 
-def _enable(host: Host) -> None:
-    Path("/etc/systemd/system/mesaform-node.service").write_text(UNIT)
-    host.run("systemctl", "enable", "mesaform-node.service")
-    host.run("apt-get", "clean")
-
-
-def enable_end_of_unserved(host: Host) -> None:
-    """Install the timer that powers a leased machine off whose node never started."""
-    program = host.home / "unserved.py"
-    shutil.copyfile(unserved.__file__, program)
-    units = host.root / "etc/systemd/system"
-    (units / "mesaform-unserved.timer").write_text(unserved.TIMER)
-    (units / "mesaform-unserved.service").write_text(unserved.SERVICE.format(program=program))
-    host.run("systemctl", "enable", "mesaform-unserved.timer")
-
-
-def install_task_unit(host: Host) -> None:
-    """Install the unit that holds the control groups of tasks. The node's unit starts it."""
-    program = host.home / "task_unit.py"
-    shutil.copyfile(task_unit.__file__, program)
-    unit = host.root / "etc/systemd/system" / task_unit.NAME
-    unit.write_text(task_unit.SERVICE.format(program=program))
-
-
 def engines(recipe: Recipe) -> list[str]:
     """The engines that an image of the recipe has, as cluster.yaml names them."""
     return ["embedded", *(["mesos"] if engine.has_source(recipe["engine"]) else [])]
@@ -205,6 +182,7 @@ def _sign(host: Host, recipe: Recipe, digest: str, versions: dict[str, str]) -> 
         {
             "digest": digest,
             "baked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "base_image": host.base_image,
             "engines": engines(recipe),
             "engine_prefix": recipe["engine"]["prefix"],
             "versions": versions,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mesaform_images.builder.host import Host
 from mesaform_images.builder.recipe import Recipe
-from mesaform_images.builder.roles import Step
+from mesaform_images.builder.steps import Step
 
 LEFT_BY_CLOUD_INIT = ("var/lib/cloud", "var/log/cloud-init.log", "var/log/cloud-init-output.log")
 MACHINE_ID = "etc/machine-id"
@@ -20,7 +20,14 @@ def steps(host: Host, _recipe: Recipe, _digest: str, _versions: dict[str, str]) 
     """Clean the disk; no steps if this is not a whole machine."""
     if not host.is_whole_machine:
         return []
-    return [("remove the builder's identity", lambda: remove_identity(host))]
+    return [
+        ("remove downloaded packages", lambda: _remove_packages(host)),
+        ("remove the builder's identity", lambda: remove_identity(host)),
+    ]
+
+
+def _remove_packages(host: Host) -> None:
+    host.run("apt-get", "clean")
 
 
 def remove_identity(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""Roles of a bake. Each returns its steps; a step may run twice and leaves the same result."""
+"""Steps of a bake by module. A step may run twice and leaves the same result."""
 
 from __future__ import annotations
 

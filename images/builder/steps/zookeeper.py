@@ -1,4 +1,4 @@
-"""ZooKeeper and Java from Debian. Every image has them, so that any machine can be a master."""
+"""Checks ZooKeeper and Java. Every image has them, so that any machine can be a master."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from pathlib import Path
 
 from mesaform_images.builder.host import Host, StepFailed
 from mesaform_images.builder.recipe import Recipe, ZooKeeper
-from mesaform_images.builder.roles import Step
+from mesaform_images.builder.steps import Step
 
 
 def steps(host: Host, recipe: Recipe, _digest: str, versions: dict[str, str]) -> list[Step]:
-    """Install ZooKeeper on a whole machine; check it in any case."""
-    wanted = recipe["zookeeper"]
-    install: list[Step] = []
-    if host.is_whole_machine:
-        install.append(("install ZooKeeper", lambda: host.install(wanted["packages"])))
-    return [*install, ("check ZooKeeper", lambda: _check(host, wanted, versions))]
+    """Check what the role zookeeper has installed, or the surrounding machine has."""
+    return [("check ZooKeeper", lambda: _check(host, recipe["zookeeper"], versions))]
 
 
 def _check(host: Host, wanted: ZooKeeper, versions: dict[str, str]) -> None:

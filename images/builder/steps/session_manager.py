@@ -13,7 +13,7 @@ from pathlib import Path
 from mesaform_images.builder import unserved
 from mesaform_images.builder.host import Host, StepFailed
 from mesaform_images.builder.recipe import Recipe
-from mesaform_images.builder.roles import Step
+from mesaform_images.builder.steps import Step
 
 PACKAGE = "amazon-ssm-agent"
 REGISTRATION = Path("/var/lib/amazon/ssm")
