@@ -40,7 +40,7 @@ class ReplacementSearch:
         number: int,
         excluded_types: Collection[str] = (),
     ) -> Purchase | None:
-        """See `disruption.policy.ReplacementFinder`."""
+        """See `disruption.context.ReplacementFinder`."""
         spec = pool_of(self.snapshot.spec, pool)
         pieces = _pieces(work, left)
         if spec is None or not pieces:
