@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from mesaform.topology.ports import Port
 from tests.fuzz.campaign import Campaign
 from tests.fuzz.subject import Subject, own_environment
 from tests.fuzz.targets import in_process, on_ports, on_records
@@ -20,7 +23,9 @@ STORED_SHARE = 0.1
 """The part of the time for stored records, where each input takes seconds."""
 GUIDED_SHARE = 0.2
 """The part of the time for inputs that are guided by coverage."""
-NET = 133
+NETS = range(133, 200, 4)
+"""The second parts of addresses 127.x.y.z that a run may use; it uses its first one and the next.
+"""
 FOUND = Path(__file__).parents[2] / ".fuzz"
 
 
@@ -34,11 +39,20 @@ def main() -> int:
     with (
         own_environment(),
         tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
-        Subject(Path(folder), NET) as subject,
+        Subject(Path(folder), free_net()) as subject,
     ):
         wrong += on_cluster(subject, seconds * (1 - GUIDED_SHARE), seed, only)
     print("\n\n".join(wrong) or "nothing wrong")
     return 1 if wrong else 0
+
+
+def free_net() -> int:
+    """The first of `NETS` where no other run has a master."""
+    for net in NETS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((f"127.{net}.0.10", Port.ENGINE_MASTER))
+            return net
+    raise RuntimeError(f"other runs use every network 127.{NETS[0]} to 127.{NETS[-1]}")
 
 
 def guided(seconds: float, seed: int) -> list[str]:

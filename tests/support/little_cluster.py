@@ -36,6 +36,14 @@ class LittleCluster:
         self.cluster_file = folder / "cluster.yaml"
 
     def __enter__(self) -> Self:
+        try:
+            self._start_all()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start_all(self) -> None:
         self.zookeeper.start()
         self.cluster_file.write_text(
             f"name: little\nnetwork: {{cidr: 127.{self.net}.0.0/16}}\n"
@@ -49,7 +57,6 @@ class LittleCluster:
                 self.answers(f"http://{address}:8080/v2/info") == 200 for address in self.masters
             )
         )
-        return self
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes.values():
