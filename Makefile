@@ -92,6 +92,7 @@ examples: ## up, a task, an empty second plan and down of each example, locally;
 bench: setup ## measure what the limits are about
 	$(RUN)/python -m benchmarks.packing
 	$(RUN)/python -m benchmarks.passes
+	$(RUN)/python -m benchmarks.running_cost
 	$(RUN)/python -m benchmarks.traces
 	$(RUN)/python -m benchmarks.boundary
 	$(RUN)/python -m benchmarks.road

@@ -8,6 +8,7 @@ writes of S3 make its change a compare-and-swap. Commit 5698494 named the object
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,6 +32,9 @@ PAUSE_S = 3600.0
 
 OLD_NAMES = {"freeze": "fence", "heartbeat": "beat", "overrides": "orders"}
 """Names of objects, and their names in commit 5698494."""
+
+OLD_NAMES_EVERY_S = 30.0
+"""Time between looks for objects that only a program of an older release writes (s)."""
 
 OLD_HEARTBEAT_FIELDS = {"fenced": "frozen", "memory": "planner_state"}
 CHANGED_MEANWHILE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
@@ -72,6 +76,7 @@ class S3Control:
         self._s3 = client.client("s3", region)
         self._log = log
         self._set_aside = SetAsideObjects(bucket, cluster, region)
+        self._absent_at: dict[str, float] = {}  # when an old name had no object, by name
 
     def freeze(self, reason: str) -> None:
         self._put("freeze", FREEZE.encode(Freeze(reason, time.time())))
@@ -115,7 +120,7 @@ class S3Control:
 
     def last_heartbeat(self) -> Heartbeat | None:
         """See `Control`. One that cannot be read counts as none: the next one replaces it."""
-        body = self._read("heartbeat") or self._read(OLD_NAMES["heartbeat"])
+        body = self._read("heartbeat") or self._read_old("heartbeat")
         heartbeat = None if body is None else HEARTBEAT.decode(body)
         return None if isinstance(heartbeat, Unreadable) else heartbeat
 
@@ -144,7 +149,7 @@ class S3Control:
         """Return the overrides and the version of their object; no version if it does not exist."""
         stored = read_object(self._s3, self._bucket, self._key("overrides"))
         if stored is None:
-            old = self._read(OLD_NAMES["overrides"])
+            old = self._read_old("overrides")
             if old is None:
                 return (), ""
             body, version = old, ""
@@ -212,13 +217,23 @@ class S3Control:
         """Return a record, or the one with its old name; None if neither exists."""
         body = self._read(name)
         if body is None and name in OLD_NAMES:
-            body = self._read(OLD_NAMES[name])
+            body = self._read_old(name)
         if body is None:
             return None
         value = codec.decode(body)
         if isinstance(value, Unreadable) and self._log is not None:
             self._set_aside.add(name, self._key(name), body, value, self._log)
         return value
+
+    def _read_old(self, name: str) -> bytes | None:
+        """The object with an old name. Where there is none, it is looked for again after a time."""
+        now = time.monotonic()
+        if now - self._absent_at.get(name, -math.inf) < OLD_NAMES_EVERY_S:
+            return None
+        body = self._read(OLD_NAMES[name])
+        if body is None:
+            self._absent_at[name] = now
+        return body
 
     def _read(self, name: str) -> bytes | None:
         stored = read_object(self._s3, self._bucket, self._key(name))

@@ -57,6 +57,20 @@ class RunOptions:
         str,
         typer.Option(help="The agents' architecture, x86_64 or arm64 (default: the cluster's)."),
     ] = ""
+    instance_type: Annotated[
+        str, typer.Option(help="The agents' EC2 types, with commas between them.")
+    ] = ""
+    capacity_type: Annotated[
+        str, typer.Option(help="Of the agents: spot or on-demand (default: any).")
+    ] = ""
+    max_wait: Annotated[
+        str,
+        typer.Option(help="How long to wait for agents that exist before any is bought: 90s, 10m."),
+    ] = ""
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of the framework and its tasks; may be repeated."),
+    ] = None
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds after which the tasks are killed.")
     ] = None
@@ -111,27 +125,37 @@ def _job(options: RunOptions, spec: ClusterSpec) -> Job:
         options.role,
         variables,
         _user(options, spec),
-        _architecture(options),
+        _labels(options),
     )
 
 
-def _architecture(options: RunOptions) -> str:
-    """Return the architecture that the tasks pin; empty for none.
+def _labels(options: RunOptions) -> dict[str, str]:
+    """Return the labels of the tasks, those that options stand for included.
 
     Raises:
-        BadInput: there is no such architecture.
+        BadInput: a label is malformed, or has no value that it may have.
 
     """
-    from mesaform.common.architecture import ARCHITECTURES
+    from mesaform.common.architecture import ARCH_LABEL
     from mesaform.common.errors import BadInput
+    from mesaform.mesos.run_state import environment
+    from mesaform.placement import task_labels
 
-    if options.arch and options.arch not in ARCHITECTURES:
-        raise BadInput(
-            f"{options.arch!r} is no architecture",
-            where="--arch",
-            fix=f"use one of {', '.join(ARCHITECTURES)}",
-        )
-    return options.arch
+    try:
+        labels = environment(options.label or [])
+    except ValueError as error:
+        raise BadInput(f"{str(error)!r} is not NAME=VALUE", where="--label") from None
+    by_option = {
+        "--arch": (ARCH_LABEL, options.arch),
+        "--instance-type": (task_labels.INSTANCE_TYPE_LABEL, options.instance_type),
+        "--capacity-type": (task_labels.CAPACITY_TYPE_LABEL, options.capacity_type),
+        "--max-wait": (task_labels.MAX_WAIT_LABEL, options.max_wait),
+    }
+    labels.update(pair for pair in by_option.values() if pair[1])
+    option_of = {name: option for option, (name, value) in by_option.items() if value}
+    for label, problem in task_labels.read_labels(labels).problems:
+        raise BadInput(problem, where=option_of.get(label, f"--label {label}"))
+    return labels
 
 
 def _user(options: RunOptions, spec: ClusterSpec) -> str:

@@ -31,11 +31,16 @@ from mesaform.mesos.operator_api import (
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
 METRICS_TIMEOUT_NS = 5_000_000_000
-CHUNK_BYTES = 1 << 16
 OpenSink = Callable[[], Callable[[bytes], None]]
 """Called for each attempt at a streamed call; it returns what takes the answer's bytes."""
 _TIMEOUT = aiohttp.ClientTimeout(
     total=CALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S
+)
+SILENCE_S = 45.0
+"""Seconds without data after which an event stream is broken: three heartbeats."""
+
+_STREAM_TIMEOUT = aiohttp.ClientTimeout(
+    total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_S
 )
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/json"}
 _CONNECTION_ERRORS = (
@@ -68,6 +73,15 @@ class _Answer:
             text = self.text.lower()
             return bool(text) and not any(phrase in text for phrase in ("leader", "recover"))
         return self.status not in _REDIRECTS
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A call: its body, and what takes the bytes of a streamed answer."""
+
+    payload: bytes
+    open_sink: OpenSink | None
+    limits: aiohttp.ClientTimeout
 
 
 @dataclass(slots=True)
@@ -125,6 +139,17 @@ class OperatorClient:
         master, answer = await self._ask_leader(encode_call(OperatorCall(type=type_)), open_sink)
         if answer.status != 200:
             raise _error(type_, master, answer)
+
+    async def subscribe(self, open_sink: OpenSink) -> None:
+        """Pass on the leader's event stream in RecordIO, chunk by chunk, until it ends.
+
+        It ends with an error of aiohttp after `SILENCE_S` without data; masters send a heartbeat
+        every 15 s. Raises as `stream` does.
+        """
+        payload = encode_call(OperatorCall(type="SUBSCRIBE"))
+        master, answer = await self._ask_leader(payload, open_sink, _STREAM_TIMEOUT)
+        if answer.status != 200:
+            raise _error("SUBSCRIBE", master, answer)
 
     async def leader(self) -> str:
         """The base URL at which the leader answers.
@@ -215,16 +240,20 @@ class OperatorClient:
         return as_object(answer.get((call.type or "").lower()))
 
     async def _ask_leader(
-        self, payload: bytes, open_sink: OpenSink | None = None
+        self,
+        payload: bytes,
+        open_sink: OpenSink | None = None,
+        limits: aiohttp.ClientTimeout = _TIMEOUT,
     ) -> tuple[str, _Answer]:
         attempts = _Attempts()
+        request = _Request(payload, open_sink, limits)
         known_first = sorted(self._masters, key=lambda master: master != self._last_leader)
-        reply = await self._first_leading(known_first, payload, attempts, open_sink)
+        reply = await self._first_leading(known_first, request, attempts)
         if reply is None:
             redirected = [
                 base for base in dict.fromkeys(attempts.locations) if base not in self._masters
             ]
-            reply = await self._first_leading(redirected, payload, attempts, open_sink)
+            reply = await self._first_leading(redirected, request, attempts)
         if reply is None:
             self._last_leader = None
             tried = "; ".join(attempts.outcomes) or "no master was given"
@@ -238,15 +267,11 @@ class OperatorClient:
         return reply
 
     async def _first_leading(
-        self,
-        masters: Sequence[str],
-        payload: bytes,
-        attempts: _Attempts,
-        open_sink: OpenSink | None,
+        self, masters: Sequence[str], request: _Request, attempts: _Attempts
     ) -> tuple[str, _Answer] | None:
         for master in masters:
             try:
-                answer = await self._post(master, payload, open_sink)
+                answer = await self._post(master, request)
             except _CONNECTION_ERRORS as error:
                 attempts.outcomes.append(f"{master}: {_describe(error)}")
                 continue
@@ -255,14 +280,18 @@ class OperatorClient:
             attempts.add(master, answer)
         return None
 
-    async def _post(self, master: str, payload: bytes, open_sink: OpenSink | None) -> _Answer:
+    async def _post(self, master: str, request: _Request) -> _Answer:
         url = URL(f"{master}/api/v1")
         async with self._session.post(
-            url, data=payload, headers=_HEADERS, allow_redirects=False, timeout=_TIMEOUT
+            url,
+            data=request.payload,
+            headers=_HEADERS,
+            allow_redirects=False,
+            timeout=request.limits,
         ) as response:
-            if open_sink is not None and response.status == 200:
-                take = open_sink()
-                async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            if request.open_sink is not None and response.status == 200:
+                take = request.open_sink()
+                async for chunk in response.content.iter_any():
                     take(chunk)
                 return _Answer(response.status, b"", "")
             return _Answer(

@@ -21,12 +21,19 @@ def encode(record: bytes) -> bytes:
 
 
 class Decoder:
-    """Turns chunks into records. After an error it raises the same error for ever."""
+    """Turns chunks into records. After an error it raises the same error for ever.
 
-    def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+    Records of more than `skip_above` bytes are not kept: an empty record stands for each.
+    """
+
+    def __init__(
+        self, max_record_bytes: int = MAX_RECORD_BYTES, skip_above: int | None = None
+    ) -> None:
         self._max_record_bytes = max_record_bytes
+        self._skip_above = max_record_bytes if skip_above is None else skip_above
         self._buffer = bytearray()
         self._wanted: int | None = None  # the present record's length; None while reading it
+        self._is_skipping = False  # the present record is not kept, `_wanted` is the rest of it
         self._error: FramingError | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -50,13 +57,27 @@ class Decoder:
                     break
                 self._wanted = self._length(bytes(self._buffer[start:end]))
                 start = end + 1
-            if len(self._buffer) - start < self._wanted:
+            part = len(self._buffer) - start
+            if part < self._wanted:
+                start += self._skipped(part)
                 break
-            records.append(bytes(self._buffer[start : start + self._wanted]))
+            records.append(self._record(start, start + self._wanted))
             start += self._wanted
-            self._wanted = None
+            self._wanted, self._is_skipping = None, False
         del self._buffer[:start]
         return records
+
+    def _record(self, start: int, end: int) -> bytes:
+        is_kept = not self._is_skipping and end - start <= self._skip_above
+        return bytes(self._buffer[start:end]) if is_kept else b""
+
+    def _skipped(self, part: int) -> int:
+        """How much of a part of the present record is passed over."""
+        if self._wanted is None or not (self._is_skipping or self._wanted > self._skip_above):
+            return 0
+        self._is_skipping = True
+        self._wanted -= part
+        return part
 
     @property
     def is_at_boundary(self) -> bool:

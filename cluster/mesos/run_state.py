@@ -12,8 +12,9 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesaform.common.architecture import ARCH, ARCH_LABEL, REQUIRES_PIN
-from mesaform.common.resources import Resources
+from mesaform.common.architecture import implied_constraints
+from mesaform.common.resources import Range, Resources
+from mesaform.mesos.attributes import attribute_texts
 from mesaform.mesos.messages import (
     TERMINAL_STATES,
     Capability,
@@ -41,6 +42,8 @@ from mesaform.mesos.scheduler_api import (
     reconcile,
     suppress,
 )
+from mesaform.placement.constraints import Constraint, InstanceCounts, room
+from mesaform.placement.task_labels import read_labels
 
 FAILOVER_TIMEOUT_S = 60.0
 """Seconds for which the tasks survive a crash of this program."""
@@ -61,12 +64,22 @@ _SIGNALS = {text: number for number in signal.valid_signals() if (text := signal
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """An offer's agent as constraints see it."""
+
+    hostname: str
+    attributes: Mapping[str, str]
+    ports: tuple[Range, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What to run.
 
     A `command` of one element is a shell line; several elements are an argv. `shape` is what each
-    task needs, `user` as whom it runs; None: the cluster's default. `architecture` pins the agents;
-    without it, tasks stay off agents that require a pin.
+    task needs, `user` as whom it runs; None: the cluster's default. `labels` are those of the
+    framework and the tasks; some say which agents are used (`placement.task_labels`). Tasks whose
+    labels pin no architecture stay off agents that require a pin.
     """
 
     name: str
@@ -76,22 +89,22 @@ class Job:
     role: str = "*"
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
-    architecture: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def may_use(self, offer: Offer) -> bool:
-        """Whether the tasks may run on the architecture of an offer's agent."""
-        attributes = {item.name: item.text.value for item in offer.attributes if item.text}
-        if self.architecture:
-            return attributes.get(ARCH) == self.architecture
-        return REQUIRES_PIN not in attributes
+        """Whether the labels allow an offer's agent."""
+        rules = read_labels(self.labels).constraints
+        implied = implied_constraints([(rule.field, rule.operator, rule.value) for rule in rules])
+        rules += tuple(Constraint(*parts) for parts in implied)
+        place = _Place(offer.hostname, attribute_texts(offer.attributes, offer.domain))
+        return room("", rules, place, InstanceCounts()) > 0
 
     def framework(self) -> FrameworkInfo:
         """The framework of this job.
 
         Its `offer_filters` declare the smallest useful offer, from which the autoscaler computes
-        what is missing, and a label the architecture that it needs.
+        what is missing, and its labels which machines it needs.
         """
-        pin = [Label(key=ARCH_LABEL, value=self.architecture)] if self.architecture else []
         return FrameworkInfo(
             user="root",
             name=self.name,
@@ -103,8 +116,13 @@ class Job:
                 for name in ("MULTI_ROLE", "PARTITION_AWARE", "TASK_KILLING_STATE")
             ],
             offer_filters={self.role: offer_filters([self.shape.scalars()])},
-            labels=Labels(labels=pin) if pin else None,
+            labels=self.wire_labels(),
         )
+
+    def wire_labels(self) -> Labels | None:
+        """The labels as a message; None without any."""
+        pairs = [Label(key=name, value=value) for name, value in self.labels.items()]
+        return Labels(labels=pairs) if pairs else None
 
     def command_info(self) -> CommandInfo:
         """The command of each task."""
@@ -276,6 +294,7 @@ class Execution:
             agent_id=ident(task.agent_id),
             resources=to_wire(self.job.shape, role="*", allocated_to=self.job.role),
             command=self.job.command_info(),
+            labels=self.job.wire_labels(),
         )
 
     def _updated(self, status: TaskStatus) -> list[Call]:

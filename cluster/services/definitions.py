@@ -15,8 +15,8 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from mesaform.common.architecture import ARCH_LABEL, ARCHITECTURES
 from mesaform.placement.constraints import problem_with
+from mesaform.placement.task_labels import read_labels
 from mesaform.services import definition_limits
 from mesaform.services.definition_limits import Problem
 from mesaform.services.model import (
@@ -370,10 +370,9 @@ def _check_command_check(command: CommandCheck | None) -> Iterable[Problem]:
         yield "/command", "is missing"
 
 
-def _check_architecture(app: App) -> Iterable[Problem]:
-    wanted = app.labels.get(ARCH_LABEL)
-    if wanted is not None and wanted not in ARCHITECTURES:
-        yield f"/labels/{ARCH_LABEL}", f"must be one of {', '.join(ARCHITECTURES)}"
+def _check_labels(app: App) -> Iterable[Problem]:
+    for label, problem in read_labels(app.labels).problems:
+        yield f"/labels/{label}", problem
 
 
 def _check_constraints(app: App) -> Iterable[Problem]:
@@ -396,7 +395,7 @@ _CHECKS: Sequence[Callable[[App], Iterable[Problem]]] = (
     _check_strategies,
     _check_health_checks,
     _check_constraints,
-    _check_architecture,
+    _check_labels,
     _check_role,
     definition_limits.check_id,
     definition_limits.check_texts,

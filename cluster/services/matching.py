@@ -13,6 +13,7 @@ from mesaform.common.architecture import implied_constraints
 from mesaform.common.resources import EMPTY, Range, Resources
 from mesaform.mesos.messages import Offer, Resource, from_wire, to_wire
 from mesaform.placement.ports import choose_ports
+from mesaform.placement.task_labels import constraint_parts
 from mesaform.services.constraints import AgentFields, are_satisfied, fields_of
 from mesaform.services.model import ROLE, App
 
@@ -98,7 +99,8 @@ class OpenOffer:
         roles = self._accepted_roles(app)
         if not roles:
             return "UnfulfilledRole"
-        constraints = [*app.constraints, *implied_constraints(app.constraints, app.labels)]
+        stated = [*app.constraints, *constraint_parts(app.labels)]
+        constraints = [*stated, *implied_constraints(stated)]
         if not are_satisfied(constraints, self.agent_fields, placed):
             return CONSTRAINT_REASON
         scalars = self._match_scalars(app, roles)

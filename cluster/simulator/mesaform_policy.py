@@ -125,6 +125,7 @@ class Mesaform:
                 overdue=True,
                 constraints=world.apps[group.app],
                 since=group.since,
+                labels=world.labels[group.app],
             )
             for group in world.waiting
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 from mesaform.autoscaler.model.shape import Shape, make
 from mesaform.common.errors import BadInput
 from mesaform.placement.constraints import Constraint, host_port, problem_with
+from mesaform.placement.task_labels import NO_LABELS, TaskLabels, read_labels
 
 FIELDS = {
     "name": "the task's name",
@@ -29,6 +30,7 @@ FIELDS = {
     "gpus": "tasks with more than 0 are left out",
     "ports": "number of host ports, or fixed ones: `2`, `:31500`, `:31500 :31501`",
     "constraints": "as of apps: `hostname UNIQUE; zone GROUP_BY 3`",
+    "labels": "as of apps: `mesaform.capacity-type=spot; mesaform.max-wait=10m`",
     "start": "arrival, seconds or ISO 8601",
     "end": "end, the same; or `duration`",
     "duration": "seconds",
@@ -44,7 +46,8 @@ class Task:
     """A task. `at` is its arrival in seconds after the first arrival of the trace.
 
     A task with `keeps_work` (a service) continues after it was stopped. `constraints` are those of
-    its app, fixed host ports among them; all tasks of an app have the same.
+    its app, fixed host ports and those of its labels among them; all tasks of an app have the same
+    constraints and labels.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Task:
     runs_s: float
     keeps_work: bool = False
     constraints: tuple[Constraint, ...] = ()
+    labels: TaskLabels = NO_LABELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,16 +265,19 @@ def _task(row: Mapping[str, str | None], columns: ColumnMap, number: int) -> Tas
     is_service = _text(row, columns, "service").lower() in SERVICE_WORDS
     ports, constraints = _ports(_text(row, columns, "ports"))
     constraints += _constraints(_text(row, columns, "constraints"))
+    labels = _labels(_text(row, columns, "labels"))
     shape = make(cpus, mem_mib, disk_mib, ports=ports)
     size = f"{cpus:g}c-{mem_mib:g}m" + (f"-{disk_mib:g}d" if disk_mib else "")
-    app = f"{_text(row, columns, 'app') or 'work'}-{size}{_rules(ports, constraints)}"
+    app = f"{_text(row, columns, 'app') or 'work'}-{size}{_rules(ports, constraints, labels)}"
     name = _text(row, columns, "name") or f"task-{number}"
-    return Task(name, app, shape, start, runs_s, is_service, constraints)
+    rules = constraints + labels.constraints
+    return Task(name, app, shape, start, runs_s, is_service, rules, labels)
 
 
-def _rules(ports: int, constraints: Iterable[Constraint]) -> str:
-    """The part of an app's name that tells its ports and constraints."""
-    return (f"-{ports}p" if ports else "") + "".join(f"-{rule}" for rule in constraints)
+def _rules(ports: int, constraints: Iterable[Constraint], labels: TaskLabels) -> str:
+    """The part of an app's name that tells its ports, constraints and labels."""
+    rules = [str(rule) for rule in constraints] + list(labels.stated)
+    return (f"-{ports}p" if ports else "") + "".join(f"-{rule}" for rule in rules)
 
 
 def _ports(text: str) -> tuple[int, tuple[Constraint, ...]]:
@@ -297,6 +304,21 @@ def _constraints(text: str) -> tuple[Constraint, ...]:
             raise ValueError(f"constraint {part!r}: {problem}")
         parsed.append(Constraint.of(words))
     return tuple(parsed)
+
+
+def _labels(text: str) -> TaskLabels:
+    """Labels of a text such as `mesaform.capacity-type=spot; mesaform.max-wait=10m`."""
+    parts = [part.strip() for part in text.split(";") if part.strip()]
+    stated = {}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"label {part!r} is not NAME=VALUE")
+        stated[name.strip()] = value.strip()
+    labels = read_labels(stated)
+    if labels.problems:
+        raise ValueError(labels.problem)
+    return labels
 
 
 def _runs_s(row: Mapping[str, str | None], columns: ColumnMap, start: float) -> float:

@@ -186,10 +186,8 @@ class World:
         self.apps: dict[str, tuple[Constraint, ...]] = {
             app: trace.constraints.get(app, ()) for app in self._shapes
         }
-        self._fixed_ports = {
-            app: [int(rule.value) for rule in rules if rule.is_host_port]
-            for app, rules in self.apps.items()
-        }
+        self.labels = {task.app: task.labels for task in trace.tasks}
+        self._fixed_ports = {app: _fixed_ports(rules) for app, rules in self.apps.items()}
         self._spread: dict[
             str, InstanceCounts
         ] = {}  # where instances of apps with constraints are; forgotten when one comes or goes
@@ -704,3 +702,8 @@ def fits_anything(shape: Shape, catalogue: Mapping[str, Iterable[Offering]]) -> 
         for pool in catalogue.values()
         for offering in pool
     )
+
+
+def _fixed_ports(rules: Iterable[Constraint]) -> list[int]:
+    """The host ports among the constraints of an app."""
+    return [int(rule.value) for rule in rules if rule.is_host_port]

@@ -21,7 +21,7 @@ from mesaform.aws import ledger_rows
 from mesaform.aws.ports import Ledger, Row
 from mesaform.common.errors import MesaformError
 
-FLUSH_S = 5.0
+FLUSH_S = 15.0
 """Time that a row waits for others (s): a crash loses samples of so long."""
 
 RETRY_S = 5.0

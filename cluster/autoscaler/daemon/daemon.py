@@ -56,6 +56,7 @@ from mesaform.autoscaler.observation.notice_queue import Inbox
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient, services_urls
 from mesaform.autoscaler.observation.probe_client import ProbeFramework
 from mesaform.autoscaler.observation.shutdown_endpoint import ShutdownEndpoint
+from mesaform.autoscaler.observation.task_events import TaskEvents
 from mesaform.autoscaler.planner.containment import POOL_FAULT, plan_contained
 from mesaform.autoscaler.planner.overrides import paused
 from mesaform.autoscaler.planner.planner import Plan
@@ -715,6 +716,7 @@ def _term(
     services = ServicesClient(services_urls(settings.masters), session)
     address = f"{settings.host}:{settings.port}"
     failed = telemetry.troubled
+    inbox = Inbox(cloud.notices, clock.now)
     return Term(
         observer=Observer(
             operator,
@@ -728,6 +730,8 @@ def _term(
                 clock.now,
                 telemetry.measures.read_framework,
             ),
+            events=TaskEvents(operator, time.monotonic),
+            has_machine_events=lambda: inbox.is_receiving,
         ),
         actor=PlanExecutor(
             settings.cluster, cloud.fleet, operator, journal, telemetry.decided, clock.now
@@ -741,7 +745,7 @@ def _term(
         learner=Learner(cloud.control),
         address=address,
         clock=clock,
-        inbox=Inbox(cloud.notices, clock.now),
+        inbox=inbox,
         health=health,
         requests=RecordRequests(zk, settings.zk_path, cloud.control, clock.now),
         reports=ShutdownReports(zk, settings.zk_path, health.records),
@@ -762,6 +766,7 @@ async def _run_term(term: Term, cloud: _Cloud, endpoint: NoticeEndpoint) -> None
         "prices": lambda: keep_prices(cloud.market, term.specs),
         "notices": term.inbox.listen,
         **({"frameworks": readings.run} if (readings := term.observer.readings) else {}),
+        **({"tasks": events.run} if (events := term.observer.events) else {}),
         "schedule": term.inbox.watch_schedule,
     }
     async with asyncio.TaskGroup() as tasks:

@@ -21,7 +21,7 @@ from mesaform.common.set_aside import SetAside
 VALID_S = 15.0
 """Age up to which orders are obeyed that cannot be read again."""
 
-HEARTBEAT_EVERY_S = 5.0
+HEARTBEAT_EVERY_S = 10.0
 
 log = structlog.get_logger()
 

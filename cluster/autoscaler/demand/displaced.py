@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.notice import reason_of, tasks_to_move
 from mesaform.autoscaler.model.planner_state import is_terminating
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
-from mesaform.autoscaler.model.shape import Shape
 from mesaform.autoscaler.model.snapshot import Snapshot
 
 
@@ -26,9 +27,9 @@ def units(snapshot: Snapshot, now: float) -> list[DemandItem]:
 
 def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[DemandItem]:
     notice, apps = snapshot.state.notices.get(agent.instance_id), snapshot.app_constraints or {}
-    counts: dict[tuple[str, Shape], int] = {}
-    for work in tasks_to_move(agent, notice):
-        counts[work.name, work.shape] = counts.get((work.name, work.shape), 0) + 1
+    counts = Counter(
+        (work.name, work.shape, work.constraints) for work in tasks_to_move(agent, notice)
+    )
     announced = reason_of(notice, now) if notice else Reason.of(ReasonCode.REMOVAL_ANNOUNCED)
     return [
         DemandItem(
@@ -40,8 +41,8 @@ def _moving_off(agent: Agent, snapshot: Snapshot, now: float) -> list[DemandItem
                 Reason.of(ReasonCode.DEMAND_DISPLACED, app=name, instance_id=agent.instance_id),
                 announced,
             ),
-            apps.get(name, ()),
+            (*apps.get(name, ()), *constraints),
             leaves=agent.instance_id,
         )
-        for (name, shape), count in counts.items()
+        for (name, shape, constraints), count in counts.items()
     ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from mesaform.autoscaler.demand import experiments, rates, shape_guess
 from mesaform.autoscaler.demand.framework_judgement import Judgement, conclude
+from mesaform.autoscaler.demand.labelled import with_labels
 from mesaform.autoscaler.demand.open_agents import OpenAgents
 from mesaform.autoscaler.demand.quota import applies
 from mesaform.autoscaler.model.cluster_view import ClusterView, Framework
@@ -218,7 +219,8 @@ class _Need:
             count, blocked, kind = self._within_limit(shape, count)
         item = self._demand(shape, count, self._reasons(finding))
         refused_by = self._agents_not_offered(shape) if self.judgement.needs_probe else frozenset()
-        return replace(item, blocked=blocked, blocked_kind=kind, refused_by=refused_by)
+        item = replace(item, refused_by=refused_by)
+        return item if blocked is None else replace(item, blocked=blocked, blocked_kind=kind)
 
     def _agents_not_offered(self, shape: Shape) -> frozenset[str]:
         """The machines whose free resources are not offered, though they seem large enough."""
@@ -227,7 +229,7 @@ class _Need:
         )
 
     def _demand(self, shape: Shape, count: int, reasons: tuple[Reason, ...]) -> DemandItem:
-        return DemandItem(
+        item = DemandItem(
             "framework",
             self.framework.name,
             shape,
@@ -237,6 +239,7 @@ class _Need:
             framework_id=self.framework.framework_id,
             role=_role_without_quota(self.framework, self.view),
         )
+        return with_labels(item, self.framework.labels, self._dry_since)
 
     def _reasons(self, finding: Finding | None) -> tuple[Reason, ...]:
         """Why a framework seems to lack offers: what it finds, its rates, the probe framework."""

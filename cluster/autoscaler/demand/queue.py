@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mesaform.autoscaler.demand.labelled import with_labels
 from mesaform.autoscaler.model.cluster_view import QueueEntry
 from mesaform.autoscaler.model.demand_item import BlockedKind, DemandItem
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
@@ -34,7 +35,7 @@ def _unit(entry: QueueEntry, now: float) -> DemandItem:
     if refusals:
         reasons.append(Reason.of(ReasonCode.OFFERS_REFUSED, refusals=refusals))
     blocked, kind = _incurable(entry)
-    return DemandItem(
+    item = DemandItem(
         "services",
         entry.app,
         entry.shape,
@@ -46,6 +47,7 @@ def _unit(entry: QueueEntry, now: float) -> DemandItem:
         role=entry.role,
         config=entry.config,
     )
+    return with_labels(item, entry.labels, entry.since)
 
 
 def _incurable(entry: QueueEntry) -> tuple[Reason | None, BlockedKind]:

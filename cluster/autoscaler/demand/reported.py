@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from mesaform.autoscaler.demand.labelled import with_labels
 from mesaform.autoscaler.model.cluster_view import Framework
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.framework_demand import FrameworkDemand, WantedShape
@@ -73,7 +74,7 @@ def _item(
     reasons = demand.evidence
     if taken:
         reasons = (*reasons, Reason.of(ReasonCode.ALREADY_STARTED, count=taken))
-    return DemandItem(
+    item = DemandItem(
         "reported",
         f"{framework.name}/{wanted.name}" if wanted.name else framework.name,
         wanted.shape,
@@ -83,6 +84,7 @@ def _item(
         framework_id=framework.framework_id,
         role=wanted.role or framework.roles[0],
     )
+    return with_labels(item, framework.labels.joined(wanted.labels), wanted.since)
 
 
 def _in_pieces(wanted: WantedShape, snapshot: Snapshot) -> WantedShape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ from mesaform.autoscaler.model.cluster_view import Agent
 from mesaform.autoscaler.model.demand_item import DemandItem
 from mesaform.autoscaler.model.planner_state import is_terminating
 from mesaform.autoscaler.model.reason import Reason, ReasonCode
-from mesaform.autoscaler.model.shape import Shape
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import Supply
 from mesaform.autoscaler.packing.free_capacity import FreeCapacity
@@ -20,9 +20,7 @@ def work_of(
     agent: Agent, app_constraints: Mapping[str, tuple[Constraint, ...]] | None
 ) -> list[DemandItem]:
     """An agent's tasks as demand items; tasks of one name and shape are one item."""
-    counts: dict[tuple[str, Shape], int] = {}
-    for task in agent.work:
-        counts[task.name, task.shape] = counts.get((task.name, task.shape), 0) + 1
+    counts = Counter((task.name, task.shape, task.constraints) for task in agent.work)
     constraints = app_constraints or {}
     return [
         DemandItem(
@@ -31,9 +29,9 @@ def work_of(
             shape,
             count,
             (Reason.of(ReasonCode.DEMAND_DISPLACED, app=name, instance_id=agent.instance_id),),
-            constraints.get(name, ()),
+            (*constraints.get(name, ()), *own),
         )
-        for (name, shape), count in counts.items()
+        for (name, shape, own), count in counts.items()
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesaform.autoscaler.model.shape import Shape
+from mesaform.placement.constraints import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,8 @@ class Seen:
 
     `app` is the services app in its id. `role` is that of its resources, empty without one. `since`
     and `ended` are epoch seconds, 0 where the master does not say. `runs_for_s` is the value of its
-    label `mesaform/runs-for-s`, `config` that of `CONFIG_LABEL`.
+    label `mesaform/runs-for-s`, `config` that of `CONFIG_LABEL`. `constraints` are those of its
+    labels.
     """
 
     task_id: str
@@ -27,6 +29,7 @@ class Seen:
     protected: bool = False
     runs_for_s: float = 0.0
     config: str = ""
+    constraints: tuple[Constraint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.shape import NOTHING, Shape, minus
 from mesaform.common.resources import Range
 from mesaform.placement.constraints import Constraint
+from mesaform.placement.task_labels import NO_LABELS, TaskLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class QueueEntry:
 
     An entry that is not `overdue` backs off after failures. `since` is epoch seconds. `rejections`
     counts refused offers by reason. `accepts_unreserved`: the app takes resources of no role too.
-    `config` is the version of its configuration: constraints count the instances of it.
+    `config` is the version of its configuration: constraints count the instances of it. `labels`
+    are its labels for Mesaform, whose constraints are in `constraints`.
     """
 
     app: str
@@ -34,6 +36,7 @@ class QueueEntry:
     rejections: Mapping[str, int] = field(default_factory=dict)
     accepts_unreserved: bool = True
     config: str = ""
+    labels: TaskLabels = NO_LABELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class RunningTask:
     """A running task.
 
     `name` is its services app, or its framework. `since` is when it started and `ends_at` when it
-    said that it finishes (epoch seconds; 0: not known, or never).
+    said that it finishes (epoch seconds; 0: not known, or never). `constraints` are those of its
+    labels; a services app's are known with the app.
     """
 
     task_id: str
@@ -51,6 +55,7 @@ class RunningTask:
     since: float = 0.0
     protected: bool = False
     ends_at: float = 0.0
+    constraints: tuple[Constraint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,8 @@ class Framework:
     and REQUEST calls. `refusals` counts the offer filters in these roles, other frameworks'
     included (Mesos reports no more). `constraints` are those that it declared for its offers.
     `webui_url` and `hostname` are as the framework states them, and are not to be trusted.
-    `tasks` counts its running tasks, `held` the offers that it has not answered.
+    `tasks` counts its running tasks, `held` the offers that it has not answered. `labels` are its
+    labels for Mesaform, whose constraints are in `constraints`.
     """
 
     framework_id: str
@@ -129,6 +135,7 @@ class Framework:
     hostname: str = ""
     tasks: int = 0
     held: int = 0
+    labels: TaskLabels = NO_LABELS
 
 
 @dataclass(frozen=True, slots=True)

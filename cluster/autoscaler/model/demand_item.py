@@ -22,11 +22,12 @@ BlockedKind = Literal[
     "allocator",
     "offers_available",
     "inference_limit",
+    "label",
 ]
 """Verdicts on demand that a new machine would not serve, or whose need is not certain yet."""
 
 
-StopKind = Literal["purchases_stopped", "app_failing"]
+StopKind = Literal["purchases_stopped", "app_failing", "max_wait"]
 """Verdicts on demand that existing machines may serve and for which little is bought."""
 
 
@@ -45,7 +46,8 @@ class DemandItem:
 
     `reasons` say why the demand is there, `blocked` why no machine would serve it, `stop` why
     little is bought. `refused_by` are machines that did not serve it although it fits on them.
-    `config` is the version of the app's configuration.
+    `config` is the version of the app's configuration. Nothing is bought before `buy_at` (epoch s),
+    when a wait that the work allows ends.
     """
 
     source: Source
@@ -62,6 +64,7 @@ class DemandItem:
     config: str = ""
     stop: PurchaseStop | None = None
     refused_by: frozenset[str] = frozenset()
+    buy_at: float = 0.0
 
     @property
     def key(self) -> str:

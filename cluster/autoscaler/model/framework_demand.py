@@ -12,6 +12,7 @@ from typing import Literal
 from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.shape import Shape
 from mesaform.placement.constraints import Constraint
+from mesaform.placement.task_labels import NO_LABELS, TaskLabels
 
 FrameworkState = Literal["satisfied", "wants_more", "refuses_offers", "suppressed", "unknown"]
 """The verdict on a framework.
@@ -33,7 +34,8 @@ class WantedShape:
     `role` is the role in which it takes them; empty is any of the framework's roles. `since` is
     since when they wait (epoch s; 0: not known). A `divisible` shape has one cpu: the framework
     takes all cpus of an agent in one piece, with the memory of one (Spark without
-    `spark.executor.cores`).
+    `spark.executor.cores`). `labels` are the work's labels for Mesaform, whose constraints are in
+    `constraints`.
     """
 
     shape: Shape
@@ -43,6 +45,7 @@ class WantedShape:
     constraints: tuple[Constraint, ...] = ()
     since: float = 0.0
     divisible: bool = False
+    labels: TaskLabels = NO_LABELS
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class ReasonCode(StrEnum):
     # Why demand is there.
     DEMAND_QUEUED = "demand_queued", "app count wait_s"  # wait_s is 0 when it is not known
     OFFERS_REFUSED = "offers_refused", "refusals"
+    DEMAND_LABELS = "demand_labels", "labels"
     DEMAND_DISPLACED = "demand_displaced", "app instance_id"
     HEADROOM_PERCENT = "headroom_percent", "percent used_cpus"
     HEADROOM_SLOTS = "headroom_slots", "count cpus mem_mib"
@@ -117,6 +118,8 @@ class ReasonCode(StrEnum):
     AGENTS_REFUSED = "agents_refused", "agents"
     PURCHASE_OF_USE = "purchase_of_use"
     APP_FAILING = "app_failing", "app lived_s"
+    LABEL_INVALID = "label_invalid", "problem"
+    MAX_WAIT = "max_wait", "left_s"
     COST_CAP = "cost_cap", "max_usd_per_hour left_usd_per_hour cheapest_usd_per_hour"
     OTHER_DEMAND_FIRST = "other_demand_first"
 

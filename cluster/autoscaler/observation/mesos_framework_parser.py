@@ -11,10 +11,10 @@ from typing import Any
 
 from mesaform.autoscaler.model.cluster_view import Framework, Quota
 from mesaform.autoscaler.model.shape import NOTHING, Shape, make, plus
-from mesaform.common.architecture import ARCH, ARCH_LABEL
-from mesaform.common.json_types import as_list
+from mesaform.common.json_types import as_list, as_object
 from mesaform.common.printable import printable
 from mesaform.placement.constraints import Constraint
+from mesaform.placement.task_labels import TaskLabels, read_labels
 
 Json = Mapping[str, Any]
 PROBE = "mesaform-probe"
@@ -53,6 +53,7 @@ def framework(
         role for role in every_role if not counters.get(f"roles/{role}/suppressed")
     )
     roles = unsuppressed or every_role
+    labels = _labels(info)
     return Framework(
         framework_id=framework_id,
         name=_name(info, framework_id),
@@ -68,11 +69,12 @@ def framework(
         refusals=sum(refusals.get(role, 0) for role in unsuppressed),
         constraints=(
             *offer_constraints(item.get("offer_constraints") or {}, roles),
-            *_label_constraints(info.get("labels") or {}),
+            *labels.constraints,
         ),
         webui_url=_text(info.get("webui_url")),
         hostname=_text(info.get("hostname")),
         held=len(as_list(item.get("offers"))),
+        labels=labels,
     )
 
 
@@ -86,13 +88,11 @@ def _text(value: object) -> str:
     return value[:LONGEST_TEXT] if isinstance(value, str) else ""
 
 
-def _label_constraints(labels: Json) -> tuple[Constraint, ...]:
-    """The constraint that the framework's label on the architecture states."""
-    return tuple(
-        Constraint(ARCH, "IS", str(label.get("value", "")))
-        for label in labels.get("labels") or []
-        if label.get("key") == ARCH_LABEL and label.get("value")
-    )
+def _labels(info: Json) -> TaskLabels:
+    """The framework's labels for Mesaform."""
+    stated = as_list(as_object(info.get("labels")).get("labels"))
+    pairs = (as_object(label) for label in stated)
+    return read_labels({str(pair.get("key")): str(pair.get("value", "")) for pair in pairs})
 
 
 def _roles(info: Json) -> tuple[str, ...]:

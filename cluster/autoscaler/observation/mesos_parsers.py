@@ -33,12 +33,12 @@ from mesaform.autoscaler.observation.mesos_framework_parser import (
     refusals_of,
 )
 from mesaform.autoscaler.observation.mesos_task_parser import by_agent
-from mesaform.common.architecture import ARCH, ARCH_LABEL
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.common.faults import Fault, contained
 from mesaform.common.json_types import as_list, as_object
 from mesaform.placement.constraints import Constraint, host_port
 from mesaform.placement.ports import fixed_ports
+from mesaform.placement.task_labels import TaskLabels, read_labels
 
 Json = Mapping[str, Any]
 
@@ -229,13 +229,17 @@ def app_placements(answer: Json) -> AppPlacements:
 
 
 def _constraints(app: Json) -> tuple[Constraint, ...]:
-    """The app's constraints, with those of its label on the architecture and of its host ports."""
+    """The app's constraints, with those of its labels and of its host ports."""
     stated = app.get("constraints") or []
     own = [Constraint.of([str(part) for part in parts[:3]]) for parts in stated]
-    if wanted := str((app.get("labels") or {}).get(ARCH_LABEL, "")):
-        own.append(Constraint(ARCH, "IS", wanted))
+    own += _labels(app).constraints
     own += map(host_port, _fixed_ports(app))
     return tuple(own)
+
+
+def _labels(app: Json) -> TaskLabels:
+    stated = as_object(app.get("labels"))
+    return read_labels({name: str(value) for name, value in stated.items()})
 
 
 def _fixed_ports(app: Json) -> tuple[int, ...]:
@@ -284,6 +288,7 @@ def _work(task: Seen, framework: str) -> RunningTask:
         since=task.since,
         protected=task.protected,
         ends_at=task.since + task.runs_for_s if task.since and task.runs_for_s else 0.0,
+        constraints=task.constraints if task.app is None else (),
     )
 
 
@@ -309,6 +314,7 @@ def _entry(item: Json) -> QueueEntry:
         rejections=_rejections(item.get("processedOffersSummary", {})),
         accepts_unreserved=_accepts_unreserved(app),
         config=config_of(app),
+        labels=_labels(app),
     )
 
 

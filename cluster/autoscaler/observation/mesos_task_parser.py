@@ -19,6 +19,7 @@ from mesaform.autoscaler.model.shape import NOTHING, Shape, shape_of
 from mesaform.common.faults import Fault, contained
 from mesaform.mesos.messages import TERMINAL_STATES, Resource, from_wire
 from mesaform.placement.constraints import CONFIG_LABEL
+from mesaform.placement.task_labels import read_labels
 from mesaform.topology.user_data import PROTECT
 
 INSTANCE_MARK = ".instance-"
@@ -100,6 +101,13 @@ class TaskReader:
         reading.feed(body)
         return reading.end()
 
+    def task_of(self, raw: msgspec.Raw) -> Seen | None:
+        """Convert one task of an event; None if it cannot be read, or has ended."""
+        reading = self.begin()
+        with contained("task", "of an event", self.faults):
+            return reading.running(msgspec.json.decode(raw, type=_Item))
+        return None
+
     def _finished(self, running: dict[str, Seen], over: dict[str, Seen]) -> None:
         self._known, self._known_over = running, over
 
@@ -142,6 +150,10 @@ class Reading:
         )
         return Tasks(tuple(self._running), tuple(self._over), self._splitter.unreadable)
 
+    def running(self, item: _Item) -> Seen | None:
+        """Convert one task; None if it has ended."""
+        return None if item.state in TERMINAL_STATES else self._seen(item, self._known, over=False)
+
     def _take(self, section: str, items: list[_Item]) -> None:
         if section not in _WANTED:
             return
@@ -183,6 +195,7 @@ class Reading:
             protected=labels.get(PROTECT) == "true",
             runs_for_s=seconds(labels.get(RUNS_FOR, "")),
             config=self._shared(labels.get(CONFIG_LABEL, "")),
+            constraints=read_labels(labels).constraints if app is None else (),
         )
 
     def _shared(self, text: str) -> str:

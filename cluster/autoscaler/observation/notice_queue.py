@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -28,6 +29,9 @@ from mesaform.topology.user_data import MachineNotice
 
 T = TypeVar("T")
 LONG_POLL_S = 20.0
+ANSWERS_WITHIN_S = 2 * LONG_POLL_S
+"""Seconds after the last answer of the queue in which its events count as arriving."""
+
 SCHEDULE_EVERY_S = 300.0
 PATIENCE_S = 5.0
 SHOWN = 300
@@ -66,10 +70,16 @@ class Inbox:
         self._notices = notices
         self._clock = clock
         self.woken = asyncio.Event()
+        self._received_at = float("-inf")
         self._pending: dict[str, tuple[ParsedNotice, Message | None]] = {}
         self._taken: tuple[str, ...] = ()
         self._addresses: Mapping[str, str] | None = None
         self._standing: Mapping[str, Notice] = {}
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the queue answered lately, so that what it gets arrives."""
+        return time.monotonic() - self._received_at < ANSWERS_WITHIN_S
 
     def take(self) -> list[ParsedNotice]:
         """Return the notices that are not settled. They are returned again if the pass fails."""
@@ -152,11 +162,9 @@ class Inbox:
         if len(self._pending) >= self._most_pending:
             await asyncio.sleep(self._patience_s)
             return
-        useless = [
-            message
-            for message in await run_in_daemon_thread(lambda: self._notices.receive(LONG_POLL_S))
-            if not self._arrived(message)
-        ]
+        messages = await run_in_daemon_thread(lambda: self._notices.receive(LONG_POLL_S))
+        self._received_at = time.monotonic()
+        useless = [message for message in messages if not self._arrived(message)]
         await self._delete(useless)
 
     def _arrived(self, message: Message) -> bool:

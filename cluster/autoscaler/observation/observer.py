@@ -30,6 +30,7 @@ from mesaform.autoscaler.observation.machine_reader import MachineReader
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
 from mesaform.autoscaler.observation.mesos_parsers import AppPlacements
 from mesaform.autoscaler.observation.mesos_task_parser import TaskReader
+from mesaform.autoscaler.observation.task_events import TaskEvents
 from mesaform.aws.overrides import Override
 from mesaform.aws.ports import Fleet, Machine, Offering, Template
 from mesaform.aws.pricing.pool_offerings import complete, with_offered_cpus
@@ -140,7 +141,8 @@ class Observer:
     answer of GET_FRAMEWORKS of the last snapshot. `faults` are the entries of answers that
     cannot be read. `prices` returns the region's prices; without it machines cost what the fleet
     says of their offerings. `readings` are of frameworks' own APIs; without them the last ones of
-    the planner state count.
+    the planner state count. `events` follow the master's stream; without them every snapshot reads
+    all tasks. `has_machine_events` says whether EC2's events about ends of machines arrive.
     """
 
     operator: OperatorClient
@@ -153,10 +155,12 @@ class Observer:
     faults: list[Fault] = field(default_factory=list)
     prices: Callable[[], Prices] | None = None
     readings: FrameworkReadings | None = None
+    events: TaskEvents | None = None
+    has_machine_events: Callable[[], bool] = lambda: False
     machines: MachineReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.machines = MachineReader(self.fleet, time.monotonic)
+        self.machines = MachineReader(self.fleet, time.monotonic, self.has_machine_events)
 
     def machines_changed(self) -> None:
         """Read the machines at the next snapshot: some were launched or terminated."""
@@ -331,12 +335,22 @@ class Observer:
             raise _unreadable("GET_AGENTS", error) from None
 
     async def _tasks(self) -> Tasks:
-        """Read the tasks while the answer arrives.
+        """The tasks by the event stream, else read while the answer arrives.
 
         Raises:
             ClusterUnreachable: no master leads, or its answer is invalid.
 
         """
+        if self.events is None:
+            return await self._all_tasks()
+        tasks = self.events.tasks(self.reader)
+        if tasks is None:
+            stream = self.events.begin_reading()
+            tasks = await self._all_tasks()
+            self.events.finish_reading(stream, tasks)
+        return tasks
+
+    async def _all_tasks(self) -> Tasks:
         reading = self.reader.begin()
 
         def begin() -> Callable[[bytes], None]:

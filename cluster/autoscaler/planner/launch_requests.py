@@ -20,11 +20,12 @@ from mesaform.autoscaler.model.supply import Supply
 from mesaform.autoscaler.packing import NewNode
 from mesaform.autoscaler.planner import priorities
 from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
-from mesaform.autoscaler.planner.offerings import ANY_ZONE, TYPE_FIELD, Pins, usable_offerings
+from mesaform.autoscaler.planner.offerings import ANY_ZONE, Pins, usable_offerings
 from mesaform.autoscaler.planner.zone_balance import machines_by_zone
 from mesaform.aws.ports import Capacity, LaunchRequest, Offering
 from mesaform.common.architecture import ARCH, architecture_of
 from mesaform.config.schema import Pool
+from mesaform.placement.task_labels import INSTANCE_TYPE, LIFECYCLE
 
 MAX_PRICE_RATIO = 1.5
 """Price limit of alternatives, as a multiple of the chosen offering's price.
@@ -151,7 +152,7 @@ class RequestBuilder:
             load = maximum(load, node.used)
         pins = self._pins(chosen, nodes)
         offerings = self._alternatives(pool, chosen, load, pins)
-        if not offerings and chosen.capacity == "spot":
+        if not offerings and chosen.capacity == "spot" and not pins.has_capacity:
             offerings = self._alternatives(pool, replace(chosen, capacity="on-demand"), load, pins)
         return offerings
 
@@ -164,8 +165,9 @@ class RequestBuilder:
         is_portable = self.snapshot.spec.tasks.architecture == "any" and ARCH not in fields
         return Pins(
             zone="" if fields <= ANY_ZONE else chosen.zone,
-            instance_type=chosen.instance_type if TYPE_FIELD in fields else "",
+            instance_type=chosen.instance_type if INSTANCE_TYPE in fields else "",
             architecture="" if is_portable else architecture_of(chosen.instance_type),
+            has_capacity=LIFECYCLE in fields,
         )
 
     def _alternatives(

@@ -5,8 +5,8 @@ Depends on the model, on launch back-off and on the interruption risk of offerin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mesaform.autoscaler.interruption import risk
 from mesaform.autoscaler.model.demand_item import DemandItem
@@ -19,22 +19,24 @@ from mesaform.aws.ports import Capacity, Offering
 from mesaform.common.architecture import ARCH, REQUIRES_PIN, architecture_of
 from mesaform.config.schema import Pool
 from mesaform.placement.constraints import HOSTNAME
+from mesaform.placement.task_labels import INSTANCE_TYPE, LIFECYCLE
 from mesaform.topology.names import launch_template_name, template_key
 
-ANY_ZONE = HOSTNAME | {"pool", ARCH, REQUIRES_PIN}
+ANY_ZONE = HOSTNAME | {"pool", ARCH, REQUIRES_PIN, INSTANCE_TYPE, LIFECYCLE}
 """Constraint fields whose value does not depend on a machine's zone."""
-
-TYPE_FIELD = "instance_type"
-"""The constraint field that pins a machine's type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Zone, type and architecture that the demand pins. An empty field pins nothing."""
+    """What the demand pins: zone, type, architecture, and whether the capacity type.
+
+    An empty field pins nothing.
+    """
 
     zone: str = ""
     instance_type: str = ""
     architecture: str = ""
+    has_capacity: bool = False
 
     def allow(self, offering: Offering) -> bool:
         """Whether a launch for this demand may name an offering."""
@@ -49,7 +51,7 @@ NO_PINS = Pins()
 
 
 def templates(
-    snapshot: Snapshot, supply: Supply, now: float, items: Iterable[DemandItem]
+    snapshot: Snapshot, supply: Supply, now: float, items: Collection[DemandItem]
 ) -> list[Template]:
     """Templates of every pool's types.
 
@@ -59,9 +61,12 @@ def templates(
     by_zone = any(
         constraint.field not in ANY_ZONE for item in items for constraint in item.constraints
     )
+    by_capacity = pins_capacity(items)
     chosen: list[Template] = []
     for pool in snapshot.spec.agents:
         offerings = _offerings_of(snapshot, pool, now)
+        if by_capacity and 0 < pool.spot_share < 1:
+            offerings += _as_dear_spot(usable_offerings(snapshot, pool, "spot", now), offerings)
         if not by_zone:
             offerings = _best_zones(offerings, supply.zones.get(pool.name, {}))
         chosen += [template_of(snapshot, pool, offering) for offering in offerings]
@@ -76,6 +81,31 @@ def _offerings_of(snapshot: Snapshot, pool: Pool, now: float) -> list[Offering]:
         return usable
     offered = snapshot.offerings.get(pool.name, ())
     return [o for o in offered if not is_backed_off(snapshot, pool, o, now)]
+
+
+def pins_capacity(items: Iterable[DemandItem]) -> bool:
+    """Whether some of the demand says whether it runs on spot machines."""
+    return any(rule.field == LIFECYCLE for item in items for rule in item.constraints)
+
+
+def _as_dear_spot(spot: Iterable[Offering], on_demand: Iterable[Offering]) -> list[Offering]:
+    """Spot offerings of a mixed pool for the demand that asks for spot, at the on-demand price.
+
+    Other demand does not prefer them thereby: its machines keep to the pool's share, and the cost
+    cap holds for either capacity type.
+    """
+    usd = {(o.instance_type, o.zone): o.usd_per_hour for o in on_demand}
+    return [
+        replace(o, usd_per_hour=max(o.usd_per_hour, usd.get((o.instance_type, o.zone), 0.0)))
+        for o in spot
+    ]
+
+
+def may_be_bought(pool: Pool, capacity: Capacity, offered: Iterable[Offering]) -> bool:
+    """Whether a pool buys machines of a capacity type; of `offered`, spot if it wants only spot."""
+    if pool.spot_share >= 1 and any(offering.capacity == "spot" for offering in offered):
+        return capacity == "spot"
+    return capacity == "on-demand" or pool.spot_share > 0
 
 
 def usable_offerings(

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mesaform.autoscaler import demand
-from mesaform.autoscaler.demand import failing_apps
+from mesaform.autoscaler.demand import failing_apps, labelled
 from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.planner import architectures, purchase_outcomes, purchase_stops
 from mesaform.autoscaler.planner.assembly import Packed, Plan, apply_command, assemble
@@ -43,11 +43,12 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
 
 def _collect_demand(prepared: Prepared) -> CollectedDemand:
     snapshot, now = prepared.snapshot, prepared.now
-    items = architectures.restrict(demand.collect(snapshot, now), snapshot.spec)
+    collected = architectures.restrict(demand.collect(snapshot, now), snapshot.spec)
     state = demand.remember(snapshot.state, snapshot, now)
-    restricted = failing_apps.restrict(items, state.failing_apps, snapshot.cluster, now)
+    restricted = failing_apps.restrict(collected, state.failing_apps, snapshot.cluster, now)
     outcomes = purchase_outcomes.observe(prepared, restricted)
-    return CollectedDemand(outcomes.items, replace(state, purchases=outcomes.purchases))
+    items = labelled.restrict(outcomes.items, now)
+    return CollectedDemand(items, replace(state, purchases=outcomes.purchases))
 
 
 def _plan_purchases(context: PassContext) -> PurchasePlan:

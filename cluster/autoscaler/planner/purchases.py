@@ -17,7 +17,7 @@ from mesaform.autoscaler.packing import Limits, NewNode, Packing, Template
 from mesaform.autoscaler.planner import priorities, size_tiebreak, spending_limit
 from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
 from mesaform.autoscaler.planner.launch_requests import ChosenOffering, RequestBuilder
-from mesaform.autoscaler.planner.offerings import limits_of, templates
+from mesaform.autoscaler.planner.offerings import limits_of, pins_capacity, templates
 from mesaform.aws.ports import Capacity
 from mesaform.common.architecture import REQUIRES_PIN
 from mesaform.config.schema import Pool
@@ -59,7 +59,7 @@ def plan_purchases(
     )
     purchases = [
         purchase
-        for pool, chosen, nodes in _groups(snapshot, supply, packing.nodes)
+        for pool, chosen, nodes in _groups(snapshot, supply, packing.nodes, items)
         for purchase in builder.build(pool, chosen, nodes)
     ]
     purchases += _plan_minima(builder, offered, limits, packing.nodes)
@@ -82,7 +82,7 @@ def _pack(
 
 
 def _groups(
-    snapshot: Snapshot, supply: Supply, nodes: Iterable[NewNode]
+    snapshot: Snapshot, supply: Supply, nodes: Iterable[NewNode], items: Sequence[DemandItem]
 ) -> Iterator[tuple[Pool, ChosenOffering, list[NewNode]]]:
     """New machines by pool, type and zone, split by capacity type."""
     pools = {pool.name: pool for pool in snapshot.spec.agents}
@@ -93,26 +93,36 @@ def _groups(
         groups.setdefault(key, []).append(node)
     for (pool_name, instance_type, zone), group in groups.items():
         pool = pools[pool_name]
-        for capacity, part in _by_capacity(pool, supply, group):
+        for capacity, part in _by_capacity(pool, supply, group, items):
             yield pool, ChosenOffering(instance_type, zone, capacity), part
 
 
 def _by_capacity(
-    pool: Pool, supply: Supply, nodes: list[NewNode]
+    pool: Pool, supply: Supply, nodes: list[NewNode], items: Sequence[DemandItem]
 ) -> list[tuple[Capacity, list[NewNode]]]:
-    """Machines by capacity type; a mixed pool's autoscaled machines keep to its spot share."""
-    if 0 < pool.spot_share < 1:
-        spot_count = _spot_count(pool, supply, len(nodes))
-        parts: list[tuple[Capacity, list[NewNode]]] = [
-            ("spot", nodes[:spot_count]),
-            ("on-demand", nodes[spot_count:]),
-        ]
-        return [part for part in parts if part[1]]
-    groups: dict[Capacity, list[NewNode]] = {}
+    """Machines by capacity type; a mixed pool's autoscaled machines keep to its spot share.
+
+    Machines whose work pins the capacity type keep it, and count for the share.
+    """
+    groups: dict[Capacity, list[NewNode]] = {"spot": [], "on-demand": []}
+    free: list[NewNode] = []
     for node in nodes:
-        capacity: Capacity = "spot" if node.template.capacity == "spot" else "on-demand"
-        groups.setdefault(capacity, []).append(node)
-    return list(groups.items())
+        if _keeps_capacity(pool, node, items):
+            groups["spot" if node.template.capacity == "spot" else "on-demand"].append(node)
+        else:
+            free.append(node)
+    if free:
+        wanted = _spot_count(pool, supply, len(nodes)) - len(groups["spot"])
+        spot_count = max(0, min(len(free), wanted))
+        groups["spot"] += free[:spot_count]
+        groups["on-demand"] += free[spot_count:]
+    return [(capacity, part) for capacity, part in groups.items() if part]
+
+
+def _keeps_capacity(pool: Pool, node: NewNode, items: Sequence[DemandItem]) -> bool:
+    """Whether a machine is of the capacity type that it was sized by."""
+    is_mixed = 0 < pool.spot_share < 1
+    return not is_mixed or pins_capacity(items[index] for index in node.load)
 
 
 def _spot_count(pool: Pool, supply: Supply, new_count: int) -> int:
@@ -142,7 +152,7 @@ def _plan_minima(
         if count <= 0:
             continue
         empty_nodes = [NewNode(cheapest, {}, NOTHING)] * count
-        for capacity, part in _by_capacity(pool, builder.supply, empty_nodes):
+        for capacity, part in _by_capacity(pool, builder.supply, empty_nodes, ()):
             chosen = ChosenOffering(cheapest.instance_type, cheapest.zone, capacity)
             purchases += builder.build(pool, chosen, part)
         limits.take(cheapest, count)

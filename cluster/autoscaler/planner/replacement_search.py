@@ -17,7 +17,12 @@ from mesaform.autoscaler.model.supply import Node, Supply, pool_of
 from mesaform.autoscaler.packing import NewNode, Template, place
 from mesaform.autoscaler.planner.launch_backoff import LaunchQuota
 from mesaform.autoscaler.planner.launch_requests import ChosenOffering, RequestBuilder
-from mesaform.autoscaler.planner.offerings import ANY_ZONE, limits_of, templates
+from mesaform.autoscaler.planner.offerings import (
+    ANY_ZONE,
+    limits_of,
+    pins_capacity,
+    templates,
+)
 from mesaform.aws.ports import Capacity
 from mesaform.config.schema import Pool
 
@@ -29,7 +34,7 @@ class ReplacementSearch:
     snapshot: Snapshot
     supply: Supply
     now: float
-    _templates: dict[bool, list[Template]] = field(default_factory=dict)
+    _templates: dict[tuple[bool, bool], list[Template]] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -89,9 +94,10 @@ class ReplacementSearch:
         by_zone = any(
             constraint.field not in ANY_ZONE for piece in pieces for constraint in piece.constraints
         )
-        if by_zone not in self._templates:
-            self._templates[by_zone] = templates(self.snapshot, self.supply, self.now, pieces)
-        return self._templates[by_zone]
+        key = (by_zone, pins_capacity(pieces))
+        if key not in self._templates:
+            self._templates[key] = templates(self.snapshot, self.supply, self.now, pieces)
+        return self._templates[key]
 
     def _holds(self, template: Template, pieces: Sequence[DemandItem]) -> bool:
         """Whether constraints, too, allow all pieces on one machine of this template."""

@@ -65,6 +65,7 @@ def _timers(context: PassContext, state: PlannerState) -> Iterator[float]:
     yield from _frameworks(state)
     yield from _predictions(snapshot, context.now)
     yield from _refusals(state)
+    yield from (item.buy_at for item in context.items)
 
 
 def _machines(context: PassContext, state: PlannerState) -> Iterator[float]:

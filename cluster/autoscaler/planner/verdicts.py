@@ -176,6 +176,7 @@ class OfferingIndex:
             Candidate(pool, offering, offerings.template_of(snapshot, pool, offering))
             for pool in snapshot.spec.agents
             for offering in snapshot.offerings.get(pool.name, ())
+            if offerings.may_be_bought(pool, offering.capacity, snapshot.offerings[pool.name])
         ]
 
     def usage_with(

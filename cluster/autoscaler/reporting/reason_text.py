@@ -236,6 +236,7 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
     ReasonCode.ALREADY_STARTED: "{count} of them started since",
     ReasonCode.DEMAND_QUEUED: _instances,
     ReasonCode.OFFERS_REFUSED: lambda p: f"offers refused: {_joined(p['refusals'])}",
+    ReasonCode.DEMAND_LABELS: lambda p: f"labels {_joined(p['labels'])}",
     ReasonCode.DEMAND_DISPLACED: "{app} has to leave {instance_id}",
     ReasonCode.HEADROOM_PERCENT: "{percent:g} % above the {used_cpus:g} cpus in use",
     ReasonCode.HEADROOM_SLOTS: (
@@ -375,6 +376,11 @@ TEMPLATES: Mapping[ReasonCode, Template] = {
     ReasonCode.APP_FAILING: lambda p: (
         f"tasks of {p['app']} fail; machines are bought once one has run for "
         f"{duration(p['lived_s'])}"
+    ),
+    ReasonCode.LABEL_INVALID: "{problem}",
+    ReasonCode.MAX_WAIT: lambda p: (
+        "it may wait for capacity that exists (label mesaform.max-wait): machines are bought in "
+        f"{duration(p['left_s'])}"
     ),
     ReasonCode.AGENTS_REGISTER_AGAIN: "its machines register, or its launch template is new",
     ReasonCode.LAUNCH_RAMP_UP: (

@@ -30,17 +30,20 @@ if TYPE_CHECKING:
 
 DIGITS = 9
 
-KIB_PER_AGENT_AND_PASS = 6.0
-"""Compressed answers of the engine's leader about an agent with 30 tasks, for one pass."""
+KIB_PER_AGENT_AND_PASS = 0.6
+"""Compressed answers of the engine's leader about an agent with 30 tasks, for one pass.
+
+The list of tasks is read every 30 s, its changes arrive as events (`benchmarks/running_cost.py`).
+"""
 
 AWAY_SHARE = 2 / 3
 """Share of time that the leaders of engine and autoscaler are in different ones of three zones."""
 
-GETS_PER_PASS = 4
-"""S3 GETs of a pass of the autoscaler: freeze and overrides, each with its old name."""
+GETS_PER_PASS = 2.2
+"""S3 GETs of a pass of the autoscaler: freeze and overrides; their old names every 30 s."""
 
-PUTS_PER_HOUR = 720 + 240
-"""S3 PUTs an hour: a heartbeat every 5 s; ledger rows and their merging."""
+PUTS_PER_HOUR = 360 + 190
+"""S3 PUTs an hour: a heartbeat every 10 s; ledger rows and their merging."""
 
 QUEUE_REQUESTS_PER_HOUR = 180
 """Long polls of 20 s."""

@@ -72,3 +72,17 @@ def test_what_a_pass_must_see_is_read_at_once(clock: Clock, event: str) -> None:
         reader.saw_agents(frozenset({"i-1"}))
         reader.read("toy", must_be_fresh=False)
         assert fleet.reads == 2, "the same agents are no news"
+
+
+def test_a_small_cluster_is_read_twice_a_minute_while_events_arrive(clock: Clock) -> None:
+    reader, fleet = reader_of(3, clock)
+    reader.has_events = lambda: True
+    for _ in range(30):
+        reader.read("toy", must_be_fresh=False)
+        clock.now += 2.0
+    assert fleet.reads == 60 / KEPT_MOST_S
+    fleet.add(a_machine("i-4", state="pending"))
+    reader.forget()
+    for _ in range(3):
+        reader.read("toy", must_be_fresh=False)
+    assert fleet.reads == 60 / KEPT_MOST_S + 3, "a machine starts"

@@ -212,19 +212,24 @@ def an_agents_offer(**attributes: str) -> Offer:
 
 
 @pytest.mark.parametrize(
-    ("pin", "attributes", "is_usable"),
+    ("own", "attributes", "is_usable"),
     [
-        ("", {}, True),
-        ("", {"arch": "x86_64"}, True),
-        ("", {"arch": "arm64", "requires_pin": "arch"}, False),
-        ("arm64", {"arch": "arm64", "requires_pin": "arch"}, True),
-        ("arm64", {"arch": "x86_64"}, False),
+        ({}, {}, True),
+        ({}, {"arch": "x86_64"}, True),
+        ({}, {"arch": "arm64", "requires_pin": "arch"}, False),
+        ({"mesaform/arch": "arm64"}, {"arch": "arm64", "requires_pin": "arch"}, True),
+        ({"mesaform.architecture": "arm64"}, {"arch": "x86_64"}, False),
+        ({"mesaform.capacity-type": "spot"}, {"lifecycle": "on-demand"}, False),
+        ({"mesaform.capacity-type": "spot"}, {"lifecycle": "spot"}, True),
+        ({"mesaform.instance-type": "c5.large,m5.large"}, {"instance_type": "m5.large"}, True),
+        ({"mesaform.instance-type": "c5.large,m5.large"}, {"instance_type": "r5.large"}, False),
+        ({"team": "spot"}, {"lifecycle": "on-demand"}, True),
     ],
 )
-def test_a_job_uses_only_agents_on_which_its_program_runs(
-    pin: str, attributes: dict[str, str], is_usable: bool
+def test_a_job_uses_only_agents_that_its_labels_allow(
+    own: dict[str, str], attributes: dict[str, str], is_usable: bool
 ) -> None:
-    pinned = Job("hello", ("true",), SHAPE, architecture=pin)
-    assert pinned.may_use(an_agents_offer(**attributes)) is is_usable
-    labels = pinned.framework().labels
-    assert [label.value for label in labels.labels] == [pin] if labels else not pin
+    labelled = Job("hello", ("true",), SHAPE, labels=own)
+    assert labelled.may_use(an_agents_offer(**attributes)) is is_usable
+    labels = labelled.framework().labels
+    assert {label.key: label.value for label in labels.labels} == own if labels else not own

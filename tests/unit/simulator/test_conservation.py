@@ -13,7 +13,7 @@ from mesaform.simulator.conservation import Account, BrokenBooks, Meter, check
 from mesaform.simulator.market import Settings
 from mesaform.simulator.results import Bill
 from mesaform.simulator.trace import Column, Trace, parse
-from mesaform.simulator.world import World
+from mesaform.simulator.world import EPOCH, World
 from tests.unit.simulator.builders import STEADY, a_policy, a_task, a_trace
 
 HEADER = "name,app,cpus,mem,start,duration\n"
@@ -144,3 +144,22 @@ def test_a_rule_that_makes_no_sense_is_refused_with_its_line(column, text):
     rows = f"name,app,cpus,mem,start,duration,{column}\nt,a,1,128,0,60,{text}\n"
     with pytest.raises(BadInput, match="trace:2"):
         parse(rows, "bad", columns(column))
+
+
+def test_labels_of_a_file_say_what_is_bought_and_how_long_work_waits_for_it():
+    header = "name,app,cpus,mem,start,duration,labels\n"
+    row = "t,a,1,128,0,600,mesaform.capacity-type=spot; mesaform.max-wait=5m\n"
+    trace = parse(header + row, "labels", columns("labels"))
+    outcome = run(trace, spot_share=0.5)
+    assert outcome.figures.ended == 1
+    assert {entry.at - EPOCH >= 300 for entry in outcome.record.entries if entry.kind == "buy"} == {
+        True
+    }
+    assert run(trace, spot_share=0).figures.never_placed == 1
+
+
+@pytest.mark.parametrize("text", ["mesaform.capacity-type", "mesaform.capacity-type=cheap"])
+def test_labels_of_a_file_that_make_no_sense_are_named(text):
+    header = "name,app,cpus,mem,start,duration,labels\n"
+    with pytest.raises(BadInput, match="trace:2: label"):
+        parse(f"{header}t,a,1,128,0,600,{text}\n", "labels", columns("labels"))

@@ -67,6 +67,11 @@ ConstraintText = Annotated[str, Meta(max_length=256)]
 ConstraintParts = Annotated[list[ConstraintText], Meta(max_length=3)]
 Constraints = Annotated[list[ConstraintParts], Meta(max_length=32)]
 
+Labels = Annotated[
+    dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=8192)]],
+    Meta(max_length=256),
+]
+
 
 class AdapterError(Exception):
     """A framework gave no answer, or one that cannot be used. The text says why."""

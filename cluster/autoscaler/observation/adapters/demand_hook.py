@@ -20,6 +20,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
     Constraints,
     Count,
     Entry,
+    Labels,
     Moment,
     Reading,
     Source,
@@ -28,6 +29,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
     constraints_of,
     decode,
 )
+from mesaform.placement.task_labels import read_labels
 
 DEMAND = "/demand"
 NO_CONTROL_CHARACTERS = r"^(?![\s\S]*[\x00-\x1f\x7f])"
@@ -37,7 +39,7 @@ class Item(Struct, forbid_unknown_fields=True, frozen=True):
     """Equal pieces of work that wait: tasks that the framework would launch on the next offer.
 
     `waiting_since` is in seconds since the epoch. `constraints` are lists of field, operator and
-    value with the operators of Marathon.
+    value with the operators of Marathon. `labels` are those of `placement.task_labels`.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROL_CHARACTERS)]
@@ -49,6 +51,7 @@ class Item(Struct, forbid_unknown_fields=True, frozen=True):
     ports: Annotated[int, Meta(ge=0, le=1000)] = 0
     role: Annotated[str, Meta(max_length=255)] = ""
     constraints: Constraints = []
+    labels: Labels = {}
     waiting_since: Moment = 0
 
 
@@ -86,13 +89,15 @@ def reading_of(demand: Demand) -> Reading:
 
 
 def _wanted(item: Item) -> WantedShape:
+    labels = read_labels(item.labels)
     return WantedShape(
         make(item.cpus, item.mem_mib, item.disk_mib, item.gpus, item.ports),
         item.count,
         item.name,
         item.role,
-        constraints_of(item.constraints),
+        constraints_of(item.constraints) + labels.constraints,
         item.waiting_since,
+        labels=labels,
     )
 
 

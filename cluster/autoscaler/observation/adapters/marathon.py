@@ -21,6 +21,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
     Amount,
     Constraints,
     Count,
+    Labels,
     Reading,
     Source,
     Subject,
@@ -33,6 +34,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
 )
 from mesaform.autoscaler.observation.adapters.answers import Entry as Waiting
 from mesaform.placement.constraints import Constraint, host_port
+from mesaform.placement.task_labels import read_labels
 
 QUEUE = "/v2/queue"
 
@@ -94,6 +96,7 @@ class RunSpec(Struct, frozen=True):
     disk: Amount = 0
     gpus: Amount = 0
     role: Text | None = None
+    labels: Labels = {}
     constraints: Constraints = []
     portDefinitions: list[PortDefinition] | None = None  # noqa: N815
     ports: list[Annotated[int, Meta(ge=0, le=65535)]] | None = None
@@ -174,13 +177,19 @@ def _waiting(queue: Queue) -> Iterator[Waiting]:
 
 
 def _wanted(item: Entry, spec: RunSpec) -> WantedShape:
+    labels = read_labels(spec.labels)
     return WantedShape(
         shape=shape_of(spec),
         count=item.count,
         name=spec.id,
         role=item.role or spec.role or "",
-        constraints=(*_constraints(spec), *map(host_port, _fixed_ports(spec))),
+        constraints=(
+            *_constraints(spec),
+            *labels.constraints,
+            *map(host_port, _fixed_ports(spec)),
+        ),
         since=moment(item.since),
+        labels=labels,
     )
 
 

@@ -20,6 +20,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
     MAX_ENTRIES,
     Amount,
     Entry,
+    Labels,
     Reading,
     Source,
     Subject,
@@ -30,6 +31,7 @@ from mesaform.autoscaler.observation.adapters.answers import (
     moment,
 )
 from mesaform.placement.constraints import Constraint
+from mesaform.placement.task_labels import read_labels
 
 QUEUE, JOBS = "/v1/queue", "/v1/jobs?embed=activeRuns"
 OPERATORS = {"EQ": "IS", "IN": "LIKE"}
@@ -84,6 +86,7 @@ class Job(Struct, frozen=True):
 
     id: Text
     run: Run
+    labels: Labels = {}
     activeRuns: list[ActiveRun] = []  # noqa: N815
 
 
@@ -122,13 +125,14 @@ def _waiting(queue: Sequence[QueuedJob], jobs: Mapping[str, Job]) -> Iterator[En
 
 
 def _wanted(item: QueuedJob, job: Job) -> WantedShape:
-    run = job.run
+    run, labels = job.run, read_labels(job.labels)
     return WantedShape(
         make(run.cpus, run.mem, run.disk, run.gpus),
         len(item.runs),
         item.name,
-        constraints=tuple(map(_constraint, run.placement.constraints)),
+        constraints=(*map(_constraint, run.placement.constraints), *labels.constraints),
         since=_since(job),
+        labels=labels,
     )
 
 
