@@ -49,10 +49,18 @@ METADATA_HTTP_PORT = 80
 _START = """\
 for file in $ENTER; do echo $$ > "$file"; done
 mount -t overlay overlay -o "$OPTIONS" "$MOUNT_POINT"
-exec script --quiet --flush --return --append --echo never --command "$COMMAND" "$CONSOLE"
+code=$RESTART
+while [ "$code" = "$RESTART" ]; do
+  code=0
+  script --quiet --flush --return --append --echo never --command "$COMMAND" "$CONSOLE" || code=$?
+done
+exit "$code"
 """
 """The program of a machine's first process, with its own mount namespace. `script` gives
 systemd-nspawn a terminal, without which nothing of the boot is shown, and ends with its code."""
+RESTART_CODE = 133
+"""systemd-nspawn with --keep-unit ends with it where the machine restarts itself (nspawn.c,
+EXIT_FORCE_RESTART). For EC2 the instance runs all the time."""
 
 
 @dataclass(slots=True)
@@ -113,6 +121,7 @@ class ContainerRunner:
             "TERM": "dumb",
             "MESAFORM_INSTANCE_ID": machine.instance_id,
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+            "RESTART": str(RESTART_CODE),
             "ENTER": " ".join(map(str, enter)),
             "OPTIONS": disk.options,
             "MOUNT_POINT": str(disk.mount_point),
