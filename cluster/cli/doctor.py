@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,7 +39,7 @@ class DoctorOptions:
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help="Check the AWS account: rights, zones, types, quotas, network, bucket.")(
+    app.command(help="Check this machine and the account: rights, zones, types, quotas, bucket.")(
         with_options(DoctorOptions, doctor)
     )
 
@@ -54,7 +54,7 @@ def doctor(options: DoctorOptions) -> None:
     from mesaform.doctor.finding import errors
 
     context.enter_cloud()
-    findings = examine(subject_of(_with_zones(context)))
+    findings = examine(replace(subject_of(_with_zones(context)), lacks=_lacks(context)))
     if options.as_json:
         typer.echo(json.dumps({"findings": [finding.as_json() for finding in findings]}, indent=2))
     else:
@@ -63,6 +63,13 @@ def doctor(options: DoctorOptions) -> None:
         print_findings(findings)
     if errors(findings):
         raise typer.Exit(Exit.MISSING_PREREQUISITE)
+
+
+def _lacks(context: Context) -> tuple[tuple[str, str], ...]:
+    """What this machine lacks, which `mesaform up` checks before anything else."""
+    from mesaform.provision.prerequisites import find_lacks
+
+    return tuple((item.what, item.fix) for item in find_lacks(context.spec, context.cluster_dir))
 
 
 def check_account(context: Context, report: Report) -> None:
@@ -128,7 +135,6 @@ def _images(spec: ClusterSpec) -> dict[Architecture, str]:
 def _with_zones(context: Context) -> Context:
     """The context with the zones that `mesaform up` would choose; the checks say if none fit."""
     from contextlib import suppress
-    from dataclasses import replace
 
     from mesaform.common.errors import MesaformError
     from mesaform.provision.zones import settle

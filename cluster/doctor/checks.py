@@ -13,6 +13,7 @@ from mesaform.doctor import (
     instance_types,
     internet,
     masters_rights,
+    operator_machine,
     quotas,
     region,
     rights,
@@ -24,6 +25,7 @@ from mesaform.doctor.subject import Examination, Subject
 
 CHECKS = (
     Check(identity.ACCOUNT, identity.look_at_account, is_quick=True),
+    Check(operator_machine.CHECK, operator_machine.look),
     Check(engine.CHECK, engine.look, is_quick=True),
     Check(region.REGION, region.look_at_region, is_quick=True),
     Check(region.ZONES, region.look_at_zones, is_quick=True),

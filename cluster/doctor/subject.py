@@ -35,6 +35,7 @@ class Subject:
         builders: the instance types of the machines that bake the images that are missing.
         has_mesos: whether the recipe of the images names a source of Apache Mesos.
         endpoint_url: the address that calls go to instead of AWS; empty for AWS itself.
+        lacks: what the operator's machine lacks, each with its remedy; None if nobody looked.
 
     """
 
@@ -44,6 +45,7 @@ class Subject:
     builders: tuple[str, ...] = ()
     has_mesos: bool = False
     endpoint_url: str = ""
+    lacks: tuple[tuple[str, str], ...] | None = None
 
     @property
     def region(self) -> str:
