@@ -46,8 +46,12 @@ def rules(
 
 
 def _members(machines: Sequence[Machine], groups: dict[str, SecurityGroup]) -> Iterator[str]:
-    """A set with the addresses of each group."""
-    for group_id in sorted(groups):
+    """A set with the addresses of each group, also of those that only rules of others name.
+
+    The list of groups has those of machines. A rule names the group of machines that come later.
+    """
+    named = {item for group in groups.values() for rule in group.rules for item in rule.groups}
+    for group_id in sorted(named | set(groups)):
         addresses = sorted(item.address for item in machines if group_id in item.groups)
         elements = f" elements = {{ {', '.join(addresses)} }};" if addresses else ""
         yield f"  set {_name(group_id)} {{ type ipv4_addr;{elements} }}"

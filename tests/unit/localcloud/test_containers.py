@@ -55,10 +55,11 @@ def test_a_machine_without_a_known_group_gets_no_packets_that_it_did_not_ask_for
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="nftables is not installed")
-def test_the_rules_are_nftables_language() -> None:
+@pytest.mark.parametrize("groups", [GROUPS, GROUPS[:1]], ids=["all", "one without machines"])
+def test_the_rules_are_nftables_language(groups: tuple[SecurityGroup, ...]) -> None:
     checked = subprocess.run(
         ["unshare", "--map-root-user", "--net", "nft", "--check", "-f", "-"],
-        input=rules(),
+        input=rules(groups=groups),
         capture_output=True,
         text=True,
         check=False,
