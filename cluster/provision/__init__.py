@@ -492,7 +492,7 @@ async def destroy(
     stacks: tuple[str, ...] | None = None,
     held: HeldLock | None = None,
 ) -> None:
-    """Destroy the stacks that have state, agents before masters before the network. Idempotent.
+    """Destroy the stacks that have state, the network last. Idempotent.
 
     Needs no image.
 

@@ -21,6 +21,7 @@ from mesaform.provision.holders import STACKS_PROGRAM, SYNTHESIS
 from mesaform.provision.image import UPGRADED_ROLES, BootImages
 from mesaform.provision.lock import HeldLock
 from mesaform.provision.state_folders import synth_dir
+from mesaform.provision.synthesis_inputs import digest_inputs, forget, is_current, remember
 
 STAGE = "Describe the stacks"
 OUTPUT_FOLDER = "CDKTF_OUTDIR"
@@ -38,6 +39,8 @@ async def synthesize(
 ) -> None:
     """Write the stacks as Terraform's JSON into the cluster's folder. Idempotent.
 
+    Does nothing if the last synthesis had the same inputs and its files are as it left them.
+
     Args:
         place: the cluster.
         image: what the machines boot from.
@@ -52,6 +55,13 @@ async def synthesize(
     """
     settled = await asyncio.to_thread(environment.prepare_environment, place, image)
     settled[UPGRADED_ROLES] = ",".join(sorted(upgraded_roles))
+    folder = place.cluster_dir
+    inputs = await asyncio.to_thread(digest_inputs, place, settled)
+    if await asyncio.to_thread(is_current, folder, inputs):
+        with stage(report, STAGE) as under_way:
+            under_way.outcome = "as the last time"
+        return
+    forget(folder)
     settled[OUTPUT_FOLDER] = str(synth_dir(place.cluster_dir))
     command = Command(
         (sys.executable, "-P", "-m", STACKS_PROGRAM), place.cluster_dir, settled, work=SYNTHESIS
@@ -62,6 +72,7 @@ async def synthesize(
         output_lines = await _lines_until_exit(child)
         if child.exit_code:
             raise _failure(output_lines, child.exit_code, log)
+    remember(folder, inputs)
 
 
 async def _lines_until_exit(child: LoggedChild) -> list[str]:

@@ -15,9 +15,6 @@ from mesaform.common.json_types import JsonObject, as_list, as_object
 from mesaform.provision.backends import declared_backend
 from mesaform.provision.state_folders import CONFIGURATION_FILE, STACKS, stack_dir, synth_dir
 
-DESTROYED_FIRST = {"masters": ("agents",)}
-"""Stacks that go before another one besides those that depend on it: agents before masters."""
-
 Order = Mapping[str, frozenset[str]]
 """For each stack the stacks that must be done before it."""
 
@@ -42,15 +39,13 @@ def creation_order(folder: Path, stacks: Collection[str]) -> Order:
 
 
 def destruction_order(folder: Path, stacks: Collection[str]) -> Order:
-    """Each stack after those that depend on it, among `stacks`; agents before masters."""
+    """Each stack after those that depend on it, among `stacks`.
+
+    Agents and masters go side by side: each waits at least 10 s for its last machine.
+    """
     needs = {stack: _dependencies(folder, stack) for stack in stacks}
     return {
-        stack: frozenset(
-            other
-            for other in stacks
-            if stack in needs[other] or other in DESTROYED_FIRST.get(stack, ())
-        )
-        for stack in stacks
+        stack: frozenset(other for other in stacks if stack in needs[other]) for stack in stacks
     }
 
 

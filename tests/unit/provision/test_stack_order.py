@@ -46,10 +46,10 @@ def test_a_stack_that_is_not_in_the_run_is_not_waited_for(folder):
     assert destruction_order(folder, ["network"]) == {"network": frozenset()}
 
 
-def test_agents_go_before_masters_and_the_network_goes_last(folder):
+def test_agents_and_masters_go_side_by_side_and_the_network_goes_last(folder):
     assert destruction_order(folder, STACKS) == {
         "agents": frozenset(),
-        "masters": {"agents"},
+        "masters": frozenset(),
         "network": {"masters", "agents"},
         "notices": frozenset(),
     }
