@@ -81,8 +81,8 @@ def _code_facts() -> Iterable[bytes]:
     for name in LIBRARIES:
         yield f"{name} {metadata.version(name)}".encode()
     for package in CODE:
-        found = find_spec(package)
-        for root in found.submodule_search_locations or () if found else ():
+        spec = find_spec(package)
+        for root in spec.submodule_search_locations or () if spec else ():
             for path in sorted(Path(root).rglob("*")):
                 if path.suffix in SOURCES:
                     status = path.stat()
