@@ -274,10 +274,29 @@ def test_options_add_ipv6_flow_logs_and_names(synthesized):
     }
 
 
-def test_every_example_is_valid_and_becomes_stacks(tmp_path):
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stacks]:
+    return synthesize(tmp_path_factory.mktemp("examples"), example_files())
+
+
+def test_with_a_certificate_the_load_balancer_ends_tls_and_speaks_it_to_masters(examples):
+    spec = parse(example_files()["production"])
+    network = examples["production"]["network"]
+    listeners = resources(network, "aws_lb_listener").values()
+    assert {item["port"] for item in listeners} == {5050, 8080, 9550}
+    for listener in listeners:
+        assert listener["protocol"] == "TLS"
+        assert listener["certificate_arn"] == spec.network.load_balancer.certificate_arn
+        assert listener["ssl_policy"] == "ELBSecurityPolicy-TLS13-1-2-2021-06"
+    to_masters = ("TLS", "HTTPS") if spec.tls else ("TCP", "HTTP")
+    for group in resources(network, "aws_lb_target_group").values():
+        assert (group["protocol"], group["health_check"]["protocol"]) == to_masters
+
+
+def test_every_example_is_valid_and_becomes_stacks(examples):
     files = example_files()
     assert {"minimal", "production", "private", "existing-vpc", "spot-arm"} <= set(files)
-    for name, stacks in synthesize(tmp_path, files).items():
+    for name, stacks in examples.items():
         assert set(stacks) == {"network", "notices", "masters", "agents"}, name
         assert parse(files[name]).target == "aws"
         assert resources(stacks["masters"], "aws_instance"), name
