@@ -9,10 +9,12 @@ FILE ?= cluster.yaml
 RUN := .venv/bin
 # Tests wait for processes most of the time, so there are twice as many workers as cores.
 WORKERS ?= 4
+# The quick tests wait little, and each worker imports all of them.
+QUICK_WORKERS ?= 3
 # Generated calls of `make differential`, besides the hand-written ones.
 COUNT ?= 2000
 SEED := $(or $(SEED),$(shell echo $$RANDOM))
-PYTEST := -n $(WORKERS) --no-loadscope-reorder --durations=10 --hypothesis-seed=$(SEED)
+PYTEST := --no-loadscope-reorder --durations=10 --hypothesis-seed=$(SEED)
 QUICK := not slow and not terraform and not browser and not endtoend and not zookeeper
 
 help: ## this list
@@ -39,7 +41,7 @@ test: ## set-up for tests, check, then every test; SEED=… repeats a run of pro
 	@scripts/setup --tests
 	@echo "property tests: seed $(SEED); repeat with: make test SEED=$(SEED)"
 	@{ checks=$$($(MAKE) --no-print-directory check 2>&1); code=$$?; echo "$$checks"; exit $$code; } & \
-	  $(RUN)/python -m pytest $(PYTEST); tests=$$?; \
+	  $(RUN)/python -m pytest -n $(WORKERS) $(PYTEST); tests=$$?; \
 	  wait $$!; checks=$$?; \
 	  if [ $$checks -ne 0 ]; then echo "make check failed: see its output above"; fi; \
 	  exit $$((tests ? tests : checks))
@@ -55,10 +57,10 @@ test-machines: ## machines as containers: as root, with systemd-nspawn and a bas
 
 test-fast: setup ## the tests that need no service, browser or Terraform; no checks
 	@echo "property tests: seed $(SEED)"
-	$(RUN)/python -m pytest $(PYTEST) -m "$(QUICK)"
+	$(RUN)/python -m pytest -n $(QUICK_WORKERS) $(PYTEST) -m "$(QUICK)"
 
 coverage: setup ## the quick tests with a report of what they run: coverage.xml, htmlcov/
-	$(RUN)/python -m pytest $(PYTEST) -m "$(QUICK)" \
+	$(RUN)/python -m pytest -n $(QUICK_WORKERS) $(PYTEST) -m "$(QUICK)" \
 	  --cov --cov-report=term:skip-covered --cov-report=xml --cov-report=html
 
 mutants: ## apply each fault of tests/mutants.toml: the tests it names must fail; about 10 min

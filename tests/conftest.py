@@ -35,6 +35,7 @@ LANES = {
     "integration/autoscaler/test_daemon.py": "daemon",
     "integration/autoscaler/test_ledger_unavailable.py": "daemon",
     "unit/provision/test_addresses.py": "addresses",
+    "unit/docs/test_permissions.py": "permissions",
     "integration/provision": "provision",
     "integration/localcloud": "localcloud",
     "integration/teardown": "teardown",

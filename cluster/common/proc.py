@@ -48,7 +48,7 @@ class Process:
 def _read(path: str) -> bytes:
     """The bytes of a file of /proc, without the buffers of a file object.
 
-    A local cloud reads hundreds of these files twice a second.
+    A local cloud reads hundreds of these files each second.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -7,6 +7,7 @@ being refused. This is the only process that imports moto.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -37,6 +38,8 @@ FAULTS_KIND = "local-faults"
 
 def serve(layout: Layout, fd: int) -> None:
     """Answer on the listening socket `fd` until SIGTERM."""
+    # What is loaded until the first answer stays: no collection of garbage need look at it.
+    gc.disable()
     from mesaform.localcloud.moto_patches import catalogue
 
     catalogue.prepare()
@@ -54,6 +57,8 @@ async def _serve(layout: Layout, fd: int) -> None:
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aws")
     gateway, control = _compose(layout, read_credentials(layout), executor)
     server = HttpServer(gateway.application(), PORT)
+    gc.freeze()
+    gc.enable()
     await server.listen_on(socket.socket(fileno=fd))
     log.info("endpoint.ready", pid=os.getpid(), seconds=round(time.perf_counter() - began, 2))
     await control.run_clock()

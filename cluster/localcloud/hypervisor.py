@@ -1,4 +1,4 @@
-"""The hypervisor: makes what runs equal to what EC2 says, twice a second and when EC2 changes.
+"""The hypervisor: makes what runs equal to what EC2 says, each second and when EC2 changes.
 
 A pass looks at every instance and takes the step that `reconcile` decides. Boots and kills run as
 tasks; while one is under way its instance is `Busy`. What fails is tried again by the next pass.
@@ -49,7 +49,7 @@ from mesaform.localcloud.reconcile import (
 )
 
 log = structlog.get_logger(__name__)
-PASS_INTERVAL_S = 0.5
+PASS_INTERVAL_S = 1.0
 POLL_S = 25.0
 """How long the endpoint may hold a request for the next world."""
 CALL_TIMEOUT_S = 60.0

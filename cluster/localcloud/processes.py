@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,12 @@ INIT_PID = 1
 
 _Identity = tuple[int, int]
 """A process's pid and start: a pid alone is reused."""
+_Stranger = tuple[int, int, int]
+"""A process of no machine: its pid, start and parent. It may belong to one as an orphan."""
+_LOOKS_AT_STRANGER = 4
+_LOOK_AGAIN = 10
+"""After so many counts a stranger is looked at in every tenth: its environment and files may
+change. Most processes of a host are strangers, and looking takes longer than counting them."""
 
 
 def _instance_of(process: Process) -> str | None:
@@ -59,6 +66,7 @@ class Census:
     """Assigns processes to machines; remembers the assignments between counts."""
 
     _owners: dict[_Identity, str | None] = field(default_factory=dict)
+    _strangers: dict[_Stranger, int] = field(default_factory=dict)
 
     def take(self) -> dict[str, set[int]]:
         """The running processes of every machine, by instance id.
@@ -71,6 +79,7 @@ class Census:
         for process in processes.values():
             self._assign(process, processes, owners)
         self._owners = owners
+        self._count_strangers(processes.values())
         members: dict[str, set[int]] = {}
         for process in processes.values():
             owner = owners[process.pid, process.start_ticks]
@@ -87,7 +96,7 @@ class Census:
         key = (process.pid, process.start_ticks)
         if key in owners:
             return owners[key]
-        owner = self._owners.get(key) or _instance_of(process)
+        owner = self._owners.get(key) or self._look_at(process)
         owners[key] = owner  # before the relatives: a process may be its own session leader
         if owner is None:
             for pid in (process.parent, process.session):
@@ -96,6 +105,24 @@ class Census:
                     owner = self._assign(processes[pid], processes, owners)
             owners[key] = owner
         return owner
+
+    def _count_strangers(self, processes: Iterable[Process]) -> None:
+        keys = [
+            _stranger(process)
+            for process in processes
+            if self._owners[process.pid, process.start_ticks] is None
+        ]
+        self._strangers = {key: self._strangers.get(key, 0) + 1 for key in keys}
+
+    def _look_at(self, process: Process) -> str | None:
+        looks = self._strangers.get(_stranger(process), 0)
+        if looks > _LOOKS_AT_STRANGER and (looks + process.pid) % _LOOK_AGAIN:
+            return None
+        return _instance_of(process)
+
+
+def _stranger(process: Process) -> _Stranger:
+    return (process.pid, process.start_ticks, process.parent)
 
 
 def send(pid: int, number: int) -> None:

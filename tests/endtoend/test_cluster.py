@@ -49,7 +49,7 @@ agents:
     spot_share: 1.0
     max: 3
 autoscaler:
-  interval_s: 1
+  interval_s: 2
   idle_after_s: 2
 """
 WHOLE_CPUS = 2  # of an m5.large

@@ -27,6 +27,8 @@ from tests.support.raw_http import Answer, request, send
 from tests.support.scripted_engine import ScriptedEngine
 from tests.unit.services.support import Server, announce
 
+pytestmark = pytest.mark.slow
+
 JSON = {"Content-Type": "application/json"}
 MIB = 1024 * 1024
 

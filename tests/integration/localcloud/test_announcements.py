@@ -40,6 +40,7 @@ def test_a_queue_takes_what_its_policy_admits_and_nothing_else():
         assert not admits(json.dumps({"Statement": [{**statement, field: value}]}), RULE, QUEUE)
 
 
+@pytest.mark.slow
 def test_a_queue_shows_its_redrive_policy_as_sqs_does_without_spaces(cloud: Cloud):
     sqs = cloud.client("sqs")
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]

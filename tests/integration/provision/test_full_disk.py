@@ -60,6 +60,7 @@ def mesaform(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left_bytes", [0, NEEDED_BYTES // 2])
 @pytest.mark.parametrize("verb", [("up", "--yes"), ("adopt", "--yes"), ("down", "--yes")])
 def test_a_verb_on_a_full_disk_names_the_disk_and_changes_nothing(small_disk, verb, left_bytes):

@@ -24,6 +24,8 @@ from tests.integration.provision.checkouts import (
     open_checkout,
 )
 
+pytestmark = pytest.mark.slow
+
 REGIONS = ("us-east-1", "eu-west-1")
 FIRST, CLONE, LONGER_NAME, ABROAD, ELSEWHERE = range(5)
 """Checkouts: of `a`; of `a` again; of `a-b`; of `a` in another region; in another account."""

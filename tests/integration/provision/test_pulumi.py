@@ -21,6 +21,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "pulumi"
 PROGRAM = Path(__file__).parents[3] / "stacks" / "pulumi"
 
 
+@pytest.mark.slow
 def test_the_first_run_settles_the_deployment_and_further_runs_keep_it(aws, place):
     aws.bake()
     first = prepare_settings(str(place.file))
@@ -68,6 +69,7 @@ def test_a_cluster_of_another_folder_is_not_taken_over(aws, place):
     ec2.delete_vpc(VpcId=vpc)
 
 
+@pytest.mark.slow
 def test_the_example_declares_the_same_resources_in_each_run(aws, place):
     """Pulumi finds nothing to change in a second run whose inputs are those of the first."""
     parse((EXAMPLE / "cluster.yaml").read_text())

@@ -16,6 +16,8 @@ from tests.support import aws_calls
 from tests.support import operator_policy as generated
 from tests.support.machine_modules import modules_of_machines
 
+pytestmark = pytest.mark.slow
+
 REGENERATE = "run: .venv/bin/python -m tests.support.operator_policy"
 MANAGED_POLICY_CHARACTERS = 6144
 """The longest managed policy, without white space (IAM quotas)."""

@@ -189,6 +189,7 @@ def test_the_bound_is_exact_where_a_machine_is_full_all_the_time():
     assert least_usd(trace, policy, STEADY).divisible == pytest.approx(usd_per_hour, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_real_planner_is_compared_with_the_cheapest_that_serves_as_well():
     trace = window(make_trace("burst", 7), until_s=3 * 3600.0)
     outcomes = [
