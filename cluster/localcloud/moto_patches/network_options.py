@@ -20,6 +20,12 @@ from moto.route53.responses import Route53
 
 from mesaform.localcloud.moto_patches.moto_types import Ec2Response, MotoObject, Parameters
 
+ENDPOINT_SERVICES_OF_MOTO = ("s3",)
+"""The services whose endpoint moto describes by their own backend; the others are interfaces.
+
+moto asks eleven backends, of which the product uses this one: loading them takes seconds and 60 MiB
+at the first call that names an endpoint's service.
+"""
 _IPV6 = "ipv6-cidr-block-association."
 _moto_create_zone = Route53.create_hosted_zone
 _moto_subnet_filter = Subnet.get_filter_value
@@ -109,6 +115,8 @@ def _create_hosted_zone(self: Ec2Response) -> ActionResult:
 
 def apply() -> None:
     """Patch moto in this process."""
+    for name in ("IMPLEMENTED_ENDPOINT_SERVICES", "COVERED_ENDPOINT_SERVICES"):
+        setattr(vpcs, name, list(ENDPOINT_SERVICES_OF_MOTO))
     SecurityGroupRule.description = property(_description)
     Subnet.get_filter_value = _subnet_filter
     Subnet.ipv6_cidr_block_association_set = property(_ipv6_associations)
