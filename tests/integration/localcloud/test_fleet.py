@@ -226,6 +226,16 @@ def test_run_instances_takes_a_launch_template_as_well(cloud: Cloud, template: s
     assert {"Key": "from", "Value": "template"} in described["Tags"]
 
 
+def test_endpoint_services_have_their_kind(cloud: Cloud) -> None:
+    names = [f"com.amazonaws.us-east-1.{service}" for service in ("s3", "ssm", "sqs", "ec2")]
+    answer = cloud.ec2.describe_vpc_endpoint_services(ServiceNames=names)
+    kinds = {
+        (it["ServiceName"], it["ServiceType"][0]["ServiceType"]) for it in answer["ServiceDetails"]
+    }
+    assert (names[0], "Gateway") in kinds
+    assert {(name, "Interface") for name in names[1:]} <= kinds
+
+
 def test_long_listings_come_in_pages(cloud: Cloud) -> None:
     first = cloud.ec2.describe_instance_types()
     assert len(first["InstanceTypes"]) == 100
