@@ -7,6 +7,7 @@ import sys
 from typing import TextIO
 
 from mesaform.mesos.run_state import Change
+from mesaform.mesos.sandbox import bytes_of
 
 STREAMS = {"stdout": lambda: sys.stdout, "stderr": lambda: sys.stderr}
 
@@ -27,14 +28,12 @@ class TextReporter:
         """Single task: as it comes. Many: whole lines, so that they do not mix."""
         to = STREAMS[stream]()
         if not self._many:
-            to.write(text)
-            to.flush()
+            _write(to, text)
             return
         *lines, rest = (self._partial.pop((task, stream), "") + text).split("\n")
         if rest:
             self._partial[task, stream] = rest
-        to.write("".join(f"{task} | {line}\n" for line in lines))
-        to.flush()
+        _write(to, "".join(f"{task} | {line}\n" for line in lines))
 
     def note(self, line: str) -> None:
         sys.stderr.write(f"mesaform: {line}\n")
@@ -42,10 +41,17 @@ class TextReporter:
     def ended(self, code: int) -> None:
         """Write out last lines that have no end."""
         for (task, stream), rest in self._partial.items():
-            STREAMS[stream]().write(f"{task} | {rest}\n")
+            _write(STREAMS[stream](), f"{task} | {rest}\n")
         self._partial.clear()
         if code > 128:
             sys.stderr.write(f"mesaform: exit code {code}\n")
+
+
+def _write(to: TextIO, text: str) -> None:
+    """Write the exact bytes of a task's output."""
+    to.flush()
+    to.buffer.write(bytes_of(text))
+    to.flush()
 
 
 class JsonReporter:
@@ -64,7 +70,8 @@ class JsonReporter:
         )
 
     def output(self, task: str, stream: str, text: str) -> None:
-        self._write(event="output", task=task, stream=stream, text=text)
+        shown = bytes_of(text).decode("utf-8", "replace")
+        self._write(event="output", task=task, stream=stream, text=shown)
 
     def note(self, line: str) -> None:
         self._write(event="note", text=line)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,9 @@ PAGE_BYTES = 64 * 1024
 TIMEOUT = aiohttp.ClientTimeout(total=20.0, sock_connect=2.0)
 RETRY_AFTER_END_S = 5.0
 """Seconds after a task's end in which a missing sandbox or a silent agent is tried again."""
+
+REPLACED = "\ufffd"
+"""What agents of the embedded engine send instead of bytes that are not UTF-8."""
 
 Write = Callable[[str, str], None]
 Answer = TypeVar("Answer")
@@ -91,7 +95,7 @@ class Sandboxes:
 
     async def _read_to_end(self, agent_id: str, file: _File, path: str) -> None:
         while text := await self._read(agent_id, path, file.offset):
-            file.offset += _length_in_file(text)
+            file.offset += len(bytes_of(text))
             file.write(text)
 
     async def _size(self, agent_id: str, path: str) -> int:
@@ -111,7 +115,32 @@ class Sandboxes:
         answer = await self._get(
             agent_id, "files/read", path=path, offset=str(offset), length=str(PAGE_BYTES)
         )
-        return str(answer.get("data", ""))
+        text = str(answer.get("data", ""))
+        if REPLACED not in text:
+            return text
+        part = await self._download(agent_id, path, offset)
+        return part.decode("utf-8", "surrogateescape")
+
+    async def _download(self, agent_id: str, path: str, offset: int) -> bytes:
+        """A page of the exact bytes of a file; agents of Apache Mesos send all that is before."""
+        headers = {"Range": f"bytes={offset}-{offset + PAGE_BYTES - 1}"}
+        url = f"{self._services[0]}/agents/{agent_id}/files/download"
+        part = bytearray()
+        try:
+            async with self._session.get(
+                url, params={"path": path}, headers=headers, timeout=TIMEOUT
+            ) as response:
+                if response.status not in {200, 206}:
+                    raise SandboxUnreadable(f"{url}: {response.status}")
+                unwanted = 0 if response.status == 206 else offset
+                async for chunk in response.content.iter_any():
+                    part += chunk[unwanted:]
+                    unwanted = max(0, unwanted - len(chunk))
+                    if len(part) >= PAGE_BYTES:
+                        break
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise SandboxUnreadable(f"{url}: {error or type(error).__name__}") from None
+        return bytes(part[:PAGE_BYTES])
 
     async def _get(self, agent_id: str, endpoint: str, **query: str) -> JsonObject:
         """Ask the services in turn. The one that answers is asked first from then on."""
@@ -124,7 +153,9 @@ class Sandboxes:
                     if response.status == 200:
                         others = [service for service in self._services if service != base]
                         self._services = [base, *others]
-                        return as_object(await response.json(content_type=None))
+                        body = await response.read()
+                        # Agents of Apache Mesos write all bytes of a file into the JSON.
+                        return as_object(json.loads(body.decode("utf-8", "surrogateescape")))
                     problem = f"{base}: {response.status} {(await response.text()).strip()[:200]}"
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 problem = f"{base}: {error or type(error).__name__}"
@@ -160,12 +191,9 @@ def _runs(executor: JsonObject, task_id: str) -> bool:
     )
 
 
-def _length_in_file(text: str) -> int:
-    """The bytes of the file that a text stands for.
-
-    Agents cut pages at whole characters and replace each byte that is not UTF-8 by U+FFFD.
-    """
-    return sum(1 if character == "\ufffd" else len(character.encode()) for character in text)
+def bytes_of(text: str) -> bytes:
+    """The bytes of the file that a text stands for: lone surrogates are bytes that are no UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 async def _pause(ended: asyncio.Event, pause_s: float) -> None:

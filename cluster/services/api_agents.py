@@ -23,7 +23,8 @@ CACHE_TTL_S = 30.0
 """How long the list of agents is used before it is read again."""
 
 TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=3.0)
-COPIED_HEADERS = ("Content-Type", "Content-Disposition")
+COPIED_HEADERS = ("Content-Type", "Content-Disposition", "Content-Range")
+SENT_HEADERS = ("Range",)
 CHUNK_BYTES = 64 * 1024
 MAX_ERROR_BYTES = 4096
 _UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
@@ -76,7 +77,12 @@ class AgentProxy:
             return problem(404, f"Agent '{agent_id}' is not registered")
         try:
             async with self.session.get(
-                _target(request, scheme, address), timeout=TIMEOUT, allow_redirects=False
+                _target(request, scheme, address),
+                headers={
+                    name: request.headers[name] for name in SENT_HEADERS if name in request.headers
+                },
+                timeout=TIMEOUT,
+                allow_redirects=False,
             ) as response:
                 if response.status >= 400:
                     return await _error(response)
