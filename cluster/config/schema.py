@@ -646,6 +646,15 @@ class Cost(Model):
         gt=0,
         description="Limit of the cluster's price, which the autoscaler does not exceed.",
     )
+    task_gib_per_cpu_hour: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        description=(
+            "GiB that tasks send to other tasks for each cpu in an hour; "
+            "prices of machines have what of it goes to other zones."
+        ),
+    )
 
 
 class Account(Model):

@@ -79,7 +79,8 @@ class PricedMachine:
     """What a machine's price depends on.
 
     `agents` is for masters: how many agents they lead. Agents of T types use what they offer: their
-    baseline, or with `has_burst` all vCPUs (`topology.burstable`).
+    baseline, or with `has_burst` all vCPUs (`topology.burstable`). `task_gib_per_cpu_hour` is what
+    tasks send to other zones.
     """
 
     instance_type: str
@@ -91,6 +92,7 @@ class PricedMachine:
     passes_per_hour: float = 1800.0
     agents: int = 0
     has_burst: bool = False
+    task_gib_per_cpu_hour: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +251,32 @@ def surplus_usd_per_hour(
 
 
 def _traffic(machine: PricedMachine, rates: Rates) -> float:
-    """What the autoscaler's reading of the engine costs an agent: a GiB is billed at both ends."""
+    """What an agent's traffic between zones costs: a GiB is billed at both ends.
+
+    It is the autoscaler's reading of the engine, and what tasks send.
+    """
     if not machine.is_agent:
         return 0.0
-    gib_per_hour = machine.passes_per_hour * KIB_PER_AGENT_AND_PASS / 2**20
-    return gib_per_hour * AWAY_SHARE * 2 * rates.zone_usd_per_gib
+    read_gib_per_hour = machine.passes_per_hour * KIB_PER_AGENT_AND_PASS / 2**20 * AWAY_SHARE
+    share = 1.0 if machine.has_burst else baseline_share(machine.instance_type)
+    cpus = vcpus_by_name(machine.instance_type) * share
+    sent_gib_per_hour = machine.task_gib_per_cpu_hour * cpus
+    return (read_gib_per_hour + sent_gib_per_hour) * 2 * rates.zone_usd_per_gib
+
+
+def vcpus_by_name(instance_type: str) -> float:
+    """The vCPUs that a type's name tells: 2 of a `large`. For estimates only."""
+    family, _, size = instance_type.partition(".")
+    if size.endswith("xlarge"):
+        times = size.removesuffix("xlarge")
+        return 4.0 * (int(times) if times.isdecimal() else 1)
+    return 1.0 if size == "medium" and not family.startswith("t") else 2.0
+
+
+def _task_gib_to_other_zones(spec: ClusterSpec) -> float:
+    """What tasks send to other zones for a cpu in an hour, if they send to all zones alike."""
+    zones = max(1, len(spec.zones))
+    return spec.cost.task_gib_per_cpu_hour * (zones - 1) / zones
 
 
 def has_public_addresses(spec: ClusterSpec) -> bool:
@@ -274,6 +297,7 @@ def priced_agent(
         has_address=has_public_addresses(spec),
         passes_per_hour=3600 / spec.autoscaler.interval_s,
         has_burst=pool.burst,
+        task_gib_per_cpu_hour=_task_gib_to_other_zones(spec),
     )
 
 

@@ -157,3 +157,21 @@ def test_of_several_prices_of_a_product_the_one_of_the_right_usage_counts() -> N
     ]
     assert rate_in(documents, query) == 0.005
     assert rate_in(documents[2:3], query) is None
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "cpus"),
+    [("m5.large", 2), ("c5.medium", 1), ("m5.xlarge", 4), ("c5.9xlarge", 36), ("t3.large", 0.6)],
+)
+def test_what_tasks_send_to_other_zones_is_in_a_machine_s_price(
+    instance_type: str, cpus: float
+) -> None:
+    def traffic(spec: ClusterSpec) -> float:
+        agent = priced_agent(spec, instance_type, "us-east-1a", "on-demand", POOL)
+        return machine_cost(agent, BOOK_PRICES).traffic
+
+    stated = ClusterSpec.model_validate({"name": "one", "cost": {"task_gib_per_cpu_hour": 1.5}})
+    share = (len(SPEC.zones) - 1) / len(SPEC.zones)
+    usd = 1.5 * cpus * share * 2 * BOOK.zone_usd_per_gib
+    assert traffic(stated) - traffic(SPEC) == pytest.approx(usd)
+    assert usd > 0

@@ -188,6 +188,37 @@ def test_a_task_that_cannot_run_gets_an_error_that_says_why(
     assert not agent.got(link.Launch)
 
 
+def test_a_task_of_zero_cpus_and_mem_starts_as_with_apache_mesos(world, agent, framework):
+    offer = framework.offers[0]
+    nothing = {"resources": [scalar("cpus", 0), scalar("mem", 0)]}
+    framework.launch(offer, {**framework.task(offer, "t"), **nothing})
+    assert [message.task.task_id.value for message in agent.got(link.Launch)] == ["t"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"health_check": {"type": "TCP", "tcp": {"port": 10**21}}},
+        {"health_check": {"type": "TCP", "tcp": {"port": 80}, "consecutive_failures": 10**21}},
+        {"health_check": {"type": "TCP", "tcp": {"port": 80}, "interval_seconds": -1}},
+        {"discovery": {"visibility": "CLUSTER", "ports": {"ports": [{"number": 10**21}]}}},
+        {"kill_policy": {"grace_period": {"nanoseconds": 10**21}}},
+    ],
+)
+def test_numbers_beyond_their_type_never_reach_an_agent(world, agent, framework, change):
+    offer = framework.offers[0]
+    other = framework.task(offer, "other")
+    try:
+        framework.launch(offer, {**framework.task(offer, "t"), **change}, other)
+    except ValueError:  # 400: nothing of the call is carried out
+        assert not agent.got(link.Launch)
+        return
+    launched = agent.got(link.Launch)
+    numbers = str(launched)
+    assert str(10**21) not in numbers
+    assert "other" in [message.task.task_id.value for message in launched]
+
+
 def test_task_ids_are_unique_in_a_framework(world, agent, framework):
     framework.run("t")
     world.tick()

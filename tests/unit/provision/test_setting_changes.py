@@ -108,6 +108,7 @@ OTHER_VALUES: Mapping[str, Any] = {
     "snapshots.keep_days": 3,
     "snapshots.keep_former_days": 3,
     "cost.max_usd_per_hour": 2,
+    "cost.task_gib_per_cpu_hour": 1.5,
 }
 """Another value of each setting. None: there is none that goes with the rest of `AWS`."""
 BOOTED = {Effect.NEXT_BOOT, Effect.UPGRADE}
