@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
 
 from mesaform.cli.context import open_context
+from mesaform.cli.masters import hosts_of
 from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
+from mesaform.common.errors import Busy
+from mesaform.topology.ports import Port
 
 if TYPE_CHECKING:
     from mesaform.common.certificates import AuthorityDocument
@@ -20,6 +25,7 @@ HELP = """Show and replace the CA of a cluster with `tls: true` in its file.
 `mesaform ca show > ca.pem` writes the certificate for `curl --cacert ca.pem`, browsers and
 frameworks.
 """
+ANSWER_WITHIN_S = 10.0
 NEXT_STEPS = {
     "added": "The new CA is trusted beside the present one once every machine has it in its user"
     " data: mesaform up --upgrade; then: mesaform ca rotate",
@@ -81,6 +87,40 @@ def rotate(file: FileOption = DEFAULT_FILE) -> None:
         document,
         lambda: create_authority(context.spec.name, deployment.deployment_id, time.time()),
     )
+    if step == authority.Rotation.DROPPED:
+        require_renewed(document, hosts_of(context))
     authority.authority_store(context).replace(following)
     authority.refresh_copy(context)
     typer.echo(NEXT_STEPS[step])
+
+
+def require_renewed(document: AuthorityDocument, hosts: Sequence[str]) -> None:
+    """Check that every master serves a certificate of the CA that issues now.
+
+    Verbs trust no other once the former CA is dropped.
+
+    Raises:
+        Busy: a master has one of the former CA, or does not answer.
+
+    """
+    from mesaform.common.certificates import key_id
+
+    present = key_id(document.authorities[0].certificate)
+    behind = [host for host in hosts if _issuer(host) != present]
+    if behind:
+        raise Busy(
+            "masters without a certificate of the new CA: " + ", ".join(behind),
+            fix="nothing was changed; masters renew within 10 min and agents within a day, then:"
+            " mesaform ca rotate",
+        )
+
+
+def _issuer(host: str) -> bytes:
+    """The key id of the CA that issued a master's certificate; empty if it shows none."""
+    from mesaform.common.certificates import read_certificate
+
+    try:
+        shown = ssl.get_server_certificate((host, Port.ENGINE_MASTER), timeout=ANSWER_WITHIN_S)
+        return read_certificate(shown).issuer_key_id
+    except (OSError, ValueError):
+        return b""

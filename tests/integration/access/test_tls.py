@@ -21,12 +21,13 @@ from mesaform.aws.resources.sweep import resource_kinds
 from mesaform.aws.secure_parameter import SecureParameter
 from mesaform.aws.secure_parameter_writer import SecureParameterWriter
 from mesaform.cli import token as token_verb
+from mesaform.cli.ca import require_renewed
 from mesaform.cli.context import Context
 from mesaform.cli.operator_login import TOKEN_VARIABLE
 from mesaform.cli.wiring import Wiring
 from mesaform.common.access import OPERATOR, basic_header
 from mesaform.common.certificates import AuthorityDocument, create_authority
-from mesaform.common.errors import BadInput, MissingPrerequisite
+from mesaform.common.errors import BadInput, Busy, MissingPrerequisite
 from mesaform.common.record_files import write_record
 from mesaform.common.tls import TlsFiles
 from mesaform.config.schema import ClusterSpec
@@ -158,6 +159,22 @@ def test_a_rotation_adds_the_successor_lets_it_issue_and_then_drops_the_former(
         (Rotation.SWITCHED, (second, first)),
         (Rotation.DROPPED, (second,)),
     ]
+
+
+async def test_the_former_ca_stays_until_every_master_has_a_certificate_of_the_new_one(
+    tmp_path: Path,
+) -> None:
+    first = create_authority("toy", "d1", time.time())
+    second = create_authority("toy", "d1", time.time() + 60)
+    document = AuthorityDocument((second, first))
+    former = Cluster(tmp_path / "former", first).machine("i-0", MASTERS[0])
+    renewed = Cluster(tmp_path / "new", second)
+    async with listening(MASTERS[1], 5050, tls=renewed.machine("i-1", MASTERS[1])):
+        async with listening(MASTERS[0], 5050, tls=former):
+            with pytest.raises(Busy, match=f"{MASTERS[0]}, {MASTERS[2]}"):
+                await asyncio.to_thread(require_renewed, document, MASTERS)
+        async with listening(MASTERS[0], 5050, tls=renewed.machine("i-0", MASTERS[0])):
+            await asyncio.to_thread(require_renewed, document, MASTERS[:2])
 
 
 # --- verbs
