@@ -6,6 +6,7 @@ Depends on `mesaform.status`; rich is imported only when a table is printed.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,6 +14,10 @@ from mesaform.cli.context import Context, open_context
 from mesaform.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from mesaform.common.errors import Exit, MesaformError, MissingPrerequisite
 from mesaform.status.view import Status, Unreachable
+
+if TYPE_CHECKING:
+    from mesaform.cli.wiring import Wiring
+    from mesaform.common.set_aside import SetAside
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +40,13 @@ def status(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> None
         raise typer.Exit(Exit.FAILED)
 
 
+def _set_aside(wiring: Wiring, context: Context) -> list[SetAside]:
+    """The records that were set aside in S3 and in files of this machine."""
+    from mesaform.cli.record_stores import FileRecords
+
+    return [*wiring.set_aside.all(), *FileRecords(context.state_dir).entries()]
+
+
 def _print(picture: Status, context: Context) -> None:
     from rich.markup import escape
 
@@ -52,7 +64,7 @@ def _print(picture: Status, context: Context) -> None:
     for what in lacking:
         out.print(f"[yellow]missing[/yellow]: {what}")
     verdicts = map(escape, framework_lines(picture.autoscaler.frameworks))
-    for line in (*verdicts, *describe_set_aside(picture.set_aside)):
+    for line in (*verdicts, *map(escape, describe_set_aside(picture))):
         out.print(line)
     if line := describe_snapshot(picture):
         out.print(line)
@@ -118,7 +130,7 @@ async def look(context: Context) -> Status:
             fleet,
             control,
             outputs=wiring.outputs_reader,
-            set_aside=wiring.set_aside.all,
+            set_aside=lambda: _set_aside(wiring, context),
             snapshots=wiring.snapshots.names,
         )
         sources, prices = await asyncio.gather(

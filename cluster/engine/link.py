@@ -21,6 +21,7 @@ from __future__ import annotations
 import msgspec
 
 from mesaform.mesos.messages import AgentInfo, FrameworkInfo, TaskInfo, TaskStatus
+from mesaform.mesos.values import UInt32
 from mesaform.topology.instance_identity import SignedIdentity
 
 METHOD = "/mesaform.engine.Link/Connect"
@@ -82,7 +83,8 @@ class Register(LinkMessage, frozen=True):
 
     A new agent has no `agent_id`. A returning agent has its id and its tasks. `address` is the
     `ip:port` of its HTTP server. `identity` proves which instance the agent is
-    (`engine.master.agent_identity`).
+    (`engine.master.agent_identity`). `records_set_aside` counts the files on the agent's disk that
+    it could not read and keeps.
     """
 
     info: AgentInfo
@@ -91,6 +93,7 @@ class Register(LinkMessage, frozen=True):
     version: str = ""
     tasks: list[KnownTask] = []
     identity: SignedIdentity | None = None
+    records_set_aside: UInt32 = 0
 
 
 class Update(LinkMessage, frozen=True):

@@ -49,7 +49,7 @@ class Gatherer:
         fleet: EC2; None when AWS cannot be reached.
         control: S3; None when AWS cannot be reached.
         outputs: reads Terraform's outputs; None where there is no state.
-        set_aside: lists the records that were set aside in S3.
+        set_aside: lists the records that were set aside in S3 and in files of this machine.
         snapshots: lists the snapshots of the state; None: they are not looked at.
         clock: epoch seconds.
 

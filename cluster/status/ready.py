@@ -106,15 +106,30 @@ def describe_unattended(status: Status, spec: ClusterSpec) -> str:
     )
 
 
-def describe_set_aside(entries: Sequence[SetAside]) -> list[str]:
-    """What was set aside, by kind, and the command for it; nothing if nothing was."""
+def describe_set_aside(status: Status) -> list[str]:
+    """What was set aside, by kind, and the commands for it; nothing if nothing was."""
+    return [*_records_set_aside(status.set_aside), *_set_aside_on_agents(status)]
+
+
+def _set_aside_on_agents(status: Status) -> list[str]:
+    """The files that agents keep: their state names them."""
+    return [
+        f"set aside on agent {agent.address}: {agent.records_set_aside} of task-checkpoints and "
+        f"agent; see records_set_aside in `curl {status.urls.get('services', '')}"
+        f"/agents/{agent.agent_id}/state`, then delete the file there"
+        for agent in status.agents
+        if agent.records_set_aside
+    ]
+
+
+def _records_set_aside(entries: Sequence[SetAside]) -> list[str]:
     if not entries:
         return []
     kinds = Counter(entry.kind for entry in entries)
     counted = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()))
     noun = "record" if len(entries) == 1 else "records"
     text = f"set aside: {len(entries)} {noun} that could not be read ({counted})"
-    return [f"{text}; see `{COMMAND} list`"]
+    return [f"{text}; see `{COMMAND} list`, then `{COMMAND} show ID`"]
 
 
 def describe_snapshot(status: Status) -> str:

@@ -113,12 +113,13 @@ class AgentView(MachineView):
     """An agent.
 
     `state`: active, deactivated, draining, drained, disconnected, recovering, booting (not
-    registered yet), unknown, or EC2's state.
+    registered yet), unknown, or EC2's state. `records_set_aside` counts files on its disk.
     """
 
     agent_id: str = ""
     pool: str = ""
     tasks: int = 0
+    records_set_aside: int = 0
     resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
@@ -460,6 +461,7 @@ def _agent(
         if ec2_state not in {"shutting-down", "stopping", "stopped"}
         else ec2_state,
         "tasks": running.get(agent_id, 0),
+        "records_set_aside": int(agent.get("records_set_aside", 0)),
         "resources": {
             "total": _scalars(agent.get("total_resources")),
             "used": _scalars(agent.get("allocated_resources")),

@@ -1,22 +1,36 @@
-"""The fuzzer finds planted faults: in a server of this test's own, and in the allocator."""
+"""The fuzzer finds planted faults: in an HTTP server, on the agents' link, in records, in the core.
+
+Each is one that the project had or could have: an unbounded number, a call that is never answered,
+a message and a record that are used without a check, resources that are forgotten.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import grpc
+import msgspec
 import pytest
 from aiohttp import web
 
+from harness.ports import free_port
+from mesaform.common.records import Codec, Unreadable
+from mesaform.engine import link
 from mesaform.engine.allocator import Allocator
 from mesaform.engine.documents import Document
 from mesaform.engine.master.core import Master
+from mesaform.engine.master.link_server import LinkServer
 from mesaform.engine.master.state import Config, Ids
+from mesaform.engine.master.term import CallFailed, EndOfLink, Term
 from mesaform.engine.registry import Registry
-from tests.fuzz import core_target, ports
+from mesaform.http import UNHANDLED
+from tests.fuzz import core_target, link_target, ports, record_target
 from tests.fuzz.campaign import Campaign, Target
 from tests.fuzz.exchange import Exchange
 from tests.fuzz.inputs import from_json, stored
@@ -121,3 +135,106 @@ def test_an_allocator_that_forgets_resources_is_found(tmp_path: Path) -> None:
     campaign.run(SECONDS, SEED, lambda: bool(campaign.findings))
     kinds = [kind for _, kind in campaign.findings]
     assert any("AssertionError" in kind for kind in kinds), campaign.summary()
+
+
+class TrustingLinkServer(LinkServer):
+    """The agents' link with a planted fault: the first message is decoded and not validated."""
+
+    async def _first_message(self, requests: AsyncIterator[bytes]) -> link.Register:
+        try:
+            message = link.decode_from_agent(await anext(aiter(requests), b""))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise link.BadMessage(str(error)) from error
+        if not isinstance(message, link.Register):
+            raise link.BadMessage("the first message must be Register")
+        return message
+
+    async def _reject(self, context: Any, why: str, code: grpc.StatusCode) -> None:
+        """Without the pause, which would only make the search longer."""
+        await context.abort(code, why[:100])
+
+
+class TrustingTerm:
+    """A term that takes an agent's address and amounts as they are, and ends its link."""
+
+    is_over = False
+
+    def __init__(self) -> None:
+        self.links: dict[str, Any] = {}
+
+    def handle(self, event: Any) -> None:
+        """Register an agent."""
+        try:
+            int(event.register.address.rpartition(":")[2] or 0)
+            for resource in event.register.info.resources:
+                if resource.scalar is not None:
+                    round(resource.scalar.value * 1000)
+        except Exception as error:
+            raise CallFailed from error
+        self.links[event.link_id].put_nowait(EndOfLink())
+
+    def link_closed(self, link_id: str) -> None:
+        """Forget a link."""
+        del self.links[link_id]
+
+
+@pytest.fixture
+def trusting_link() -> Iterator[int]:
+    """The port of such a server, on a loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    term, port = TrustingTerm(), free_port(HOST)
+
+    async def start() -> LinkServer:
+        server = TrustingLinkServer(lambda: cast("Term", term))
+        await server.start(f"{HOST}:{port}")
+        return server
+
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+    yield port
+    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(60)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(60)
+    UNHANDLED.clear()
+
+
+def test_a_link_message_that_is_used_without_a_check_is_found(
+    trusting_link: int, tmp_path: Path
+) -> None:
+    perform = partial(link_target.perform, (HOST, trusting_link), deadline_s=60.0)
+    target = Target("link", link_target.streams(), perform, has_variants=False)
+    campaign = Campaign([target], tmp_path)
+    campaign.run(SECONDS, SEED, lambda: bool(campaign.findings))
+    assert [kind for _, kind in campaign.findings] == ["500 Messages"], campaign.summary()
+    assert len(campaign.store()) == 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A record that somebody stored."""
+
+    counts: dict[str, int]
+    names: tuple[str, ...] = ()
+
+
+class TrustingCodec(Codec[Plan]):
+    """A codec with a planted fault: it computes with numbers whose range nothing limits."""
+
+    def decode(self, data: bytes) -> Plan | Unreadable:
+        """The value of a record."""
+        value = super().decode(data)
+        if not isinstance(value, Unreadable) and value.counts:
+            value.counts[min(value.counts)].to_bytes(4, "big")
+        return value
+
+
+def test_a_record_that_is_used_without_a_check_is_found(tmp_path: Path) -> None:
+    codec = TrustingCodec("test.plan", Plan)
+    inputs = record_target.records_of(codec)
+    perform = partial(record_target.perform_with, codec)
+    campaign = Campaign([Target("records", inputs, perform)], tmp_path)
+    campaign.run(SECONDS, SEED, lambda: bool(campaign.findings))
+    kinds = [kind for _, kind in campaign.findings]
+    assert any("OverflowError" in kind for kind in kinds), campaign.summary()
+    assert len(campaign.store()) == len(stored(tmp_path))

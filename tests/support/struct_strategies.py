@@ -1,8 +1,9 @@
 """Hypothesis strategies derived from typed structures, and documents with mistakes in them.
 
 `documents(type)` gives plain values (dict, list, str, numbers, None) in the shape of a type: a
-msgspec struct, a pydantic model, or any annotation of these. `mistaken(strategy)` changes parts of
-such documents: other types, numbers out of range, deep nesting, control characters, huge lists.
+msgspec struct, a dataclass, a pydantic model, or any annotation of these. `mistaken(strategy)`
+changes parts of such documents: other types, numbers out of range, deep nesting, control
+characters, huge lists.
 `as_json` and `as_msgpack` encode them, also where no well-behaved encoder would.
 Depends on hypothesis, msgspec and pydantic only.
 """
@@ -24,6 +25,12 @@ Document: TypeAlias = Any
 """A decoded document: dict, list, str, bytes, bool, int, float or None."""
 Overrides: TypeAlias = Mapping[str, st.SearchStrategy[Document]]
 """Strategies of fields by the field's name on the wire; they win over the derived ones."""
+
+
+Fields: TypeAlias = (
+    msgspec.inspect.StructType | msgspec.inspect.DataclassType | msgspec.inspect.TypedDictType
+)
+"""Types with named fields."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class _Derivation:
         self._of_struct: dict[type, st.SearchStrategy[Document]] = {}
         self._of: dict[type, Callable[[Any], st.SearchStrategy[Document]]] = {
             msgspec.inspect.StructType: self._struct,
+            msgspec.inspect.DataclassType: self._struct,
+            msgspec.inspect.TypedDictType: self._struct,
             msgspec.inspect.UnionType: lambda info: st.one_of(
                 [self.of_info(item) for item in info.types]
             ),
@@ -135,7 +144,7 @@ class _Derivation:
         derive = self._of.get(type(info))
         return json_values if derive is None else derive(info)
 
-    def _struct(self, info: msgspec.inspect.StructType) -> st.SearchStrategy[Document]:
+    def _struct(self, info: Fields) -> st.SearchStrategy[Document]:
         if info.cls not in self._of_struct:
             # Set before the fields are derived, so that a recursive type ends.
             self._of_struct[info.cls] = st.deferred(lambda: strategy)
@@ -143,15 +152,16 @@ class _Derivation:
             self._of_struct[info.cls] = strategy
         return self._of_struct[info.cls]
 
-    def _struct_fields(self, info: msgspec.inspect.StructType) -> st.SearchStrategy[Document]:
+    def _struct_fields(self, info: Fields) -> st.SearchStrategy[Document]:
         required: dict[str, st.SearchStrategy[Document]] = {}
         optional: dict[str, st.SearchStrategy[Document]] = {}
-        if info.tag_field is not None:
+        is_struct = isinstance(info, msgspec.inspect.StructType)
+        if is_struct and info.tag_field is not None:
             required[info.tag_field] = st.just(info.tag)
         for field in info.fields:
             into = required if field.required else optional
             into[field.encode_name] = self._field(field.encode_name, field.type)
-        if info.array_like:
+        if is_struct and info.array_like:
             return st.tuples(*required.values(), *optional.values()).map(list)
         return st.fixed_dictionaries(required, optional=optional)
 

@@ -358,6 +358,7 @@ class Agent:
             version=MESOS_VERSION,
             tasks=self.core.known_tasks(),
             identity=current_proof(self.config.proof_file),
+            records_set_aside=len(self.layout.set_aside()),
         )
 
     def _on_master(self, message: FromMaster) -> None:

@@ -191,6 +191,7 @@ def _connect(state: State, agent: Agent, event: AgentRegistering) -> None:
         state.effects.append(CloseLink(agent.link_id))
     agent.link_id = event.link_id
     agent.address, agent.version = event.register.address, event.register.version
+    agent.records_set_aside = event.register.records_set_aside
     agent.last_pong_at = state.now
     agent.next_ping_at = state.now + state.config.ping_interval_s
     state.links[event.link_id] = agent.id

@@ -90,6 +90,8 @@ def agent_json(state: State, agent: Agent) -> Document:
     }
     if agent.reregistered_at is not None:
         document["reregistered_time"] = nanoseconds(agent.reregistered_at)
+    if agent.records_set_aside:  # not of Apache Mesos
+        document["records_set_aside"] = agent.records_set_aside
     if allocated := allocated_json(agent.tasks.values()):
         document["allocated_resources"] = allocated
     if offered := offered_json(agent.offers.values()):

@@ -168,7 +168,7 @@ class Agent:
 
     `link_id` is None while it is disconnected. `kills` has the kills that its tasks have not
     answered yet, with the grace in seconds (None: the task's own); they are repeated when it
-    returns.
+    returns. `records_set_aside` counts the unreadable files that it keeps.
     """
 
     id: str
@@ -178,6 +178,7 @@ class Agent:
     link_id: str | None = None
     address: str = ""
     version: str = ""
+    records_set_aside: int = 0
     reregistered_at: float | None = None
     last_pong_at: float = 0.0
     next_ping_at: float = 0.0

@@ -337,11 +337,19 @@ def test_records_that_were_set_aside_are_shown_with_the_command() -> None:
     apps = [entry("apps", "%2Fweb"), entry("apps", "%2Fapi")]
     heartbeat = {"at": 998.0, "frozen": False, "address": "a:1", "set_aside": apps}
     status = picture(heartbeat=heartbeat, objects_set_aside=(entry("overrides", "o", "s3"),))
-    [line] = describe_set_aside(status.set_aside)
+    [line] = describe_set_aside(status)
     assert line.startswith("set aside: 3 records that could not be read (2 of apps, 1 of over")
-    assert line.endswith("see `mesaform records list`")
+    assert "`mesaform records list`" in line
+    assert "`mesaform records show ID`" in line
     assert json.loads(json.dumps(status.as_json()))["set_aside"][0]["problem"] == "newer version"
-    assert describe_set_aside(picture().set_aside) == []
+    assert describe_set_aside(picture()) == []
+
+
+def test_files_that_agents_set_aside_are_shown_with_the_command() -> None:
+    listed = {"agents": [registered("i-a1", "S1", records_set_aside=2)], "recovered_agents": []}
+    [line] = describe_set_aside(picture(agents=listed))
+    assert line.startswith("set aside on agent 127.42.0.20: 2 of task-checkpoints and agent")
+    assert f"`curl http://{MASTERS[0]}:8080/agents/S1/state`" in line
 
 
 def test_a_program_that_cannot_work_is_named_with_its_reasons() -> None:

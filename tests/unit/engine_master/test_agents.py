@@ -6,6 +6,7 @@ import pytest
 
 from mesaform.common.resources import Resources
 from mesaform.engine import link
+from mesaform.engine.master.render import agent_json
 from mesaform.engine.registry import Admit, Registry, SetDeactivated, StartDrain
 from mesaform.mesos.messages import AgentInfo, FrameworkInfo, ident, to_wire
 from tests.unit.engine_master.world import SIZE, START, FrameworkIdentity, World, known
@@ -294,3 +295,11 @@ def test_a_task_that_runs_elsewhere_is_killed_at_the_agent_that_returns_with_it(
     assert world.state.frameworks["f-1"].tasks["t"].agent_id == first.id
     assert not world.state.frameworks["f-1"].tasks["t"].is_terminal
     assert second.got(link.Kill) == [link.Kill("f-1", "t")]
+
+
+def test_the_files_that_an_agent_set_aside_are_counted_where_agents_are_listed(world):
+    agent = world.agent()
+    assert "records_set_aside" not in agent_json(world.state, world.state.agents[agent.id])
+    agent.disconnect()
+    agent.connect(records_set_aside=2)
+    assert agent_json(world.state, world.state.agents[agent.id])["records_set_aside"] == 2

@@ -182,11 +182,18 @@ class FakeAgent:
         self.id = agent_id or ""
         self.connect(tasks)
 
-    def connect(self, tasks: list[link.KnownTask] | tuple[()] = ()) -> None:
+    def connect(
+        self, tasks: list[link.KnownTask] | tuple[()] = (), records_set_aside: int = 0
+    ) -> None:
         self.link_id = f"link{self.world.number()}"
         info = AgentInfo(hostname=self.host, resources=to_wire(self.size))
         register = link.Register(
-            info, self.id or None, address=f"{self.host}:5051", version="1.12.0", tasks=list(tasks)
+            info,
+            self.id or None,
+            address=f"{self.host}:5051",
+            version="1.12.0",
+            tasks=list(tasks),
+            records_set_aside=records_set_aside,
         )
         self.world.feed(ev.AgentRegistering(self.link_id, register))
         self.id = next(
