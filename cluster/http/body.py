@@ -160,7 +160,7 @@ _Decoder = _Plain | _Compressed
 def _decoder(request: web.Request, max_bytes: int) -> _Decoder:
     if (request.content_length or 0) > max_bytes:
         raise too_large(max_bytes)
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    encoding = ",".join(request.headers.getall("Content-Encoding", ())).strip().lower()
     if encoding in {"", "identity"}:
         return _Plain(max_bytes)
     if encoding in _GZIP:

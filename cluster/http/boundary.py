@@ -105,6 +105,9 @@ class Boundary:
     def _check_form(self, request: web.BaseRequest) -> None:
         if request.version < _HTTP_1_0:
             raise BadRequest("Expecting HTTP/1.1", closes=True)
+        codings = ",".join(request.headers.getall("Transfer-Encoding", ()))
+        if codings.strip().lower() not in {"", "chunked"}:
+            raise BadRequest("Expecting 'Transfer-Encoding' of chunked", closes=True)
         max_bytes = self._port.limits.header_bytes
         if sum(len(name) + len(value) for name, value in request.raw_headers) > max_bytes:
             raise BadRequest(f"The headers are larger than {max_bytes} bytes", 431, closes=True)

@@ -88,10 +88,7 @@ def agent_json(state: State, agent: Agent) -> Document:
         "total_resources": to_wire(agent.total, role="*"),
         "capabilities": [{"type": name} for name in AGENT_CAPABILITIES],
     }
-    if agent.reregistered_at is not None:
-        document["reregistered_time"] = nanoseconds(agent.reregistered_at)
-    if agent.records_set_aside:  # not of Apache Mesos
-        document["records_set_aside"] = agent.records_set_aside
+    document |= _reregistration(agent)
     if allocated := allocated_json(agent.tasks.values()):
         document["allocated_resources"] = allocated
     if offered := offered_json(agent.offers.values()):
@@ -100,6 +97,16 @@ def agent_json(state: State, agent: Agent) -> Document:
     if record is not None and record.drain is not None:
         document["drain_info"] = drain_json(state, agent.id)
         document["estimated_drain_start_time"] = nanoseconds(int(record.drain.started_at))
+    return document
+
+
+def _reregistration(agent: Agent) -> Document:
+    """When an agent returned; and how many records it set aside, which Apache Mesos has not."""
+    document: Document = {}
+    if agent.reregistered_at is not None:
+        document["reregistered_time"] = nanoseconds(agent.reregistered_at)
+    if agent.records_set_aside:
+        document["records_set_aside"] = agent.records_set_aside
     return document
 
 

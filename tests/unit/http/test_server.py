@@ -189,6 +189,12 @@ NOT_HTTP = {
     "a bad chunk": b"POST /size HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"zz\r\nabc\r\n",
     "an expectation": request("POST", "/size", b"a", {"Expect": "the impossible"}),
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/1.2": b"GET /number HTTP/1.2\r\nHost: localhost\r\n\r\n",
+    "a transfer coding that is not undone": b"POST /size HTTP/1.1\r\nHost: localhost\r\n"
+    b"Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    "a content coding twice": b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+    b"Connection: close\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\n\r\n{}",
 }
 
 
