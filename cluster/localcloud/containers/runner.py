@@ -45,6 +45,8 @@ VOLUMES_INSIDE = "/run/mesaform-volumes"
 AUTHORITIES_INSIDE = "/etc/ssl/certs/ca-certificates.crt"
 """Debian's bundle with this host's own authorities, which installers with a bundle do not read."""
 METADATA_HTTP_PORT = 80
+SYSTEM_CALLS = ("add_key", "keyctl", "bpf")
+"""What runc calls for the containers of Docker Engine, and systemd-nspawn refuses by default."""
 
 _START = """\
 for file in $ENTER; do echo $$ > "$file"; done
@@ -121,6 +123,9 @@ class ContainerRunner:
             "TERM": "dumb",
             "MESAFORM_INSTANCE_ID": machine.instance_id,
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+            # Docker Engine lets packets pass in the machine's own network; see ENVIRONMENT.md of
+            # systemd. The rest of /proc/sys is the host's, and stays closed.
+            "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
             "RESTART": str(RESTART_CODE),
             "ENTER": " ".join(map(str, enter)),
             "OPTIONS": disk.options,
@@ -161,6 +166,7 @@ class ContainerRunner:
             f"--hostname=ip-{machine.address.replace('.', '-')}",
             f"--network-namespace-path={network.SPACES / self._owner.space(machine.instance_id)}",
             "--capability=CAP_NET_ADMIN",
+            f"--system-call-filter={' '.join(SYSTEM_CALLS)}",
             "--resolv-conf=off",
             "--timezone=off",
             "--link-journal=no",

@@ -68,7 +68,7 @@ class Machines:
     @classmethod
     def of(cls, layout: Layout) -> Machines:
         layout.create()
-        layout.image(IMAGE).mkdir(parents=True)
+        layout.image(IMAGE).mkdir(parents=True, exist_ok=True)
         identity = IdentityService(layout)
         return cls(layout, ContainerRunner(layout, URL, _no_credentials, identity))
 

@@ -41,7 +41,7 @@ class Target:
     def listens(self) -> bool:
         return "LISTEN" in self.machines.shell(self.machine, "ss -tln sport = 22")
 
-    def apply(self) -> dict[str, int]:
+    def apply(self, *options: str) -> dict[str, int]:
         """Apply the roles; return Ansible's counts for the machine."""
         environment = {
             **os.environ,
@@ -54,7 +54,7 @@ class Target:
             "PATH": f"{ANSIBLE}:{os.environ['PATH']}",
         }
         result = subprocess.run(
-            ["ansible-playbook", "-i", "hosts", "-e", f"@{export.VARIABLES}", "site.yml"],
+            ["ansible-playbook", "-i", "hosts", "-e", f"@{export.VARIABLES}", *options, "site.yml"],
             cwd=self.folder,
             env=environment,
             capture_output=True,
@@ -65,6 +65,18 @@ class Target:
         assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
         recap = result.stdout.rsplit("PLAY RECAP", 1)[1].split()
         return {name: int(count) for name, _, count in (w.partition("=") for w in recap) if count}
+
+
+def docker_runs(target: Target) -> str:
+    """What a container of Docker Engine prints, and its exit code; its image is the shell alone."""
+    return target.machines.shell(
+        target.machine,
+        "mkdir -p /tmp/r/bin /tmp/r/lib64 /tmp/r/lib/x86_64-linux-gnu\n"
+        "cp /bin/dash /tmp/r/bin/sh; cp /lib64/ld-linux-x86-64.so.2 /tmp/r/lib64/\n"
+        "cp /lib/x86_64-linux-gnu/libc.so.6 /tmp/r/lib/x86_64-linux-gnu/\n"
+        "tar -C /tmp/r -c . | docker import - tiny >/dev/null\n"
+        "docker run --rm tiny /bin/sh -c 'echo inside; exit 5' || echo $?",
+    )
 
 
 @pytest.fixture
@@ -112,3 +124,7 @@ async def test_roles_prepare_a_machine_and_change_nothing_the_second_time(target
     assert machines.shell(machine, "ls /var/tmp/mesaform-install 2>/dev/null || echo gone") == (
         "gone\n"
     )
+    with_mesos = ("--tags", "docker", "-e", '{"mesaform_recipe_has_mesos": true}')
+    assert target.apply(*with_mesos)["changed"] > 0
+    assert target.apply(*with_mesos)["changed"] == 0
+    assert docker_runs(target) == "inside\n5\n"
