@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
+import mesaform
 from mesaform.common.errors import CloudError
 from mesaform.provision.stack_order import creation_order, destruction_order, is_synthesized
 from mesaform.provision.state_folders import STACKS, stack_dir, synth_dir
@@ -53,6 +56,26 @@ def test_agents_and_masters_go_side_by_side_and_the_network_goes_last(folder):
         "network": {"masters", "agents"},
         "notices": frozenset(),
     }
+
+
+@pytest.mark.parametrize("count", range(1, len(STACKS) + 1))
+def test_whatever_a_killed_down_left_can_be_destroyed_in_order(folder, count):
+    for left in combinations(STACKS, count):
+        destroyed: list[str] = []
+
+        async def destroy(stack: str, destroyed: list[str] = destroyed) -> None:
+            destroyed.append(stack)
+
+        asyncio.run(run_in_order(destruction_order(folder, left), destroy))
+        assert sorted(destroyed) == sorted(left)
+        after = destroyed[destroyed.index("network") :] if "network" in left else []
+        assert not {"masters", "agents"} & set(after)
+
+
+def test_no_verb_has_cdktfs_command_line_destroy_anything():
+    sources = [path.read_text("utf-8") for path in Path(mesaform.__file__).parent.rglob("*.py")]
+    for text in sources:
+        assert not re.search(r"""["']cdktf["'],\s*["'](destroy|deploy)["']""", text)
 
 
 def test_a_synthesis_that_was_cut_short_does_not_count(folder):
