@@ -117,6 +117,7 @@ class WorldObserver:
     faults: list[Fault]
     raw: None = None
     readings: None = None
+    events: None = None
 
     async def snapshot(
         self, _spec: Any, memory: Any, intents: Any, freeze: Any, overrides: Any, *, noticed: bool
