@@ -1,7 +1,8 @@
 """Source of the AWS provider: a filesystem mirror on this machine if there is one, or the registry.
 
-A mirror below one of the usual system folders is recognised by its layout. The user's own Terraform
-configuration is included and wins where it configures the installation of providers.
+A mirror below one of the usual system folders is recognised by its layout, and used if no other
+user can replace the provider in it. The user's own Terraform configuration is included and wins
+where it configures the installation of providers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,7 +42,7 @@ def find_mirror(folders: Iterable[str | Path] = USUAL_FOLDERS) -> Path | None:
             root
             for folder in folders
             for root in _roots(Path(folder).expanduser())
-            if _holds_provider(root)
+            if _holds_provider(root) and _is_written_by_nobody_else(root)
         ),
         None,
     )
@@ -65,6 +67,26 @@ def _holds_provider(root: Path) -> bool:
     return (folder / PROVIDER_VERSION / target).is_dir() or (
         folder / f"terraform-provider-aws_{PROVIDER_VERSION}_{target}.zip"
     ).is_file()
+
+
+def _is_written_by_nobody_else(root: Path) -> bool:
+    """Whether only root and this user may replace the provider, whose sums Terraform forgets.
+
+    The folders above the mirror count up to the usual folder, and everything of the provider.
+    """
+    try:
+        provider = (root / PROVIDER).resolve()
+        above = [*provider.parents][: len(PROVIDER.split("/")) + DEEPEST]
+        return all(map(_is_closed, (provider, *above, *provider.rglob("*"))))
+    except OSError:
+        return False
+
+
+def _is_closed(path: Path) -> bool:
+    facts = path.stat()
+    is_sticky_folder = path.is_dir() and bool(facts.st_mode & stat.S_ISVTX)
+    is_writable = bool(facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and not is_sticky_folder
+    return facts.st_uid in {0, os.geteuid()} and not is_writable
 
 
 def configure_providers(folder: Path, folders: Iterable[str | Path] = USUAL_FOLDERS) -> Path | None:

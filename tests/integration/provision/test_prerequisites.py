@@ -133,6 +133,17 @@ def test_a_mirror_is_found_by_its_layout_wherever_it_lies(tmp_path):
     assert provider_mirror.find_mirror([tmp_path / "nowhere", tmp_path]) == root
 
 
+@pytest.mark.parametrize("depth", range(4))
+def test_a_mirror_in_which_another_user_can_replace_the_provider_is_not_used(tmp_path, depth):
+    root = provide(tmp_path / "somewhere" / "plugins")
+    binary = next((root / provider_mirror.PROVIDER).glob("*/*")) / "terraform-provider-aws"
+    binary.write_bytes(b"")
+    assert provider_mirror.find_mirror([tmp_path]) == root
+    opened = [binary, binary.parent, root, root.parent][depth]
+    opened.chmod(opened.stat().st_mode | 0o020)
+    assert provider_mirror.find_mirror([tmp_path]) is None
+
+
 def test_a_mirror_without_our_version_is_none(tmp_path):
     (tmp_path / "plugins" / provider_mirror.PROVIDER / "5.0.0" / "linux_amd64").mkdir(parents=True)
     assert provider_mirror.find_mirror([tmp_path]) is None
