@@ -104,7 +104,7 @@ def bad(name: str, examined: Subject) -> list[Finding]:
 def test_a_good_account_has_no_finding_but_good_ones(account):
     ensure_spot_role(REGION)
     pin = Pin(ACCOUNT, REGION)
-    findings = examine(subject(account, pin=pin))
+    findings = examine(subject(account, pin=pin, lacks=()))
     assert [item for item in findings if item.level is not Level.OK] == []
     assert {item.check for item in findings} == {"identity", *(check.name for check in CHECKS)}
     tried = [item.detail for item in findings if item.check == "dry runs"]
