@@ -154,10 +154,12 @@ class LinkServer:
         except Unproven as error:
             self.refusals += 1
             await self._reject(context, str(error), grpc.StatusCode.PERMISSION_DENIED)
-        except CallFailed as error:
+        except grpc.aio.BaseError:
+            raise  # gRPC's own: the peer is gone
+        except Exception:
             error_id = uuid.uuid4().hex[:12]
             UNHANDLED.add(PORT)
-            log.error("unhandled_error", id=error_id, port=PORT, exc_info=error)  # noqa: TRY400
+            log.exception("unhandled_error", id=error_id, port=PORT)
             await context.abort(grpc.StatusCode.INTERNAL, f"{INTERNAL_ERROR} under {error_id}")
         if term.is_over:
             await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_LEADING)

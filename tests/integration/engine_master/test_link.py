@@ -26,6 +26,7 @@ from harness.ports import free_port
 from mesaform.engine import link
 from mesaform.engine.master import link_server
 from mesaform.engine.registry import Registry
+from mesaform.http import UNHANDLED
 from mesaform.mesos.messages import (
     AgentInfo,
     Attribute,
@@ -188,6 +189,26 @@ async def test_a_peer_that_repeats_a_bad_message_waits_longer_each_time_and_othe
             await call.code()
             pauses.append(time.monotonic() - started_at)
     assert pauses[-1] > 4 * link_server.REJECTION_PAUSE.first_s
+
+
+async def test_a_defect_before_registration_is_counted_and_ends_its_link_only(master):
+    class Defective:
+        """A verifier that no proof of an agent passes or fails."""
+
+        def __getattr__(self, name: str) -> object:
+            raise KeyError(name)
+
+    master.process._links._verifier = Defective()
+    before = UNHANDLED.by_port().get(link_server.PORT, 0)
+    register = link.Register(AgentInfo(hostname="h", resources=to_wire(SIZE)), None, "h:5051")
+    async with raw_link(master) as call:
+        await call.write(link.encode(register))
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call.read()
+        assert await call.code() is grpc.StatusCode.INTERNAL
+        assert "its log has the details" in (await call.details())
+    assert UNHANDLED.by_port()[link_server.PORT] == before + 1
+    UNHANDLED.clear()
 
 
 async def ended_with(call: grpc.aio.StreamStreamCall) -> str:
