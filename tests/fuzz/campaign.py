@@ -32,7 +32,7 @@ FIRST = 2
 FIRST_ROUND_S = 300.0
 """Hang guard of the first turns: on a loaded machine the strategies alone take a minute."""
 SHRINK_S = 2.0
-"""How long a new kind of failure is made smaller."""
+"""How long a new kind of failure is made smaller, unless a campaign says otherwise."""
 
 
 _ACTION = re.compile(rb"Action=([A-Za-z]{3,60})")
@@ -109,12 +109,17 @@ class Wrong(Exception):
     """Raised to have Hypothesis look for a smaller input of the same kind."""
 
 
+class TimeOver(BaseException):
+    """Raised to end a turn. Hypothesis would go on to generate inputs after an `Exception`."""
+
+
 @dataclass
 class Campaign:
     """Runs targets and collects what they answer.
 
     Attributes:
         folder: where inputs with wrong results are stored.
+        shrink_s: how long a new kind of failure is made smaller, in seconds.
         counts: answers by target and class.
         findings: the smallest input of each kind of fault.
         slowest: the slowest answer of each target, in seconds.
@@ -125,6 +130,7 @@ class Campaign:
     targets: Sequence[Target]
     folder: Path
     alive: Callable[[], Iterable[str]] = tuple
+    shrink_s: float = SHRINK_S
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
     recent: list[tuple[str, Input]] = field(default_factory=list)
@@ -190,7 +196,7 @@ class Campaign:
         def attempt(value: Input) -> None:
             nonlocal shrunk
             if self.recent and time.monotonic() > min(until, shrink_until[0]):
-                return
+                raise TimeOver
             is_known = set(self.findings)
             kind = self._attempt(target, value)
             if kind is None and target.has_variants and not shrunk:
@@ -198,11 +204,11 @@ class Campaign:
                     self._attempt(target, variant)
             if kind is not None and not shrunk and (target.name, kind) not in is_known:
                 shrunk = kind
-                shrink_until[0] = time.monotonic() + SHRINK_S
+                shrink_until[0] = time.monotonic() + self.shrink_s
             if kind is not None and kind == shrunk:
                 raise Wrong(kind)
 
-        with contextlib.suppress(Exception):  # the finding is kept already
+        with contextlib.suppress(Exception, TimeOver):  # the finding is kept already
             attempt()
 
     def _attempt(self, target: Target, value: Input) -> str | None:

@@ -40,6 +40,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SEED = 20_261_127
 SECONDS = 300.0
 """Limit of a search, which ends as soon as the fault is found; a loaded machine needs longer."""
+SHRINK_S = 0.2
 HOST = "127.0.0.1"
 
 
@@ -95,7 +96,9 @@ def test_an_exception_and_a_missing_answer_are_found_and_stored(
     faulty_server: FaultyServer, tmp_path: Path
 ) -> None:
     exchange = Exchange((HOST, faulty_server.port), timeout_s=0.3)
-    campaign = Campaign([Target("8080", ports.services(), exchange.request)], tmp_path)
+    campaign = Campaign(
+        [Target("8080", ports.services(), exchange.request)], tmp_path, shrink_s=SHRINK_S
+    )
 
     def is_found() -> bool:
         kinds = {kind.partition(" ")[0] for _, kind in campaign.findings}
@@ -131,7 +134,9 @@ def test_an_allocator_that_forgets_resources_is_found(tmp_path: Path) -> None:
     def perform(script: Any) -> Any:
         return core_target.perform(script, ForgetfulWorld)
 
-    campaign = Campaign([Target("core", core_target.scripts(), perform)], tmp_path)
+    campaign = Campaign(
+        [Target("core", core_target.scripts(), perform)], tmp_path, shrink_s=SHRINK_S
+    )
     campaign.run(SECONDS, SEED, lambda: bool(campaign.findings))
     kinds = [kind for _, kind in campaign.findings]
     assert any("AssertionError" in kind for kind in kinds), campaign.summary()
@@ -204,7 +209,7 @@ def test_a_link_message_that_is_used_without_a_check_is_found(
 ) -> None:
     perform = partial(link_target.perform, (HOST, trusting_link), deadline_s=60.0)
     target = Target("link", link_target.streams(), perform, has_variants=False)
-    campaign = Campaign([target], tmp_path)
+    campaign = Campaign([target], tmp_path, shrink_s=SHRINK_S)
     campaign.run(SECONDS, SEED, lambda: bool(campaign.findings))
     assert [kind for _, kind in campaign.findings] == ["500 Messages"], campaign.summary()
     assert len(campaign.store()) == 1
@@ -233,7 +238,7 @@ def test_a_record_that_is_used_without_a_check_is_found(tmp_path: Path) -> None:
     codec = TrustingCodec("test.plan", Plan)
     inputs = record_target.records_of(codec)
     perform = partial(record_target.perform_with, codec)
-    campaign = Campaign([Target("records", inputs, perform)], tmp_path)
+    campaign = Campaign([Target("records", inputs, perform)], tmp_path, shrink_s=SHRINK_S)
     campaign.run(SECONDS, SEED, lambda: bool(campaign.findings))
     kinds = [kind for _, kind in campaign.findings]
     assert any("OverflowError" in kind for kind in kinds), campaign.summary()
