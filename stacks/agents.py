@@ -93,7 +93,7 @@ class AgentsStack(ClusterStack):
             image_id=image.image_id,
             instance_type=default_type,
             vpc_security_group_ids=[self._network.group_ids["agent"]],
-            iam_instance_profile=aws.LaunchTemplateIamInstanceProfile(name=self._profile),
+            iam_instance_profile=aws.LaunchTemplateIamInstanceProfile(name=self._profile.name),
             user_data=encode_base64(document),
             # A machine whose lease expired powers itself off.
             instance_initiated_shutdown_behavior="terminate",

@@ -15,10 +15,24 @@ BOOTED_WITH = ("ami", "user_data")
 IMDS_HOPS = 1  # answers never leave the machine itself
 
 
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Name of an instance profile, as references to what must exist before a machine names it.
+
+    The role has the profile's name. `name` waits for the profile: the provider looks at it for 5 s
+    after it made it. `role_name` waits for the role alone: the provider repeats a launch that EC2
+    refuses because the profile is not known yet, or has no role yet. Machines name `role_name`, so
+    that they are launched beside the profile (docs/adr/0065).
+    """
+
+    name: str
+    role_name: str
+
+
 def instance_profile(
     stack: ClusterStack, role: user_data.Role, document: iam.Document | None
-) -> str:
-    """The role's instance profile, by name.
+) -> Profile:
+    """The role's instance profile.
 
     Without a document, and without `debug: ssm`, it may do nothing at all.
     """
@@ -39,15 +53,15 @@ def instance_profile(
         aws.IamRolePolicy(
             stack, "rights", name="mesaform", role=iam_role.id, policy=json.dumps(document)
         )
-    profile: str = aws.IamInstanceProfile(
+    profile = aws.IamInstanceProfile(
         stack,
         "profile",
         name=name,
         path=account.iam_path,
         role=iam_role.name,
         tags=stack.named(role),
-    ).name
-    return profile
+    )
+    return Profile(profile.name, iam_role.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class MachineSettings:
     disk_gib: int
     subnet_id: str
     group_id: str
-    profile: str
+    profile: Profile
     master_addresses: tuple[str, ...]
     address: str | None = None
     data: launch_documents.MasterData | None = None
@@ -116,7 +130,7 @@ def instance(stack: ClusterStack, name: str, machine: MachineSettings) -> aws.In
         private_ip=machine.address,
         vpc_security_group_ids=None if interfaces else [machine.group_id],
         network_interface=interfaces,
-        iam_instance_profile=machine.profile,
+        iam_instance_profile=machine.profile.role_name,
         user_data=document,
         user_data_replace_on_change=True,
         metadata_options=aws.InstanceMetadataOptions(

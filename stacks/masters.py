@@ -7,7 +7,7 @@ from mesaform.topology.launch_documents import MasterData
 from mesaform.topology.user_data import DataVolume
 from mesaform_stacks import provider as aws
 from mesaform_stacks.base import ClusterStack, Settings
-from mesaform_stacks.machines import MachineSettings, instance, instance_profile
+from mesaform_stacks.machines import MachineSettings, Profile, instance, instance_profile
 from mesaform_stacks.network import NetworkStack
 
 
@@ -40,7 +40,7 @@ class MastersStack(ClusterStack):
             document = iam.with_end(document, self.spec.name, self.spec.region, account_id)
         return document
 
-    def _master(self, number: int, network: NetworkStack, profile: str) -> aws.Instance:
+    def _master(self, number: int, network: NetworkStack, profile: Profile) -> aws.Instance:
         zones = len(network.subnet_ids)
         fixed = addresses.master_addresses(self.spec)
         interfaces = network.master_interfaces

@@ -315,6 +315,12 @@ def _profile(backend: Ec2Backend, reference: Mapping[str, str] | None) -> Profil
             f"Value ({arn or name}) for parameter iamInstanceProfile.name is invalid. "
             "Invalid IAM Instance Profile",
         )
+    if not profile.roles:
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"Value ({arn or name}) for parameter iamInstanceProfile.name is invalid. "
+            f"IAM Instance Profile {profile.arn} has no associated IAM Roles",
+        )
     return profile
 
 

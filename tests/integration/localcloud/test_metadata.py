@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -246,10 +247,12 @@ def test_a_machine_without_a_profile_has_no_credentials(cloud: Cloud) -> None:
     )
 
 
-def test_a_machine_whose_profile_was_deleted_has_no_credentials(cloud: Cloud) -> None:
+def test_a_machine_whose_profile_was_deleted_has_no_credentials(cloud: Cloud, profile: str) -> None:
     iam = cloud.client("iam")
     iam.create_instance_profile(InstanceProfileName="deleted")
+    iam.add_role_to_instance_profile(InstanceProfileName="deleted", RoleName=profile)
     _, machine = launched(cloud, IamInstanceProfile={"Name": "deleted"})
+    iam.remove_role_from_instance_profile(InstanceProfileName="deleted", RoleName=profile)
     iam.delete_instance_profile(InstanceProfileName="deleted")
     assert (
         machine.ask("/latest/meta-data/iam/security-credentials/", **{TOKEN: machine.token()})[0]
@@ -257,6 +260,17 @@ def test_a_machine_whose_profile_was_deleted_has_no_credentials(cloud: Cloud) ->
     )
     log = (cloud.root / "log" / "endpoint.log").read_text()
     assert "unhandled_error" not in log
+
+
+def test_a_launch_waits_for_its_profile_and_the_profiles_role(cloud: Cloud, profile: str) -> None:
+    iam, late = cloud.client("iam"), {"Name": "late"}
+    with pytest.raises(ClientError, match="Invalid IAM Instance Profile"):
+        cloud.launch(IamInstanceProfile=late)
+    iam.create_instance_profile(InstanceProfileName="late")
+    with pytest.raises(ClientError, match=r"InvalidParameterValue.* has no associated IAM Roles"):
+        cloud.launch(IamInstanceProfile=late)
+    iam.add_role_to_instance_profile(InstanceProfileName="late", RoleName=profile)
+    assert cloud.launch(IamInstanceProfile=late)
 
 
 def test_a_notice_precedes_the_end_of_an_interrupted_machine(cloud: Cloud) -> None:

@@ -341,6 +341,19 @@ def test_names_of_roles_have_the_region_because_iam_has_none(stacks):
             assert entry["tags"]["mesaform:region"] == "us-east-1"
 
 
+def test_machines_wait_for_their_role_and_not_for_the_wait_after_their_profile(stacks):
+    for stack in ("masters", "agents"):
+        (profile,) = resources(stacks[stack], "aws_iam_instance_profile")
+        (role,) = resources(stacks[stack], "aws_iam_role")
+        assert profile["name"] == role["name"]
+        for machine in resources(stacks[stack], "aws_instance"):
+            assert machine["iam_instance_profile"] == "${aws_iam_role.role.name}"
+    for template in resources(stacks["agents"], "aws_launch_template"):
+        assert template["iam_instance_profile"] == {
+            "name": "${aws_iam_instance_profile.profile.name}"
+        }
+
+
 def test_the_network_is_known_to_the_others_through_its_state(stacks):
     for name in ("masters", "agents"):
         assert (
