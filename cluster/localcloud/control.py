@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +39,9 @@ POLL_GRACE_S = 5.0
 """How much later than `MAX_WAIT_S` the hypervisor may poll again and still count as running."""
 TICK_S = 0.25
 MAX_BODY_BYTES = 256 * 1024
+METADATA = "imds"
+"""The metadata service's port, by the name that its errors are counted under."""
+COUNT = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class Control:
         self._session = secrets.token_hex(4)
         self._sequence = 0
         self._polled_at = 0.0
+        self._metadata_errors = 0
         self._routes: Mapping[tuple[str, str], Callable[[Request], Answer]] = {
             ("GET", "health"): self._health,
             ("GET", "faults"): self._list_faults,
@@ -174,7 +179,7 @@ class Control:
                 "lost": account.lost,
                 "last_save_ms": round(account.last_save_s * 1000, 2),
                 "slowest_save_ms": round(account.slowest_save_s * 1000, 2),
-                "unhandled_errors": UNHANDLED.by_port(),
+                "unhandled_errors": {**UNHANDLED.by_port(), METADATA: self._metadata_errors},
             }
         )
 
@@ -227,6 +232,7 @@ class Control:
         after = request.query.get("after")
         until = time.monotonic() + wait_s
         self._note_poll(after)
+        self._note_metadata_errors(request.query.get("unhandled_errors", ""))
         ticket = self._changes.ticket()
         while after == self._version and (remaining_s := until - time.monotonic()) > 0:
             await self._changes.wait(ticket, remaining_s)
@@ -246,6 +252,11 @@ class Control:
         """Only the hypervisor asks with `after`."""
         if after is not None:
             self._polled_at = time.time()
+
+    def _note_metadata_errors(self, count: str) -> None:
+        """The metadata service is in the hypervisor's process, and has no metrics of its own."""
+        if COUNT.fullmatch(count):
+            self._metadata_errors = int(count)
 
     def _machine(self, request: Request) -> Answer:
         """`machines/<id>/state` takes a report, `machines/<id>/credentials` gives credentials."""

@@ -19,12 +19,13 @@ import msgspec
 import structlog
 
 from mesaform.common import errors, proc
+from mesaform.http import UNHANDLED
 from mesaform.localcloud import machine_kind, storage, volume_folders
 from mesaform.localcloud.instance_identity import IdentityService
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.machine_processes import MachineProcesses
 from mesaform.localcloud.machine_runner import MachineRunner
-from mesaform.localcloud.metadata import Metadata
+from mesaform.localcloud.metadata import PORT, Metadata
 from mesaform.localcloud.operator_credentials import read_credentials
 from mesaform.localcloud.process_runner import ProcessRunner
 from mesaform.localcloud.protocol import (
@@ -71,10 +72,13 @@ class Ec2Client:
         self._base = url + PREFIX
 
     async def world(self, after: str = "", wait_s: float = 0.0) -> World:
-        """What EC2 says; with `after` not before it differs from that version or time is up."""
-        async with self._session.get(
-            f"{self._base}/machines", params={"after": after, "wait_s": str(wait_s)}
-        ) as answer:
+        """What EC2 says; with `after` not before it differs from that version or time is up.
+
+        The question tells how many errors the metadata service, which runs here, did not foresee.
+        """
+        errors = UNHANDLED.by_port().get(PORT.name, 0)
+        asked = {"after": after, "wait_s": str(wait_s), "unhandled_errors": str(errors)}
+        async with self._session.get(f"{self._base}/machines", params=asked) as answer:
             answer.raise_for_status()
             return msgspec.json.decode(await answer.read(), type=World)
 

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from mesaform.autoscaler.reporting.http_server import http_port as autoscaler_po
 from mesaform.autoscaler.reporting.telemetry import Telemetry
 from mesaform.http import HttpServer
 from mesaform.testing.fake_cloud import FakeNotices
+from tests.support.port_attacks import Port, attack_connection, attack_slowly
 from tests.support.raw_http import Answer, request, send
 from tests.support.scripted_engine import ScriptedEngine
 from tests.unit.services.support import Server, announce
@@ -336,6 +337,28 @@ async def test_every_attack_is_answered_as_the_caller_s_fault(target: Target) ->
             if not is_right:
                 wrong.append((kind, name, answer.status, answer.body[:150]))
     assert wrong == []
+
+
+def port_of(target: Target) -> Port:
+    return Port(target.address, target.port, target.read, target.write)
+
+
+async def test_every_port_withstands_odd_connections(target: Target) -> None:
+    assert await attack_connection(port_of(target)) == []
+
+
+async def test_requests_that_are_never_finished_end_on_every_port(
+    zookeeper_url: str, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        targets = [
+            await stack.enter_async_context(serve(zookeeper_url, tmp_path))
+            for serve in PORTS.values()
+        ]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(attack_slowly(port_of(target))) for target in targets]
+        assert [fault for task in tasks for fault in task.result()] == []
+        assert [await target.unhandled() for target in targets] == ["0"] * len(targets)
 
 
 async def test_jsonp_is_not_served_and_floods_keep_nobody_out(target: Target) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import stat
@@ -22,9 +23,10 @@ from botocore.exceptions import ClientError
 from mesaform.common.errors import MesaformError
 from mesaform.common.json_types import as_object
 from mesaform.localcloud import daemon
-from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.layout import METADATA_PORT, Layout
 from mesaform.localcloud.operator_credentials import read_credentials
 from tests.integration.localcloud.conftest import REGION, Cloud, eventually
+from tests.support.port_attacks import Port, attack_connection, attack_slowly
 
 pytestmark = pytest.mark.slow
 MIB = 1024 * 1024
@@ -302,6 +304,32 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(cloud: Cloud) -> No
     )
     answer = raw(cloud, head.encode() + b"\r\n\r\n", closes=False)
     assert answer.startswith(b"HTTP/1.1 413")
+
+
+async def test_the_endpoint_and_the_metadata_service_withstand_odd_connections(
+    cloud: Cloud,
+) -> None:
+    instance = cloud.launch(MetadataOptions={"HttpTokens": "required"})
+    address = cloud.wait_state(instance, "running")["PrivateIpAddress"]
+    endpoint = urlsplit(cloud.url)
+    unsigned, unproven = frozenset({403}), frozenset({401})
+    ports = [
+        Port(endpoint.hostname or "", endpoint.port or 0, "/b/k", "/b/k", "PUT", unsigned),
+        Port(
+            address,
+            METADATA_PORT,
+            "/latest/meta-data/instance-id",
+            "/latest/api/token",
+            "PUT",
+            unproven,
+        ),
+    ]
+    assert [fault for port in ports for fault in await attack_connection(port)] == []
+    async with asyncio.TaskGroup() as group:
+        slow = [group.create_task(attack_slowly(port)) for port in ports]
+    assert [fault for task in slow for fault in task.result()] == []
+    health = daemon.ask(cloud.root, "health") or {}
+    assert health["unhandled_errors"] == {"local": 0, "imds": 0}
 
 
 def test_a_daemon_that_is_asked_with_a_lost_token_says_so(tmp_path: Path) -> None:

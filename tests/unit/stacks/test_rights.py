@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from mesaform.topology import iam
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from mesaform.config.parser import parse
+from mesaform.provision.image import NOTHING_TO_BOOT
+from mesaform.topology import iam, session_manager
+from mesaform.topology.names import state_prefix
+from mesaform_stacks.base import Settings
+from mesaform_stacks.cluster import describe
 
 TYPES = ("m5.large", "c5.large", "m5.large")
 DOCUMENT = iam.master_document("west", "eu-west-1", "123456789012", TYPES)
@@ -123,3 +134,55 @@ def test_partitions_follow_the_region():
         "aws-us-gov",
         "aws",
     ]
+
+
+AWS = "name: west\ntarget: aws\nnetwork: {operator_cidrs: [203.0.113.0/24]}\n"
+SPECS = {
+    "all defaults": AWS,
+    "TLS": AWS + "tls: true\n",
+    "a time to live": AWS + "ttl: 8h\n",
+    "Session Manager": AWS + "debug: ssm\n",
+    "Apache Mesos": AWS + "engine: mesos\n",
+}
+
+
+def policies(text: str) -> dict[str, list[iam.Statement]]:
+    """The statements of each role of the cluster, by the role's name."""
+    settings = Settings(
+        spec=parse(text), images=NOTHING_TO_BOOT, folder=Path("/x"), authorities="a CA"
+    )
+    resources = [item for stack in describe(settings) for item in stack.resources]
+    assert not [item for item in resources if "policy_attachment" in item.kind.terraform_type]
+    return {
+        str(item.arguments["role"]): json.loads(str(item.arguments["policy"]))["Statement"]
+        for item in resources
+        if item.kind.terraform_type == "aws_iam_role_policy"
+    }
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_agents_can_neither_end_nor_extend_the_cluster_nor_read_its_secrets(name):
+    roles = policies(SPECS[name])
+    masters = [role for role, rights in roles.items() if len(rights) > 1]
+    assert len(masters) == 1
+    others = [right for role, rights in roles.items() if role not in masters for right in rights]
+    assert {action for right in others for action in right["Action"]} == (
+        set(session_manager.ACTIONS) if name == "Session Manager" else set()
+    )
+    assert not {"ssm:GetParameter", "ssm:GetParameters"} & set(session_manager.ACTIONS)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("cluster", ["west", "w", "we", "west-2", "_terraform"])
+def test_masters_reach_no_state_of_terraform_and_no_object_of_another_cluster(name, cluster):
+    (rights,) = (rights for rights in policies(SPECS[name]).values() if len(rights) > 1)
+    keys = [f"{cluster}/control/expiry.json", f"{state_prefix(cluster)}masters.tfstate"]
+    reached = [
+        (right["Sid"], key)
+        for right in rights
+        for key in keys
+        if "s3:" in str(right["Action"])
+        and fnmatch(key, str(right["Resource"]).partition("-us-east-1/")[2])
+    ]
+    own = [("ReadAndWriteObjects", "west/control/expiry.json")]
+    assert reached == (own if cluster == "west" else [])
