@@ -119,8 +119,23 @@ def check_and_bake(
 ) -> Context:
     """Check what a run needs, enter the cluster's cloud, and bake the images that are missing.
 
-    A dry run bakes nothing. Returns the context with the zones of the account.
+    A dry run bakes nothing. Returns the context with the zones of the account. The digest of the
+    recipe, most of a second of parsing, is made while the local cloud starts and answers.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from mesaform_images.lookup import recipe_digest
+
+    with ThreadPoolExecutor(1, "recipe") as beside:
+        recipe = beside.submit(recipe_digest)
+        context = _check(context, report)
+        if not dry_run:
+            _image(context, report, recipe.result(), yes=yes)
+    return context
+
+
+def _check(context: Context, report: Report) -> Context:
+    """Check what a run needs, and enter the cluster's cloud; the context with its zones."""
     from mesaform.cli.doctor import check_account
 
     _prerequisites(context, report)
@@ -129,8 +144,6 @@ def check_and_bake(
     _ownership(context, report)
     check_account(context, report)
     _addresses(context, report)
-    if not dry_run:
-        _image(context, report, yes=yes)
     return context
 
 
@@ -196,7 +209,7 @@ def _addresses(context: Context, report: Report) -> None:
         )
 
 
-def _image(context: Context, report: Report, *, yes: bool) -> None:
+def _image(context: Context, report: Report, recipe: str, *, yes: bool) -> None:
     """Bake the images of this program's recipe that the region lacks.
 
     On aws the builder costs some cents, so the user is asked.
@@ -204,10 +217,9 @@ def _image(context: Context, report: Report, *, yes: bool) -> None:
     from mesaform.cli import interrupt
     from mesaform.cli.bake import bake_each, remove_leftovers_of_bakes
     from mesaform.provision.lock import BAKE_LOCK, hold
-    from mesaform_images.lookup import images_of, recipe_digest
+    from mesaform_images.lookup import images_of
 
     spec = context.spec
-    recipe = recipe_digest()
     missing = [name for name in spec.architectures if not images_of(recipe, spec.region, name)]
     if not missing:
         with stage(report, "Image") as under_way:
