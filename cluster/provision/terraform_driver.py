@@ -1,15 +1,17 @@
 """Runs Terraform in the synthesized stacks: one process a stack, independent stacks side by side.
 
-A stack starts when those that it depends on are done. When a stack fails, the stacks that run are
-completed and no other starts. A cancellation interrupts every running Terraform, which then writes
-its state (ADR 0002).
+A stack starts when those that it depends on are done; its folder is initialized before, as soon as
+a stack that runs has begun to change resources, which mostly is waiting. When a stack fails, the
+stacks that run are completed and no other starts. A cancellation interrupts every running
+Terraform, which then writes its state (ADR 0002).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -54,6 +56,8 @@ class StacksRun:
     image: BootImages
     report: Report
     held: HeldLock
+    _turns: dict[str, asyncio.Lock] = field(default_factory=dict, init=False)
+    _changes_begun: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def run(self, verb: Verb, stacks: Collection[str]) -> None:
         """Apply or destroy the stacks in their order. Cancelling stops Terraform in order.
@@ -68,11 +72,39 @@ class StacksRun:
         order = (creation_order if verb == "apply" else destruction_order)(folder, stacks)
         began = time.strftime("%Y%m%d-%H%M%S")
 
-        async def run_stack(stack: str) -> None:
-            log = folder / "log" / f"{verb}-{began}-{stack}.log"
-            await self._run_stack(runner, verb, stack, log)
+        def log(stack: str) -> Path:
+            return folder / "log" / f"{verb}-{began}-{stack}.log"
 
-        await run_protected(folder, run_in_order(order, run_stack), runner.refresh)
+        async def run_stack(stack: str) -> None:
+            async with self._turn(stack):
+                await self._run_stack(runner, verb, stack, log(stack))
+
+        async def run_all() -> None:
+            async with _beside(self._initialize_waiting(runner, order, log)):
+                await run_in_order(order, run_stack)
+
+        await run_protected(folder, run_all(), runner.refresh)
+
+    def _turn(self, stack: str) -> asyncio.Lock:
+        """Held while Terraform works in a stack's folder."""
+        return self._turns.setdefault(stack, asyncio.Lock())
+
+    async def _initialize_waiting(
+        self, runner: TerraformRunner, order: Order, log: Callable[[str], Path]
+    ) -> None:
+        """Initialize the stacks that wait for others, one after the other.
+
+        A failure is not reported: the stack's own run initializes again, and reports it.
+        """
+        await self._changes_begun.wait()
+        for stack in (stack for stack, needs in order.items() if needs):
+            async with self._turn(stack):
+                folder = stack_dir(self.place.cluster_dir, stack)
+                if not is_initialized(folder):
+                    child = await runner.start_logged(folder, INITIALIZE, log(stack))
+                    await _read_until_exit(child, _ignore)
+                    if not child.exit_code:
+                        drop_checksums(folder)
 
     async def _run_stack(self, runner: TerraformRunner, verb: Verb, stack: str, log: Path) -> None:
         """Run Terraform in one stack.
@@ -85,14 +117,35 @@ class StacksRun:
         folder = stack_dir(self.place.cluster_dir, stack)
         with stage(self.report, f"{TITLES[verb]} {stack}") as under_way:
             stack_report = StackReport(under_way)
+
+            def read(lines: list[str]) -> None:
+                stack_report.read(lines)
+                if stack_report.is_planned:
+                    self._changes_begun.set()
+
             for arguments in terraform_commands(verb, is_initialized=is_initialized(folder)):
                 child = await runner.start_logged(folder, arguments, log)
-                await _read_until_exit(child, stack_report)
+                await _read_until_exit(child, read)
                 if child.exit_code:
                     raise stack_report.failure(stack, verb, child.exit_code, log)
                 if arguments == INITIALIZE:
                     drop_checksums(folder)
             under_way.outcome = stack_report.summary
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Let work go on during the body; its failure is no one's, and it is cancelled at the end."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.shield(asyncio.gather(task, return_exceptions=True))
+
+
+def _ignore(_: list[str]) -> None:
+    """Leave lines to the log."""
 
 
 def terraform_commands(verb: Verb, *, is_initialized: bool) -> tuple[tuple[str, ...], ...]:
@@ -142,11 +195,11 @@ async def _run_ready(
         raise failures[0]
 
 
-async def _read_until_exit(child: LoggedChild, stack_report: StackReport) -> None:
-    """Report the program's output until it exits; stop it when this is cancelled or fails."""
+async def _read_until_exit(child: LoggedChild, read: Callable[[list[str]], None]) -> None:
+    """Read the program's output until it exits; stop it when this is cancelled or fails."""
     try:
         async for lines in child.lines():
-            stack_report.read(lines)
+            read(lines)
     except BaseException:
         await asyncio.shield(child.stop())
         raise
@@ -162,6 +215,11 @@ class StackReport:
     _steps: str = ""
     _complete: int = 0
     _faults: list[progress.Fault] = field(default_factory=list)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether Terraform knows what it changes, and begins."""
+        return bool(self._steps)
 
     def read(self, lines: list[str]) -> None:
         texts = [text for line in lines if (text := line.strip(" ╷│╵"))]
