@@ -12,7 +12,13 @@ from pathlib import PurePosixPath
 import msgspec
 
 from mesaform.node.model import ConfigFile, Identity
-from mesaform.topology.access import AGENT_PRINCIPAL, NO_ROOT, ONLY_AGENTS
+from mesaform.topology.access import (
+    AGENT_ACLS,
+    AGENT_PRINCIPAL,
+    NO_ROOT,
+    NO_ROOT_CONTAINERS,
+    ONLY_AGENTS,
+)
 from mesaform.topology.user_data import NodeDocument
 from mesaform.topology.zookeeper import (
     AGENT_PURPOSE,
@@ -197,6 +203,12 @@ def agent_credential(document: NodeDocument, machine_dir: PurePosixPath) -> tupl
 def agent_credential_environment(files: tuple[ConfigFile, ...]) -> dict[str, str]:
     """Where an agent of Apache Mesos finds its credential."""
     return {"MESOS_CREDENTIAL": f"file://{files[0].path}"} if files else {}
+
+
+def agent_acls_environment(document: NodeDocument) -> dict[str, str]:
+    """What an agent of Apache Mesos refuses to everyone, tasks included."""
+    acls = AGENT_ACLS if document.allow_root_tasks else AGENT_ACLS | NO_ROOT_CONTAINERS
+    return {"MESOS_ACLS": msgspec.json.encode(acls).decode()}
 
 
 def _proof_file(machine_dir: PurePosixPath) -> PurePosixPath:

@@ -276,7 +276,10 @@ MASTER_ACCESS = (
     AccessFlag("authenticate_http_readwrite", "true (2)", "Changes need the operator's token."),
     AccessFlag("http_framework_authenticators", "basic (2)", "The form in which clients log in."),
 )
-AGENT_ACCESS = (AccessFlag("credential", "file", "The agent's own; tasks cannot read it."),)
+AGENT_ACCESS = (
+    AccessFlag("credential", "file", "The agent's own; tasks cannot read it."),
+    AccessFlag("acls", "JSON", "No task starts a container as root by the agent's API."),
+)
 LOG = AccessFlag(
     "log_auto_initialize",
     "at a member's first start",

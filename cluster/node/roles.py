@@ -270,6 +270,7 @@ def _agent(
         )
         environment = mesos_flags.environment(mesos_flags.AGENT, setting)
         environment |= identities.agent_credential_environment(credential)
+        environment |= identities.agent_acls_environment(document)
     else:
         environment = _embedded_agent(document, identity, machine_dir, resources) | proof
         if programs.task_unit:

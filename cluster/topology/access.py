@@ -13,6 +13,27 @@ if TYPE_CHECKING:
 NO_ROOT: dict[str, object] = {"principals": {"type": "NONE"}, "users": {"values": ["root"]}}
 """The rule of `run_tasks` with which nobody runs tasks as root."""
 
+_NOBODY: dict[str, object] = {"type": "NONE"}
+_EVERYTHING: dict[str, object] = {"type": "ANY"}
+AGENT_ACLS: dict[str, list[dict[str, object]]] = {
+    "launch_standalone_containers": [{"principals": _NOBODY, "users": _EVERYTHING}],
+    "modify_resource_provider_configs": [
+        {"principals": _NOBODY, "resource_providers": _EVERYTHING}
+    ],
+    "prune_images": [{"principals": _NOBODY, "images": _EVERYTHING}],
+    "set_log_level": [{"principals": _NOBODY, "level": _EVERYTHING}],
+}
+"""What nobody may ask an agent of Apache Mesos for.
+
+Its API has no credentials, since executors need it without TLS, so that each task can call it. A
+container without a parent runs as the agent's user, root (Mesos, `authorization/acls.proto`).
+"""
+NO_ROOT_CONTAINERS: dict[str, list[dict[str, object]]] = {
+    "launch_nested_containers_as_user": [NO_ROOT],
+    "launch_nested_container_sessions_as_user": [NO_ROOT],
+}
+"""With these nobody starts a container as root inside that of a task."""
+
 AGENT_PRINCIPAL = "mesaform-agent"
 """The principal of Apache Mesos' agents."""
 ONLY_AGENTS: list[dict[str, object]] = [

@@ -265,6 +265,22 @@ def test_agents_of_apache_mesos_log_in_with_the_secret_that_masters_expect() -> 
     assert others == {"principals": {"type": "ANY"}, "agents": {"type": "NONE"}}
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_agents_of_apache_mesos_start_no_container_as_root_for_a_task(allowed: bool) -> None:
+    agent = document("agent", engine="mesos", allow_root_tasks=allowed)
+    desired = roles.desired(agent, AGENT, Hardware(4, 16384), MESOS, DIR)
+    env = next(item.env for item in desired.services if item.name == "engine-agent")
+    acls = json.loads(env["MESOS_ACLS"])
+    nobody = {"type": "NONE"}
+    assert acls["launch_standalone_containers"] == [
+        {"principals": nobody, "users": {"type": "ANY"}}
+    ]
+    inside = {"launch_nested_containers_as_user", "launch_nested_container_sessions_as_user"}
+    assert (inside <= acls.keys()) is not allowed
+    if not allowed:
+        assert all(acls[name][0]["users"] == {"values": ["root"]} for name in inside)
+
+
 def test_an_image_without_apache_mesos_names_the_recipe() -> None:
     with pytest.raises(
         roles.CannotServe, match=r"mesos-agent, which this image lacks.*recipe\.toml"
