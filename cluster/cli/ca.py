@@ -85,7 +85,12 @@ def rotate(file: FileOption = DEFAULT_FILE) -> None:
     deployment = require_deployment(context.cluster_dir)
     following, step = authority.rotate(
         document,
-        lambda: create_authority(context.spec.name, deployment.deployment_id, time.time()),
+        lambda: create_authority(
+            context.spec.name,
+            deployment.deployment_id,
+            time.time(),
+            former=document.authorities[0],
+        ),
     )
     if step == authority.Rotation.DROPPED:
         require_renewed(document, hosts_of(context))

@@ -93,8 +93,10 @@ def document_text(document: AuthorityDocument) -> str:
     return msgspec.json.encode(document).decode()
 
 
-def create_authority(cluster: str, deployment_id: str, now: float) -> Authority:
-    """A new CA with a key of its own."""
+def create_authority(
+    cluster: str, deployment_id: str, now: float, *, former: Authority | None = None
+) -> Authority:
+    """A new CA with a key of its own. It ends later than a former one, whatever the clock says."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name(
         [
@@ -103,6 +105,9 @@ def create_authority(cluster: str, deployment_id: str, now: float) -> Authority:
         ]
     )
     start = _time(now)
+    end = start + timedelta(days=AUTHORITY_DAYS)
+    if former is not None:
+        end = max(end, _time(ends_at(former.certificate) + 1))
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -110,7 +115,7 @@ def create_authority(cluster: str, deployment_id: str, now: float) -> Authority:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start - CLOCK_SKEW)
-        .not_valid_after(start + timedelta(days=AUTHORITY_DAYS))
+        .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(is_authority=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

@@ -161,6 +161,20 @@ def test_a_rotation_adds_the_successor_lets_it_issue_and_then_drops_the_former(
     ]
 
 
+@pytest.mark.parametrize("behind_s", [0.0, 1.0, 86400.0])
+def test_a_rotation_drops_the_former_ca_also_with_a_clock_that_is_behind(behind_s: float) -> None:
+    created = time.time()
+    first = create_authority("toy", "d1", created)
+    second = create_authority("toy", "d1", created - behind_s, former=first)
+    present = AuthorityDocument((first,))
+    steps = []
+    for _ in range(3):
+        present, step = rotate(present, lambda: second)
+        steps.append(step)
+    assert steps == [Rotation.ADDED, Rotation.SWITCHED, Rotation.DROPPED]
+    assert present.authorities == (second,)
+
+
 async def test_the_former_ca_stays_until_every_master_has_a_certificate_of_the_new_one(
     tmp_path: Path,
 ) -> None:
