@@ -368,12 +368,7 @@ def stop(root: Path) -> bool:
     layout = Layout(root.resolve())
     running = find(layout.root)
     if running is not None:
-        processes.send(running.pid, signal.SIGTERM)
-        until = time.monotonic() + STOP_TIMEOUT_S
-        while _is_locked(layout) and time.monotonic() < until:
-            time.sleep(POLL_S)
-        if _is_locked(layout):
-            processes.send(running.pid, signal.SIGKILL)
+        _end_daemon(layout, running.pid)
     had_machines = _kill_machines(layout)
     if machine_kind.read(layout) == "containers":
         from mesaform.localcloud.containers.runner import remove_everything
@@ -382,6 +377,22 @@ def stop(root: Path) -> bool:
     for path in (layout.pid, layout.endpoint):
         path.unlink(missing_ok=True)
     return running is not None or had_machines
+
+
+def _end_daemon(layout: Layout, pid: int) -> None:
+    """End the daemon's process; kill it after the time-out.
+
+    A process that exits gives up its lock some moments before it has ended.
+    """
+    process = proc.read_process(pid)
+    processes.send(pid, signal.SIGTERM)
+    until = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < until:
+        if not _is_locked(layout) and not (process and proc.is_alive(pid, process.start_ticks)):
+            return
+        time.sleep(POLL_S)
+    if _is_locked(layout):
+        processes.send(pid, signal.SIGKILL)
 
 
 def _kill_machines(layout: Layout) -> bool:
