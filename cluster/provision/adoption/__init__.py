@@ -110,7 +110,8 @@ async def settle(
 
     Some settings exist in the configuration only, such as `user_data_replace_on_change`. They are
     applied with `may_update` if that is all that differs in a stack; what launch templates launch
-    is left alone. Returns the stacks in which something differs; `mesaform up` would change that.
+    is left alone. A stack whose plan was applied is as the plan says, and is not planned again.
+    Returns the stacks in which something differs; `mesaform up` would change that.
     """
     with stage(report, "Compare the state with the stacks") as under_way:
         settled = await asyncio.gather(
@@ -138,9 +139,8 @@ async def _settle_stack(
         if not await is_harmless(folder, outline.changes, runner):
             return Remainder(name, _phrases(outline))
         ended = await runner.apply(folder)
-        if ended.code:
-            return Remainder(name, (f"it cannot be settled: {ended.first_error}",))
-        return Remainder(name, _phrases(await runner.outline(folder)))
+        failure = (f"it cannot be settled: {ended.first_error}",) if ended.code else ()
+        return Remainder(name, failure)
     finally:
         forget_plan(folder)
 

@@ -36,6 +36,8 @@ from tests.integration.provision.conftest import REGION
 from tests.integration.provision.stub_files import cluster_text
 
 pytestmark = [pytest.mark.terraform, pytest.mark.slow, pytest.mark.timeout(1500)]
+MATCHES = "No changes. Your infrastructure matches the configuration."
+"""What Terraform prints of a stack that is as its configuration says."""
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +188,10 @@ async def test_a_lost_state_stops_up_and_is_rebuilt_from_the_account(aws, shared
 
 def test_cdktf_by_hand_changes_nothing_and_destroys(aws, shared, tmp_path):
     outputs = provision.outputs(shared)
-    by_hand(shared, tmp_path, "deploy")
+    shown = by_hand(shared, tmp_path, "deploy", "--skip-provider-lock")
+    assert shown.count(MATCHES) == len(STACKS), f"the adoption left a difference:\n{shown}"
     assert provision.outputs(shared) == outputs, "cdktf by hand works on the same state"
-    by_hand(shared, tmp_path, "destroy")
+    by_hand(shared, tmp_path, "destroy", "--skip-synth")  # what deploy has synthesized
     assert_nothing_is_left(aws, shared)
 
 
@@ -249,15 +252,17 @@ def processes_of(place) -> list[psutil.Process]:
     ]
 
 
-def by_hand(place, tmp_path, verb: str) -> None:
-    """`cdktf <verb> '*'`, as docs/operations.md describes it, with output of its own."""
+def by_hand(place, tmp_path, verb: str, *options: str) -> str:
+    """`cdktf <verb> '*'`, as docs/operations.md describes it, with a folder of its own.
+
+    Returns what it printed.
+    """
     checkout = checkout_root()
     assert checkout is not None
     ended = subprocess.run(
         [
             checkout / "node_modules" / ".bin" / "cdktf", verb, "*",
-            "--auto-approve", "--output", str(tmp_path / "by-hand"),
-            *(["--skip-provider-lock"] if verb == "deploy" else []),
+            "--auto-approve", "--output", str(tmp_path / "by-hand"), *options,
         ],
         cwd=checkout,
         env=environment.prepare_environment(place, image.look_up(place.spec)),
@@ -267,6 +272,7 @@ def by_hand(place, tmp_path, verb: str) -> None:
         check=False,
     )  # fmt: skip
     assert ended.returncode == 0, f"{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
+    return ended.stdout
 
 
 def lose_state(place: Context) -> None:
