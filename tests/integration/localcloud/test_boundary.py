@@ -344,3 +344,14 @@ def test_a_daemon_that_is_asked_with_a_lost_token_says_so(tmp_path: Path) -> Non
     finally:
         daemon.stop(tmp_path)
     assert running.url
+
+
+def test_the_account_is_readable_by_its_owner_alone(cloud: Cloud) -> None:
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket="mesaform-mode")
+    s3.put_object(Bucket="mesaform-mode", Key="large", Body=b"x" * 10_000)
+    account = cloud.root / "account"
+    objects = list((account / "objects").iterdir())
+    assert objects
+    files = [account / "account.json", *objects]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
