@@ -19,6 +19,7 @@ from mesaform.autoscaler.disruption.eligibility import (
     disturbance_usd,
     is_rested,
     pays,
+    saves_enough,
     saving_lasts_s,
 )
 from mesaform.autoscaler.disruption.replacements import replace_command
@@ -86,7 +87,9 @@ def _option(
     group: tuple[AgentNode, ...], context: DisruptionContext, budget: Budget
 ) -> _Option | None:
     pool = group[0].pool
-    if not is_rested(group, context) or not budget.has_spare(pool, len(group) - 1):
+    if not _may_save(group, context) or not budget.has_spare(pool, len(group) - 1):
+        return None
+    if not is_rested(group, context):
         return None
     work = _work_of(group, context)
     closed = {*context.closed_to_tasks(budget), *(node.name for node in group)}
@@ -99,6 +102,17 @@ def _option(
         number=CONSOLIDATION_NUMBER,
     )
     return None if purchase is None else _profitable(group, purchase, work, context)
+
+
+def _may_save(group: Sequence[AgentNode], context: DisruptionContext) -> bool:
+    """Whether the cheapest machine of another type would save enough.
+
+    It costs at most what a replacement costs, so that no work needs to be placed if it would not.
+    """
+    types = {node.machine.instance_type for node in group}
+    least_usd = context.least_usd_per_hour(group[0].pool, types)
+    old_usd = sum(node.usd_per_hour for node in group)
+    return saves_enough(old_usd - least_usd, old_usd, context.settings)
 
 
 def _work_of(group: Sequence[AgentNode], context: DisruptionContext) -> list[DemandItem]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -24,6 +25,9 @@ DRIFT_NUMBER = 1001
 
 A pass makes fewer other purchases than that, so the tokens of one pass differ from each other.
 """
+
+MOVE_INTERVAL_S = 86_400.0
+"""Each task is moved at most once in this time to save money."""
 
 
 class ReplacementFinder(Protocol):
@@ -77,7 +81,8 @@ class DisruptionContext:
 
     `needed` are nodes that demand was placed on, or that have reserved capacity. `idle_since` and
     `underused_since` are epoch seconds by instance id. `free_capacity` is what demand left; a
-    policy that places tasks there takes it for the rest of the pass.
+    policy that places tasks there takes it for the rest of the pass. `costs_of_moves` are what
+    `eligibility` found of machines by instance id: all policies of a pass ask for the same.
     """
 
     snapshot: Snapshot
@@ -88,6 +93,7 @@ class DisruptionContext:
     underused_since: Mapping[str, float]
     now: float
     find_replacement: ReplacementFinder
+    costs_of_moves: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def settings(self) -> Consolidation:
@@ -124,6 +130,31 @@ class DisruptionContext:
             if node.agent is not None
             for task in node.agent.work
         )
+
+    @cached_property
+    def recent_moves(self) -> Mapping[str, int]:
+        """Moves of each app in the last `MOVE_INTERVAL_S`, of apps with one."""
+        since = self.now - MOVE_INTERVAL_S
+        moves = self.snapshot.state.moves.items()
+        counts = {name: sum(1 for at in times if at > since) for name, times in moves}
+        return {name: count for name, count in counts.items() if count}
+
+    @cached_property
+    def _prices(self) -> Mapping[str, list[tuple[float, str]]]:
+        """USD an hour and type of what each pool may buy, the cheapest first."""
+        return {
+            pool.name: sorted(
+                (offering.usd_per_hour, offering.instance_type)
+                for offering in self.snapshot.offerings.get(pool.name, ())
+                if offering.capacity != "spot" or pool.spot_share > 0
+            )
+            for pool in self.snapshot.spec.agents
+        }
+
+    def least_usd_per_hour(self, pool: str, excluded_types: Collection[str]) -> float:
+        """The lowest price at which a pool may buy a machine of another type; infinite if none."""
+        prices = self._prices.get(pool, ())
+        return next((usd for usd, name in prices if name not in excluded_types), math.inf)
 
     def is_cooling_down(self, node: AgentNode) -> bool:
         """Whether a removal of the machine was given up lately."""

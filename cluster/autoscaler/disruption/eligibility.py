@@ -13,9 +13,6 @@ from mesaform.autoscaler.model.snapshot import Snapshot
 from mesaform.autoscaler.model.supply import AgentNode, is_protected
 from mesaform.config.schema import Consolidation
 
-MOVE_INTERVAL_S = 86_400.0
-"""Each task is moved at most once in this time to save money."""
-
 PAYBACK_FACTOR = 3.0
 """How many times a saving repays its cost: the cost is certain, the saving's duration is not."""
 
@@ -43,12 +40,21 @@ def disturbable(context: DisruptionContext, budget: Budget) -> list[AgentNode]:
     """Busy machines that may be emptied now, the cheapest disturbance per dollar first."""
     if not context.settings.enabled or budget.disruptions <= 0:
         return []
-    candidates = [
-        node
+    costs = {
+        node.name: (cost, node.name, node)
         for node in _not_excluded(context, budget)
-        if _is_steady(node, context) and _may_move_now(node, context)
-    ]
-    return sorted(candidates, key=lambda node: (_cost_per_dollar(node, context), node.name))
+        if _is_steady(node, context) and (cost := _cost_of_move(node, context)) is not None
+    }
+    return [node for *_, node in sorted(costs.values(), key=lambda item: item[:2])]
+
+
+def _cost_of_move(node: AgentNode, context: DisruptionContext) -> float | None:
+    """The cost per dollar of emptying a machine; None if its tasks may not move now."""
+    costs = context.costs_of_moves
+    if node.name not in costs:
+        may_move = _may_move_now(node, context)
+        costs[node.name] = _cost_per_dollar(node, context) if may_move else None
+    return costs[node.name]
 
 
 def _not_excluded(context: DisruptionContext, budget: Budget) -> list[AgentNode]:
@@ -123,15 +129,20 @@ def _expected_end(task: RunningTask, context: DisruptionContext) -> float:
 
 
 def is_rested(nodes: Iterable[AgentNode], context: DisruptionContext) -> bool:
-    """Whether each app has at most as many moves in `MOVE_INTERVAL_S` as it has tasks."""
+    """Whether each app has at most as many moves in `MOVE_INTERVAL_S` as it has tasks.
+
+    The machines are different ones of the supply.
+    """
+    recent = context.recent_moves
+    if not recent:  # nearly always; no machines have more tasks than there are
+        return True
     counts = Counter(
         task.name for node in nodes if node.agent is not None for task in node.agent.work
     )
-    since = context.now - MOVE_INTERVAL_S
-    moves = context.snapshot.state.moves
     return all(
-        count + sum(1 for at in moves.get(name, ()) if at > since) <= context.task_counts[name]
-        for name, count in counts.items()
+        counts[name] + moves <= context.task_counts[name]
+        for name, moves in recent.items()
+        if name in counts
     )
 
 
@@ -177,10 +188,14 @@ def pays(
     `saving` and the `replaced` price are USD an hour, `cost` is USD. The saving must be large
     enough by itself and as a share of the price, last for `payback_s`, and repay its cost.
     """
-    least = max(settings.min_saving_usd_per_hour, replaced * settings.min_saving_percent / 100)
     return (
-        saving > 0
-        and saving >= least
+        saves_enough(saving, replaced, settings)
         and lasts_s >= settings.payback_s
         and cost * PAYBACK_FACTOR <= saving * lasts_s / 3600
     )
+
+
+def saves_enough(saving: float, replaced: float, settings: Consolidation) -> bool:
+    """Whether a saving is large enough by itself and as a share of the price (USD an hour)."""
+    least = max(settings.min_saving_usd_per_hour, replaced * settings.min_saving_percent / 100)
+    return saving > 0 and saving >= least

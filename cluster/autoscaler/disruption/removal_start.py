@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesaform.autoscaler.disruption.eligibility import MOVE_INTERVAL_S
+from mesaform.autoscaler.disruption.context import MOVE_INTERVAL_S
 from mesaform.autoscaler.model.command import Command, Deactivate, removal_command
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.reason import Reason

@@ -11,19 +11,19 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from mesaform.autoscaler.model.cluster_tasks import Seen
 from mesaform.autoscaler.model.cluster_view import (
-    Agent,
     ClusterView,
     Framework,
     QueueEntry,
     Quota,
-    RunningTask,
 )
 from mesaform.autoscaler.model.lifetimes import Ended
 from mesaform.autoscaler.model.shape import Shape, make
+from mesaform.autoscaler.observation.agent_tasks import AgentTasks
 from mesaform.autoscaler.observation.mesos_agent_parser import Agents
 from mesaform.autoscaler.observation.mesos_framework_parser import (
     PROBE,
@@ -32,7 +32,6 @@ from mesaform.autoscaler.observation.mesos_framework_parser import (
     quotas,
     refusals_of,
 )
-from mesaform.autoscaler.observation.mesos_task_parser import by_agent
 from mesaform.common.errors import ClusterUnreachable
 from mesaform.common.faults import Fault, contained
 from mesaform.common.json_types import as_list, as_object
@@ -47,6 +46,9 @@ _ENDED_COUNTERS = tuple(
     for state in ("finished", "failed", "killed", "lost", "error", "gone", "dropped")
 )
 """The master's counters of tasks that ended, each in one state."""
+
+
+_OWNER_AND_SHAPE = attrgetter("framework_id", "shape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +75,22 @@ def cluster_view(
     *,
     detailed: bool = False,
     faults: list[Fault] | None = None,
+    agent_tasks: AgentTasks | None = None,
 ) -> ClusterView:
     """Combine the master's answers into a view.
 
     `own` are ids of frameworks whose demand comes from another source (the services framework).
     They are left out, and so is the autoscaler's own framework. A `detailed` view lists every
-    agent's work by task, and the tasks that ended.
+    agent's work by task, and the tasks that ended. `agent_tasks` remembers agents between passes.
     """
     agents, metrics = answers.agents, answers.metrics
     faults = [] if faults is None else faults
-    on_agents = by_agent(answers.tasks)
     names = _framework_names(answers.frameworks) if detailed else None
-    ended = Counter(task.agent_id for task in answers.over)
+    with_tasks = (agent_tasks or AgentTasks()).assign(
+        agents.agents, answers.tasks, answers.over, names
+    )
     return ClusterView(
-        agents=tuple(
-            _with_tasks(
-                replace(agent, ended=ended[agent.agent_id]),
-                on_agents.get(agent.agent_id, ()),
-                names,
-            )
-            for agent in agents.agents
-        ),
+        agents=with_tasks,
         frameworks=_frameworks(
             _others(answers.frameworks, set(own)), answers.tasks, metrics, faults
         ),
@@ -142,9 +139,9 @@ def _frameworks(
 ) -> tuple[Framework, ...]:
     shapes: dict[str, set[Shape]] = {}
     running: Counter[str] = Counter()
-    for task in tasks:
-        shapes.setdefault(task.framework_id, set()).add(task.shape)
-        running[task.framework_id] += 1
+    for (owner, shape), count in Counter(map(_OWNER_AND_SHAPE, tasks)).items():
+        shapes.setdefault(owner, set()).add(shape)
+        running[owner] += count
     counters, refusals = counters_of(metrics), refusals_of(metrics)
     readable = []
     for framework_id, item in items:
@@ -246,50 +243,6 @@ def _fixed_ports(app: Json) -> tuple[int, ...]:
     definitions = _objects(app, "portDefinitions")
     defined = [int(item.get("port") or 0) for item in definitions]
     return fixed_ports(defined, is_required=app.get("requirePorts") is True)
-
-
-def _with_tasks(agent: Agent, tasks: Sequence[Seen], frameworks: Mapping[str, str] | None) -> Agent:
-    apps: dict[str, int] = {}
-    by_framework: Counter[str] = Counter()
-    configs: dict[str, dict[str, int]] = {}
-    since: dict[str, dict[str, float]] = {}
-    for task in tasks:
-        by_framework[task.framework_id] += 1
-        if task.app is not None:
-            apps[task.app] = apps.get(task.app, 0) + 1
-            if task.config:
-                by_config = configs.setdefault(task.app, {})
-                by_config[task.config] = by_config.get(task.config, 0) + 1
-            if task.since:
-                oldest = since.setdefault(task.app, {})
-                oldest[task.config] = min(task.since, oldest.get(task.config, task.since))
-    work = (
-        ()
-        if frameworks is None
-        else tuple(_work(task, frameworks.get(task.framework_id, "")) for task in tasks)
-    )
-    return replace(
-        agent,
-        tasks=len(tasks),
-        apps=apps,
-        app_configs=configs,
-        app_since=since,
-        work=work,
-        frameworks=by_framework,
-    )
-
-
-def _work(task: Seen, framework: str) -> RunningTask:
-    return RunningTask(
-        task_id=task.task_id,
-        name=task.app or framework,
-        framework=framework,
-        shape=task.shape,
-        since=task.since,
-        protected=task.protected,
-        ends_at=task.since + task.runs_for_s if task.since and task.runs_for_s else 0.0,
-        constraints=task.constraints if task.app is None else (),
-    )
 
 
 def _ended(task: Seen, frameworks: Mapping[str, str]) -> Ended:

@@ -25,6 +25,7 @@ from mesaform.autoscaler.model.reason import Reason
 from mesaform.autoscaler.model.snapshot import Intent, Snapshot
 from mesaform.autoscaler.observation import mesos_parsers
 from mesaform.autoscaler.observation.adapters.readings import FrameworkReadings, fresh
+from mesaform.autoscaler.observation.agent_tasks import AgentTasks
 from mesaform.autoscaler.observation.complete_prices import Costs, costs_of
 from mesaform.autoscaler.observation.machine_reader import MachineReader
 from mesaform.autoscaler.observation.mesos_agent_parser import AgentReader, Agents
@@ -151,6 +152,7 @@ class Observer:
     failed: Callable[[str], None] = lambda _: None
     reader: TaskReader = field(default_factory=TaskReader)
     agent_reader: AgentReader = field(default_factory=AgentReader)
+    agent_tasks: AgentTasks = field(default_factory=AgentTasks)
     raw: tuple[Tasks, Mapping[str, Any]] | None = None
     faults: list[Fault] = field(default_factory=list)
     prices: Callable[[], Prices] | None = None
@@ -313,6 +315,7 @@ class Observer:
             own or (),
             detailed=detailed,
             faults=self.faults,
+            agent_tasks=self.agent_tasks,
         )
 
     async def _agents(self) -> Agents:

@@ -141,11 +141,6 @@ def _is_ours(machine: Machine) -> bool:
     return tags.get(Tag.MANAGED_BY) == "autoscaler" and tags.get(Tag.ROLE) == "agent"
 
 
-def _has_just_registered(machine: Machine, snapshot: Snapshot) -> bool:
-    name = machine.instance_id
-    return name in snapshot.agents_by_instance and name not in snapshot.state.registered_at
-
-
 def _is_latest(machine: Machine, snapshot: Snapshot) -> bool:
     """Whether the machine was launched from the pool's present launch template."""
     template = snapshot.templates.get(_pool(machine))
@@ -215,7 +210,8 @@ def _drop_pools(
     snapshot: Snapshot,
 ) -> None:
     """Forget the failures of pools of which a machine has just registered."""
-    pools = {_pool(machine) for machine in machines if _has_just_registered(machine, snapshot)}
+    just_registered = snapshot.agents_by_instance.keys() - snapshot.state.registered_at.keys()
+    pools = {_pool(machine) for machine in machines if machine.instance_id in just_registered}
     for key in [key for key, item in failures.items() if item.pool in pools]:
         del failures[key]
     for pool in pools:
