@@ -45,7 +45,7 @@ TASKS = st.lists(
     max_size=2,
 )
 NAMES = st.sampled_from([None, {"F-1": "batch"}, {"F-1": "etl"}])
-PARTS = (AGENTS, TASKS, st.just([]) | TASKS, NAMES)
+PARTS: tuple[st.SearchStrategy, ...] = (AGENTS, TASKS, st.just([]) | TASKS, NAMES)
 CHANGES = st.one_of(*(st.tuples(st.just(at), part) for at, part in enumerate(PARTS)))
 
 
