@@ -158,11 +158,10 @@ class Setup:
         for stack in stacks:
             for item in [
                 item
-                for item in await self.sweep.inventory()
+                for item in await self.sweep.inventory({"instance", "launch template"})
                 if item.id in self.state.get(stack, set())
             ]:
-                if item.kind in {"instance", "launch template"}:
-                    self.sweep.remove(item)
+                self.sweep.remove(item)
             self.state.pop(stack, None)
         self.destroyed.append(stacks)
 
