@@ -1,6 +1,7 @@
 """What is of the builder alone leaves its disk, so that machines of the image start as new ones.
 
 That is its user data with a presigned URL, its machine id, host keys and seed of random numbers.
+So does the login user, as whom a task could become root.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from mesaform_images.builder.steps import Step
 
 LEFT_BY_CLOUD_INIT = ("var/lib/cloud", "var/log/cloud-init.log", "var/log/cloud-init-output.log")
 MACHINE_ID = "etc/machine-id"
+LOGIN_RULES = "etc/sudoers.d/90-cloud-init-users"
+"""Where cloud-init writes that the login user of the base image may become root."""
+NO_LOGIN_USER = "etc/cloud/cloud.cfg.d/99-mesaform.cfg"
 
 
 def steps(host: Host, _recipe: Recipe, _digest: str, _versions: dict[str, str]) -> list[Step]:
@@ -23,6 +27,7 @@ def steps(host: Host, _recipe: Recipe, _digest: str, _versions: dict[str, str]) 
     return [
         ("remove downloaded packages", lambda: _remove_packages(host)),
         ("remove the builder's identity", lambda: remove_identity(host)),
+        ("remove the login user", lambda: remove_login_users(host)),
     ]
 
 
@@ -44,6 +49,34 @@ def remove_identity(host: Host) -> None:
     for key in (host.root / "etc/ssh").glob("ssh_host_*"):
         _remove(key)
     (host.root / MACHINE_ID).write_text("")
+
+
+def remove_login_users(host: Host) -> None:
+    """Remove the users that cloud-init gave all rights, and let it make none. Idempotent.
+
+    A framework may name every user of a machine but root, and would be root with such a user.
+    Source: cloud-init's documentation, "Users and Groups": an empty list has no default user.
+    """
+    rules = host.root / LOGIN_RULES
+    if rules.exists():
+        known = {line.split(":")[0] for line in _lines(host.root / "etc/passwd")}
+        for name in login_users(rules.read_text()):
+            if name in known:
+                host.run("userdel", "--force", "--remove", name)
+        rules.unlink()
+    settings = host.root / NO_LOGIN_USER
+    if settings.parent.is_dir():
+        settings.write_text("# Tasks could name a user with all rights.\nusers: []\n")
+
+
+def login_users(rules: str) -> list[str]:
+    """The users of lines such as `admin ALL=(ALL) NOPASSWD:ALL`."""
+    lines = (line.split() for line in rules.splitlines())
+    return [words[0] for words in lines if words and words[0].isidentifier()]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def _remove(path: Path) -> None:

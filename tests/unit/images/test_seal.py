@@ -37,5 +37,18 @@ def test_the_builders_user_data_and_identity_are_not_in_the_image(tmp_path: Path
     assert (tmp_path / "etc/ssh/sshd_config").read_text() == "kept"
 
 
+def test_no_user_of_the_image_may_become_root(tmp_path: Path) -> None:
+    rules = tmp_path / seal.LOGIN_RULES
+    rules.parent.mkdir(parents=True)
+    text = "# Created by cloud-init\n\n# User rules for admin\nadmin ALL=(ALL) NOPASSWD:ALL\n"
+    rules.write_text(text)
+    (tmp_path / seal.NO_LOGIN_USER).parent.mkdir(parents=True)
+    assert seal.login_users(text) == ["admin"]
+    for _ in range(2):  # the folder has no users, so that none is removed
+        seal.remove_login_users(a_host(tmp_path))
+        assert not rules.exists()
+        assert "users: []" in (tmp_path / seal.NO_LOGIN_USER).read_text()
+
+
 def test_a_local_builder_shares_its_disk_and_is_left_alone(tmp_path: Path) -> None:
     assert seal.steps(a_host(tmp_path), {}, "", {}) == []  # type: ignore[typeddict-item]
