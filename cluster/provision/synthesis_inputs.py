@@ -1,7 +1,7 @@
 """What a synthesis depends on, so that an equal one is not repeated.
 
 The program of the stacks is a function of the cluster file, records of the cluster's folder, what
-it is told in the environment, and its code. `remember` keeps one digest of these and one of what
+it gets in the environment, and its code. `remember` keeps one digest of these and one of what
 the program wrote; `is_current` compares both. Whatever cannot be read counts as changed.
 """
 

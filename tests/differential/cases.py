@@ -619,6 +619,8 @@ def _resources() -> st.SearchStrategy[Document]:
         {
             "name": st.sampled_from(["cpus", "mem", "ports", "disk", "gpus", "x"]),
             "type": st.sampled_from(["SCALAR", "RANGES", "SET"]),  # TEXT ends Mesos' master
+            # An empty role beside "*" ends Mesos' agent: slave.cpp checks role == otherRole.
+            "allocation_info": st.just({"role": "*"}),
         },
     )
     return usual | st.builds(lambda odd: [*SMALL, *odd], st.lists(derived, min_size=1, max_size=2))
