@@ -1,7 +1,6 @@
 """Process like the daemon's that reads a large cluster over HTTP and plans.
 
-`measure` starts the process and serves the master's answers to it. The JSON has the fields of
-Apache Mesos, unknown ones included: about 1.3 KiB per task.
+`measure` starts the process and serves the master's answers to it.
 """
 
 from __future__ import annotations
@@ -21,15 +20,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
-from mesaform.topology.capacity import TASK_PORTS
+from benchmarks.master_answers import AT, SERVICES_ANSWERS, address, master_answers
 
 if TYPE_CHECKING:
     from mesaform.aws.ports import Ledger
     from mesaform.config.schema import ClusterSpec
     from mesaform.testing.fake_cloud import FakeFleet
 
-AGENTS, TASKS_EACH, APPS, PASSES = 1000, 30, 10, 6
-AT = 1_800_000_000.0
+AGENTS, PASSES = 1000, 6
 KIB = 1024
 
 
@@ -54,25 +52,9 @@ def measure(*, consolidation: bool) -> Figures:
 
 def _engine_bodies() -> dict[str, bytes]:
     """Return the body of each answer of the master, by the name of the call."""
-    answers = {
-        "GET_AGENTS": {
-            "agents": [agent_json(number) for number in range(AGENTS)],
-            "recovered_agents": [],
-        },
-        "GET_TASKS": {
-            "tasks": [task_json(a, n) for a in range(AGENTS) for n in range(TASKS_EACH)],
-            "completed_tasks": [],
-        },
-        "GET_FRAMEWORKS": {"frameworks": [framework_json()], "completed_frameworks": []},
-        "GET_METRICS": {
-            "metrics": [{"name": f"master/some/metric/{n}", "value": float(n)} for n in range(2000)]
-        },
-        "GET_QUOTA": {"status": {"configs": []}},
-        "GET_MASTER": {"elected_time": AT - 90_000},
-    }
     return {
-        name: json.dumps({"type": name, name.lower(): body}, separators=(",", ":")).encode()
-        for name, body in answers.items()
+        name: json.dumps(answer, separators=(",", ":")).encode()
+        for name, answer in master_answers(AGENTS).items()
     }
 
 
@@ -85,12 +67,7 @@ async def _measure(*, consolidation: bool) -> Figures:
         )
 
     async def services(request: web.Request) -> web.Response:
-        answers: dict[str, Any] = {
-            "/v2/queue": {"queue": []},
-            "/v2/info": {"frameworkId": "F-1"},
-            "/v2/apps": {"apps": [{"id": f"/app{app}", "constraints": []} for app in range(APPS)]},
-        }
-        return web.json_response(answers[request.path])
+        return web.json_response(SERVICES_ANSWERS[request.path])
 
     app = web.Application()
     app.router.add_post("/api/v1", engine)
@@ -113,121 +90,6 @@ async def _measure(*, consolidation: bool) -> Figures:
     if child.returncode:
         raise SystemExit(f"the process ended with {child.returncode}")
     return Figures(**{**json.loads(out), "body_mib": sum(map(len, bodies.values())) / KIB / KIB})
-
-
-def address(number: int) -> str:
-    return f"127.42.{number // 250}.{number % 250 + 1}"
-
-
-def resources_json(
-    cpus: float, mem: float, ports: tuple[int, int], disk: float = 0.0
-) -> list[dict[str, Any]]:
-    role = {"allocation_info": {"role": "*"}, "role": "*"}
-    return [
-        {"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}, **role},
-        {"name": "mem", "type": "SCALAR", "scalar": {"value": mem}, **role},
-        {"name": "disk", "type": "SCALAR", "scalar": {"value": disk}, **role},
-        {
-            "name": "ports",
-            "type": "RANGES",
-            "ranges": {"range": [{"begin": ports[0], "end": ports[1]}]},
-            **role,
-        },
-    ]
-
-
-def agent_json(number: int) -> dict[str, Any]:
-    attributes = {
-        "instance_id": f"i-{number:05}",
-        "instance_type": "m5.large",
-        "zone": f"us-east-1{'abc'[number % 3]}",
-        "pool": "default",
-        "lifecycle": "on-demand",
-    }
-    info = {
-        "id": {"value": f"0f8fad5b-d9cb-469f-a165-70867728950e-S{number}"},
-        "hostname": address(number),
-        "port": 5051,
-        "attributes": [
-            {"name": name, "type": "TEXT", "text": {"value": value}}
-            for name, value in attributes.items()
-        ],
-        "resources": resources_json(2.0, 7680.0, TASK_PORTS, 35 * 1024.0),
-    }
-    return {
-        "agent_info": info,
-        "active": True,
-        "deactivated": False,
-        "version": "1.11.0",
-        "pid": f"slave(1)@{address(number)}:5051",
-        "registered_time": {"nanoseconds": int((AT - 90_000) * 1e9)},
-        "total_resources": resources_json(2.0, 7680.0, TASK_PORTS, 35 * 1024.0),
-        "allocated_resources": resources_json(1.98, 7680.0, (31000, 31029)),
-        "offered_resources": [],
-        "capabilities": [
-            {"type": name}
-            for name in (
-                "MULTI_ROLE",
-                "HIERARCHICAL_ROLE",
-                "RESERVATION_REFINEMENT",
-                "AGENT_DRAINING",
-            )
-        ],
-    }
-
-
-def task_json(agent: int, number: int) -> dict[str, Any]:
-    app, agent_id = (
-        f"app{number % APPS}",
-        {"value": f"0f8fad5b-d9cb-469f-a165-70867728950e-S{agent}"},
-    )
-    task_id = {
-        "value": f"{app}.instance-7c9e6679-7425-40de-944b-e07fc1f{agent:05}{number:03}._app.1"
-    }
-    network = {"ip_addresses": [{"protocol": "IPv4", "ip_address": address(agent)}]}
-    status = {
-        "task_id": task_id,
-        "state": "TASK_RUNNING",
-        "source": "SOURCE_EXECUTOR",
-        "agent_id": agent_id,
-        "executor_id": task_id,
-        "timestamp": AT - 80_000 - number,
-        "uuid": "dGhpcyBpcyBhIHV1aWQ=",
-        "container_status": {
-            "container_id": {"value": f"c-{agent}-{number}"},
-            "executor_pid": 4711,
-            "network_infos": [network],
-        },
-    }
-    return {
-        "name": app,
-        "task_id": task_id,
-        "framework_id": {"value": "F-1"},
-        "agent_id": agent_id,
-        "state": "TASK_RUNNING",
-        "resources": resources_json(0.066, 256.0, (31000 + number, 31000 + number)),
-        "statuses": [{**status, "state": "TASK_STARTING"}, status],
-        "status_update_state": "TASK_RUNNING",
-        "status_update_uuid": "dGhpcyBpcyBhIHV1aWQ=",
-        "labels": {"labels": [{"key": "team", "value": "search"}]},
-        "discovery": {
-            "visibility": "FRAMEWORK",
-            "name": app,
-            "ports": {"ports": [{"number": 31000 + number, "name": "http"}]},
-        },
-        "user": "root",
-    }
-
-
-def framework_json() -> dict[str, Any]:
-    info = {
-        "id": {"value": "F-1"},
-        "name": "marathon",
-        "user": "root",
-        "roles": ["*"],
-        "failover_timeout": 604800.0,
-    }
-    return {"framework_info": info, "active": True, "connected": True, "recovered": False}
 
 
 # the process

@@ -19,20 +19,19 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
-from benchmarks.pass_process import (
-    APPS,
+from benchmarks.master_answers import (
     AT,
+    SERVICES_ANSWERS,
     TASKS_EACH,
-    Nowhere,
     address,
-    agent_json,
-    framework_json,
+    master_answers,
     task_json,
 )
+from benchmarks.pass_process import Nowhere
 from benchmarks.table import Result, show
 from mesaform.mesos.recordio import encode
 
@@ -190,12 +189,7 @@ class Site:
         return [json.dumps(event).encode() for event in (added, *updated)]
 
     async def services(self, request: web.Request) -> web.Response:
-        answers: dict[str, Any] = {
-            "/v2/queue": {"queue": []},
-            "/v2/info": {"frameworkId": "F-1"},
-            "/v2/apps": {"apps": [{"id": f"/app{app}", "constraints": []} for app in range(APPS)]},
-        }
-        body = json.dumps(answers[request.path]).encode()
+        body = json.dumps(SERVICES_ANSWERS[request.path]).encode()
         self.count(request.path, len(body))
         return web.Response(body=body, content_type="application/json")
 
@@ -207,22 +201,7 @@ class Site:
 
 def site_of(agents: int) -> Site:
     """The servers of a cluster of so many agents with `TASKS_EACH` tasks each."""
-    answers = {
-        "GET_AGENTS": {"agents": [agent_json(n) for n in range(agents)], "recovered_agents": []},
-        "GET_TASKS": {
-            "tasks": [task_json(a, n) for a in range(agents) for n in range(TASKS_EACH)],
-            "completed_tasks": [],
-        },
-        "GET_FRAMEWORKS": {"frameworks": [framework_json()], "completed_frameworks": []},
-        "GET_METRICS": {
-            "metrics": [{"name": f"master/some/metric/{n}", "value": float(n)} for n in range(2000)]
-        },
-        "GET_QUOTA": {"status": {"configs": []}},
-        "GET_MASTER": {"elected_time": AT - 90_000},
-    }
-    bodies = {
-        name: compressed({"type": name, name.lower(): body}) for name, body in answers.items()
-    }
+    bodies = {name: compressed(answer) for name, answer in master_answers(agents).items()}
     return Site(agents, {**bodies, "DescribeInstances": instances_xml(agents)})
 
 
