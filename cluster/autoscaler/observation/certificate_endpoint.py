@@ -16,9 +16,8 @@ import structlog
 from aiohttp import web
 
 from mesaform.autoscaler.observation.agent_proof import prove_instance
-from mesaform.common.certificates import NotIssued, Subject, issue_for_request, parse_document
 from mesaform.http import BadRequest, decode_json
-from mesaform.topology.instance_identity import InstanceVerifier
+from mesaform.topology.instance_identity import InstanceDocument, InstanceVerifier
 from mesaform.topology.user_data import CERTIFICATES_PATH, CertificateRequest, IssuedCertificate
 
 log = structlog.get_logger()
@@ -51,20 +50,37 @@ class CertificateEndpoint:
     async def _receive(self, request: web.Request) -> web.Response:
         wanted = await decode_json(request, CertificateRequest)
         document = prove_instance(request, self._verifier)
-        subject = Subject(document.instance_id, (document.private_ip,))
         try:
-            issued = await asyncio.to_thread(self._issue, wanted.request, subject)
-        except NotIssued as error:
-            raise BadRequest(str(error)) from None
+            issued = await asyncio.to_thread(self._issue, wanted.request, document)
         except (OSError, msgspec.DecodeError) as error:
             log.warning("no certificate issued", error=str(error))
             raise web.HTTPServiceUnavailable(text="this master has no CA yet") from None
-        log.info("certificate issued", instance=subject.instance_id, hosts=subject.hosts)
+        log.info("certificate issued", instance=document.instance_id, host=document.private_ip)
         return web.Response(body=msgspec.json.encode(issued), content_type="application/json")
 
-    def _issue(self, request: str, subject: Subject) -> IssuedCertificate:
+    def _issue(self, request: str, document: InstanceDocument) -> IssuedCertificate:
+        """Issue a certificate. The libraries, 10 MiB, are loaded where the cluster has TLS.
+
+        Raises:
+            BadRequest: the request for a certificate is not valid.
+            OSError, msgspec.DecodeError: the CA cannot be read.
+
+        """
+        from mesaform.common.certificates import (
+            NotIssued,
+            Subject,
+            issue_for_request,
+            parse_document,
+        )
+
         if self._file is None:
-            raise NotIssued("this cluster has no TLS")
+            raise BadRequest("this cluster has no TLS")
         authorities = parse_document(self._file.read_bytes())
-        certificate = issue_for_request(authorities.authorities[0], request, subject, self._now())
+        subject = Subject(document.instance_id, (document.private_ip,))
+        try:
+            certificate = issue_for_request(
+                authorities.authorities[0], request, subject, self._now()
+            )
+        except NotIssued as error:
+            raise BadRequest(str(error)) from None
         return IssuedCertificate(certificate, authorities.certificates)
