@@ -6,7 +6,7 @@ The messages are Terraform's own (developer.hashicorp.com/terraform/internals/ma
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,13 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """A resource is not as it should be, and Terraform tries no more."""
+
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """Terraform knows how many resources it will add, change and destroy."""
 
@@ -56,7 +63,7 @@ class Fault:
     resource: str = ""
 
 
-Event = Step | Planned | Ended | Fault
+Event = Step | Failed | Planned | Ended | Fault
 
 
 def read(lines: Iterable[str]) -> list[Event]:
@@ -76,12 +83,19 @@ def _event(line: str) -> Event | None:
 
 def _step_of(verbs: dict[str, Verb]) -> Callable[[JsonObject], Event | None]:
     def parse(message: JsonObject) -> Event | None:
-        hook = as_object(message.get("hook"))
-        verb = verbs.get(str(hook.get("action")))
-        address = str(as_object(hook.get("resource")).get("addr", ""))
-        return Step(address, verb) if verb else None
+        verb = verbs.get(str(as_object(message.get("hook")).get("action")))
+        return Step(_address(message), verb) if verb else None
 
     return parse
+
+
+def _failed(message: JsonObject) -> Event:
+    return Failed(_address(message))
+
+
+def _address(message: JsonObject) -> str:
+    hook = as_object(message.get("hook"))
+    return str(as_object(hook.get("resource")).get("addr", ""))
 
 
 def _summary(message: JsonObject) -> Event:
@@ -108,17 +122,27 @@ _PARSERS: dict[str, Callable[[JsonObject], Event | None]] = {
     "apply_start": _step_of(_UNDER_WAY),
     "apply_progress": _step_of(_UNDER_WAY),
     "apply_complete": _step_of(_COMPLETE),
+    "apply_errored": _failed,
     "change_summary": _summary,
     "diagnostic": _diagnostic,
 }
 
 
-def first_cause(faults: Iterable[Fault]) -> Fault | None:
-    """The fault to report: one with a resource, and no consequence of a stop, if there is one."""
+def first_cause(faults: Iterable[Fault], failed: Sequence[str] = ()) -> Fault | None:
+    """The fault to report: one with a resource, and no consequence of a stop, if there is one.
 
-    def rank(fault: Fault) -> int:
-        return 2 * ("context canceled" in fault.what or "execution halted" in fault.what) + (
-            not fault.resource
-        )
+    Of several it is that of the resource that failed first. Terraform prints the faults when all
+    has ended: a launch that waited in vain for its instance profile stands before the profile's.
+
+    Args:
+        faults: the errors that Terraform printed.
+        failed: addresses of resources, in the order in which they failed.
+
+    """
+    turns = {resource: turn for turn, resource in reversed(list(enumerate(failed)))}
+
+    def rank(fault: Fault) -> tuple[bool, bool, int]:
+        is_stop = "context canceled" in fault.what or "execution halted" in fault.what
+        return is_stop, not fault.resource, turns.get(fault.resource, len(turns))
 
     return min(faults, key=rank, default=None)

@@ -215,6 +215,7 @@ class StackReport:
     _steps: str = ""
     _complete: int = 0
     _faults: list[progress.Fault] = field(default_factory=list)
+    _failed: list[str] = field(default_factory=list)
 
     @property
     def is_planned(self) -> bool:
@@ -234,6 +235,8 @@ class StackReport:
             self._steps = f" of {event.steps}"
         elif isinstance(event, progress.Ended):
             self.summary = event.summary
+        elif isinstance(event, progress.Failed):
+            self._failed.append(event.resource)
         else:
             self._complete += event.is_complete
             self.under_way.advance(f"{self._complete}{self._steps}: {event.resource} {event.verb}")
@@ -241,7 +244,7 @@ class StackReport:
     def failure(self, stack: str, verb: Verb, code: int, log: Path) -> MesaformError:
         """The error of a Terraform that ended with `code`."""
         text = self.last_line.removeprefix("Error: ") or f"terraform {verb} ended with {code}"
-        cause = progress.first_cause(self._faults) or progress.Fault(text)
+        cause = progress.first_cause(self._faults, self._failed) or progress.Fault(text)
         return lock_conflict(cause.what, time.time()) or CloudError(
             cause.what,
             where=": ".join(part for part in (stack, cause.resource) if part),

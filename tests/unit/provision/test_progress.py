@@ -76,3 +76,14 @@ def test_the_cause_is_the_first_fault_that_is_no_consequence_of_a_stop():
     assert first_cause([halted, cancelled, vague, real]) == real
     assert first_cause([halted, cancelled]) == cancelled
     assert first_cause([]) is None
+
+
+def test_of_several_faults_that_of_the_resource_that_failed_first_is_reported():
+    errored = '{"type":"apply_errored","hook":{"resource":{"addr":"%s"},"action":"create"}}'
+    addresses = ("aws_iam_instance_profile.profile", "aws_instance.a")
+    failed = [event.resource for event in read(errored % address for address in addresses)]
+    launch, profile = (Fault("no", address) for address in reversed(addresses))
+
+    assert failed == list(addresses)
+    assert first_cause([launch, profile], failed) == profile
+    assert first_cause([Fault("general"), launch], failed) == launch
