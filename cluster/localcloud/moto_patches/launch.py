@@ -163,7 +163,7 @@ def require_launchable(backend: Ec2Backend, spec: Spec) -> None:
     """
     _require_image(backend, spec.get("ImageId"))
     _security_groups(backend, spec)
-    _profile(backend, spec.get("IamInstanceProfile"))
+    require_profile(backend, spec.get("IamInstanceProfile"))
     account.require_sold(str(spec.get("InstanceType")), place(backend, spec))
 
 
@@ -190,7 +190,7 @@ def launch(backend: Ec2Backend, spec: Spec, count: int, zone: str) -> Reservatio
     image = _require_image(backend, spec.get("ImageId"))
     _require_architecture(image, str(spec.get("InstanceType") or ""))
     groups = _security_groups(backend, spec)
-    profile = _profile(backend, spec.get("IamInstanceProfile"))
+    profile = require_profile(backend, spec.get("IamInstanceProfile"))
     _require_addresses(backend, spec, count)
     tags = convert_tag_spec(spec.get("TagSpecifications") or [])
     before = set(backend.reservations)
@@ -299,7 +299,13 @@ def _security_groups(backend: Ec2Backend, spec: Spec) -> list[object]:
     return groups
 
 
-def _profile(backend: Ec2Backend, reference: Mapping[str, str] | None) -> Profile | None:
+def require_profile(backend: Ec2Backend, reference: Mapping[str, str] | None) -> Profile | None:
+    """The instance profile that a launch names, if it names one.
+
+    Raises:
+        EC2ClientError: EC2's error for a profile that does not exist yet, or has no role yet.
+
+    """
     if not reference:
         return None
     arn, name = reference.get("Arn"), reference.get("Name")

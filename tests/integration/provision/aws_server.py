@@ -1,7 +1,7 @@
 """moto's server as a process of its own: `python aws_server.py <address> <port>`.
 
 It has the corrections of the project's local cloud that Terraform can see. A launch template
-launches without its own tags. An instance reports the groups of its first interface, and its end
+launches without its own tags. A launch waits for its instance profile. An instance reports the groups of its first interface, and its end
 removes its interfaces and addresses. Reserved addresses of a subnet are given only by name.
 
 Calls are answered one at a time: moto is not safe for threads, and rules of one group that are
@@ -17,11 +17,12 @@ from threading import Lock
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import Instance
 from moto.ec2.models.subnets import Subnet
+from moto.ec2.responses.instances import InstanceResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.server import MotoRequestHandler
 from werkzeug.serving import run_simple
 
-from mesaform.localcloud.moto_patches import network_options, queues, templates
+from mesaform.localcloud.moto_patches import launch, network_options, queues, templates
 
 
 def interfaces_as_on_aws() -> None:
@@ -47,6 +48,17 @@ def images_as_on_aws() -> None:
             self.architecture = "x86_64"
 
     Ami.__init__ = init
+
+
+def profiles_as_on_aws() -> None:
+    """EC2's refusal of a launch before its profile exists; the provider repeats such a launch."""
+    run = InstanceResponse.run_instances
+
+    def run_instances(self):
+        launch.require_profile(self.ec2_backend, self.params.get("IamInstanceProfile"))
+        return run(self)
+
+    InstanceResponse.run_instances = run_instances
 
 
 def reservations_as_on_aws() -> None:
@@ -83,4 +95,5 @@ if __name__ == "__main__":
     network_options.apply()
     queues.apply()
     interfaces_as_on_aws()
+    profiles_as_on_aws()
     serve(sys.argv[1], int(sys.argv[2]))
