@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from xdist import is_xdist_worker
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 from xdist.workermanage import WorkerController
@@ -79,10 +83,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Collect no garbage meanwhile, and none of what collection makes: it stays until the end."""
     gc.disable()
     try:
+        if is_xdist_worker(session) and _is_of_all_tests(session.config):
+            _import_apart()
         return (yield)
     finally:
         gc.freeze()
@@ -109,6 +115,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 terminalreporter.section(f"{name}: {report.nodeid}")
                 terminalreporter.write_line(content)
                 return
+
+
+def _is_of_all_tests(config: pytest.Config) -> bool:
+    return {Path(config.rootpath, argument) for argument in config.args} == {TESTS}
+
+
+def _import_apart() -> None:
+    """Import all test modules, each worker from another place of the list on.
+
+    In a new checkout they must be compiled first. So each worker compiles a part and finds the
+    others' parts done; in the order of collection each would compile all, at the same time.
+    Collection reports what fails here.
+    """
+    files = sorted(TESTS.rglob("test_*.py"))
+    worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    start = len(files) * worker // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for file in (*files[start:], *files[:start]):
+        with suppress(Exception, pytest.skip.Exception):
+            import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
 
 
 def _priority(lane: str) -> int:
