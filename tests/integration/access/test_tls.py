@@ -75,6 +75,7 @@ def place(cloud: Any, moto_url: str, tmp_path: Path) -> Context:
     return context
 
 
+@pytest.mark.slow
 def test_up_creates_the_ca_once_and_stores_it_encrypted_with_the_tags_of_the_cluster(
     place: Context,
 ) -> None:

@@ -56,6 +56,7 @@ def place(cloud: Any, tmp_path: Path) -> Place:
     return Place(a_spec(token="required"), tmp_path, tmp_path / "cluster.yaml")
 
 
+@pytest.mark.slow
 def test_up_draws_a_token_once_and_stores_it_encrypted_with_the_tags_of_the_cluster(
     place: Place,
 ) -> None:
@@ -196,6 +197,7 @@ async def test_an_interrupted_rotation_goes_on_with_the_same_token(place: Place)
     assert require_access(place).tokens == halfway[1:]
 
 
+@pytest.mark.slow
 async def test_a_master_serves_operators_from_its_copy_and_a_removed_document_ends_that(
     place: Place, masters: Masters, monkeypatch: pytest.MonkeyPatch
 ) -> None:

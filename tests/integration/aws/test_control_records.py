@@ -99,6 +99,7 @@ def test_a_profile_that_cannot_be_read_is_kept(bucket):
     assert log.counts == {NAME: 1}
 
 
+@pytest.mark.slow
 def test_an_object_that_fills_the_memory_is_read_up_to_a_limit(bucket):
     put(bucket, NAME, b" " * (READ_LIMIT_BYTES + 1))
     control, log = leader(bucket)

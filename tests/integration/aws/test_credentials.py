@@ -48,6 +48,7 @@ def key_of(made) -> str:
     return made._request_signer._credentials.get_frozen_credentials().access_key
 
 
+@pytest.mark.slow
 def test_a_client_made_while_the_metadata_service_is_away_works_once_it_answers(metadata):
     metadata.failures = [503] * 4
     with pytest.raises(NotAuthenticated):

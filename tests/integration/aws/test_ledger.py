@@ -229,6 +229,7 @@ def put(bucket: str, name: str, data: bytes) -> None:
     client.client("s3", REGION).put_object(Bucket=bucket, Key=f"toy/ledger/{name}", Body=data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

@@ -91,6 +91,7 @@ def test_the_wheel_has_what_its_modules_import_and_the_entry_points_import_no_mo
     assert imported == set(importable)
 
 
+@pytest.mark.slow
 def test_no_import_in_a_function_refers_to_a_module_that_the_wheel_lacks(
     sources: bundle.Sources,
 ) -> None:

@@ -52,6 +52,7 @@ def preview_of(folder: Path, booted: str, declared: str, role: str = "master") -
     return with_boot_settings(preview, folder, Booted(REGION))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "setting"),
     [

@@ -84,6 +84,7 @@ def contents(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_init_on_a_full_disk_leaves_no_partial_file(small_disk):
     fill(small_disk)
     ended = mesaform(small_disk, "init")

@@ -35,6 +35,7 @@ def test_the_first_run_settles_the_deployment_and_further_runs_keep_it(aws, plac
     assert (again.deployment_id, again.secret) == (first.deployment_id, first.secret)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_terraform_is_left_to_terraform(aws, place):
     aws.bake()
     state = {

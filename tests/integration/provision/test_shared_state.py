@@ -65,6 +65,7 @@ def raise_cluster(place: Context) -> None:
         shared.push_state("network")
 
 
+@pytest.mark.slow
 def test_another_checkout_gets_record_secret_and_states_and_loses_them_after_down(tmp_path):
     first, second = checkout(tmp_path / "a"), checkout(tmp_path / "b")
     raise_cluster(first)

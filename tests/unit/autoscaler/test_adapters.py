@@ -469,6 +469,7 @@ def mutated(value: Any, data: st.DataObject) -> Any:
     return data.draw(JSON)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_answer_of_a_framework_ends_in_another_error_or_in_unlimited_demand(data):

@@ -99,6 +99,7 @@ def test_of_agents_that_differ_the_least_counts(totals: tuple[Shape, Shape]) -> 
     assert planned.state.advertised["default/m5.large"].shape == SMALLER
 
 
+@pytest.mark.slow
 def test_work_is_packed_by_what_was_advertised_so_that_no_machine_is_bought_that_is_too_small() -> (
     None
 ):
@@ -216,6 +217,7 @@ def test_an_agent_that_does_not_say_everything_is_not_wrong() -> None:
     assert reported(a_pass([machine], [agent]), "anomaly") == []
 
 
+@pytest.mark.slow
 def test_a_machine_that_registered_twice_is_said_and_counted_once() -> None:
     machine = a_machine()
     twins = [

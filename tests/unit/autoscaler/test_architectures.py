@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,6 +105,7 @@ def test_the_label_of_an_app_or_a_framework_is_read_as_a_constraint() -> None:
 PINS = st.sampled_from(["", "x86_64", "arm64"])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     default=st.sampled_from(["x86_64", "arm64", "any"]),

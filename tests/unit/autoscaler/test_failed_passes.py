@@ -246,6 +246,7 @@ async def buys_and_removes(daemon: Daemon, failing: dict[int, Exception]) -> int
     return calls
 
 
+@pytest.mark.slow
 def test_a_failure_of_any_call_of_a_pass_buys_nothing_twice_and_forgets_no_machine() -> None:
     calls = LOOP.run_until_complete(buys_and_removes(Daemon(), {}))
     assert calls > 40

@@ -86,6 +86,7 @@ def test_an_executor_larger_than_any_agent_gets_one_larger_machine():
     assert (world.bought, spark.running) == (1, 1)
 
 
+@pytest.mark.slow
 def test_an_executor_that_fits_no_type_is_explained_and_its_tests_end():
     spark = SparkStatic("spark", task=make(1, 300 * 1024), wanted=1)
     world = a_world(spark, pool=ONE_LARGER)
@@ -149,12 +150,14 @@ def test_a_framework_that_hoards_offers_gets_nothing_and_does_not_starve_others(
     assert world.bought <= 3, "the hoarder may take what was bought for the other"
 
 
+@pytest.mark.slow
 def test_a_framework_that_flaps_between_revive_and_suppress_gets_little():
     world = a_world(Flapper("flapper"))
     world.run(600)
     assert world.bought <= 1
 
 
+@pytest.mark.slow
 def test_a_framework_that_declines_everything_for_ever_costs_little():
     decliner = Scheduler("decliner")
     world = a_world(decliner)
@@ -275,4 +278,4 @@ InferenceMachine.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestInference = InferenceMachine.TestCase
+TestInference = pytest.mark.slow(InferenceMachine.TestCase)

@@ -39,6 +39,7 @@ def end(world: World, name: str) -> None:
     world.fleet.set_state(name, "terminated")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crash", ["", "save", "record", "bought", "deactivate", "drain"])
 def test_an_interrupted_machine_is_replaced_drained_and_gone_without_a_task_lost(crash):
     world = a_world()

@@ -92,6 +92,7 @@ LABELS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     apps=st.lists(st.tuples(LABELS, st.integers(1, 6)), min_size=1, max_size=4),

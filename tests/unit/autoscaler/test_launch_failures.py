@@ -47,6 +47,7 @@ def test_while_ec2_throttles_every_call_nothing_happens_and_afterwards_everythin
     assert world.running("/web") == 20
 
 
+@pytest.mark.slow
 def test_what_a_half_done_launch_lacks_is_bought_elsewhere_and_no_more_than_that():
     world = World(a_spec(pools=[{"types": ["m5.large"], "max": 30}]), boot_s=10)
     for offering in world.offerings["default"]:

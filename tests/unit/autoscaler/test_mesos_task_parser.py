@@ -84,6 +84,7 @@ def tasks(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
+@pytest.mark.slow
 @given(
     running=st.lists(tasks(), max_size=8),
     unreachable=st.lists(tasks(), max_size=2),

@@ -80,6 +80,7 @@ def test_nothing_that_runs_is_moved_unless_consolidation_is_switched_on():
     assert not world.moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["protected", "foreign"])
 def test_protected_tasks_and_those_of_frameworks_that_do_not_restart_them_stay(kind):
     world = a_world()
@@ -112,6 +113,7 @@ def test_a_protected_agent_stays():
     assert len(world.ours) == 2
 
 
+@pytest.mark.slow
 def test_a_machine_younger_than_the_payback_time_stays():
     world = a_world(payback_s=1000.0)
     scattered(world)
@@ -147,6 +149,7 @@ def test_no_more_agents_are_disturbed_at_a_time_than_the_budget_allows():
     assert len(world.moved) == 2
 
 
+@pytest.mark.slow
 def test_old_tasks_weigh_more_than_the_saving():
     world = a_world(usd_per_task_hour=10.0)
     scattered(world)
@@ -154,6 +157,7 @@ def test_old_tasks_weigh_more_than_the_saving():
     assert len(world.ours) == 2
 
 
+@pytest.mark.slow
 def test_a_saving_below_the_minimum_is_left():
     world = a_world(min_saving_usd_per_hour=0.2)
     scattered(world)
@@ -161,6 +165,7 @@ def test_a_saving_below_the_minimum_is_left():
     assert len(world.ours) == 2
 
 
+@pytest.mark.slow
 def test_outside_its_window_nothing_is_disturbed():
     """NOW is a Friday, 08:00 UTC."""
     world = a_world(
@@ -194,6 +199,7 @@ def test_dearer_machines_go_for_one_cheaper_that_is_up_before_they_drain():
     assert story == ["buy", "deactivate", "drain", "terminate"]
 
 
+@pytest.mark.slow
 def test_a_replacement_that_the_cloud_does_not_have_disturbs_nobody():
     world = a_world(
         pools=[{"count": 0, "types": ["m5.2xlarge", "m5.large"], "max": 20}], underused_percent=0.0
@@ -404,6 +410,7 @@ def test_whatever_happens_protected_work_stays_nobody_is_killed_and_steady_work_
     ] == []
 
 
+@pytest.mark.slow
 def test_a_task_that_was_moved_is_not_moved_again_the_same_day():
     world = a_world()
     scattered(world)

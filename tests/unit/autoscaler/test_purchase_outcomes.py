@@ -70,6 +70,7 @@ def test_work_that_refuses_an_agent_it_fits_on_gets_one_machine_as_a_test():
     assert of_kind(world, "purchases_stopped")
 
 
+@pytest.mark.slow
 def test_a_stopped_unit_tries_one_machine_and_resumes_when_that_is_used():
     world = a_world()
     fill(world)
@@ -108,6 +109,7 @@ def test_other_work_uses_the_machine_that_one_unit_refused_and_is_not_stopped():
     assert world.running("/api") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", ["refused", "attribute", "smaller"])
 def test_dollars_on_machines_that_never_ran_work_are_bounded(cause: str):
     world = a_world()
@@ -126,6 +128,7 @@ def test_dollars_on_machines_that_never_ran_work_are_bounded(cause: str):
     assert 0 < world.unused_usd <= machines * 0.096 * 600 / 3600
 
 
+@pytest.mark.slow
 def test_a_crash_loop_does_not_buy_for_each_retry():
     world = a_world()
     world.fails_after_s = {"/crash": 2.0}
@@ -137,6 +140,7 @@ def test_a_crash_loop_does_not_buy_for_each_retry():
     assert bought(world) == first
 
 
+@pytest.mark.slow
 def test_a_crash_loop_without_any_machine_tries_one_less_and_less_often():
     world = a_world(count=0)
     world.fails_after_s = {"/crash": 2.0}
@@ -145,6 +149,7 @@ def test_a_crash_loop_without_any_machine_tries_one_less_and_less_often():
     assert 4 <= bought(world) <= 4 + 7
 
 
+@pytest.mark.slow
 def test_machines_are_bought_for_an_app_that_failed_once_one_instance_has_lived():
     world = a_world()
     world.fails_after_s = {"/flaky": 2.0}
@@ -157,6 +162,7 @@ def test_machines_are_bought_for_an_app_that_failed_once_one_instance_has_lived(
     assert bought(world) >= before + 3
 
 
+@pytest.mark.slow
 def test_batches_that_use_their_machines_are_bought_for_every_time():
     world = a_world(boot_s=5)
     fill(world)
@@ -169,6 +175,7 @@ def test_batches_that_use_their_machines_are_bought_for_every_time():
     assert not of_kind(world, "purchases_stopped")
 
 
+@pytest.mark.slow
 def test_demand_that_is_withdrawn_before_its_machines_come_buys_less_often_and_is_served_later():
     world = a_world()
     fill(world)

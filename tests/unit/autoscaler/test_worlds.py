@@ -81,6 +81,7 @@ def test_capacity_that_runs_out_in_one_zone_is_found_in_another():
     assert {machine.zone for machine in world.ours} <= {"us-east-1b", "us-east-1c"}
 
 
+@pytest.mark.slow
 def test_a_cloud_without_capacity_is_asked_less_and_less_often():
     world = World(a_spec())
     for offering in world.offerings["default"]:

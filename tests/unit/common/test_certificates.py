@@ -147,6 +147,7 @@ def a_request_with_another_number_for(oid: str) -> str:
 CURVE_P256, KEY_OF_A_CURVE, ECDSA_SHA256 = "2a8648ce3d030107", "2a8648ce3d0201", "2a8648ce3d040302"
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=3))
 @settings(max_examples=300, deadline=None)
 def test_no_bytes_of_a_request_are_answered_otherwise_than_by_refusal_or_a_certificate(

@@ -108,6 +108,7 @@ def test_a_network_of_operators_is_named_once() -> None:
         parse("name: a\ntarget: aws\nnetwork: {operator_cidrs: [203.0.113.0/24, 203.0.113.0/24]}\n")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(16, 25), st.integers(1, 4), st.sampled_from((1, 3, 5)))
 def test_masters_and_the_promised_agents_fit_into_the_subnets(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ IDS = {
 }
 
 
+@pytest.mark.slow
 @given(st.lists(damaged(mistaken(documents(HANDLED, IDS)).map(as_msgpack)), max_size=4))
 @settings(
     max_examples=examples(50),

@@ -123,7 +123,7 @@ class Streams(RuleBasedStateMachine):
         assert self.streams.next_due() == (min(wanted) if wanted else None)
 
 
-TestStreams = Streams.TestCase
+TestStreams = pytest.mark.slow(Streams.TestCase)
 
 
 def test_retries_double_from_ten_seconds_to_ten_minutes():

@@ -290,4 +290,4 @@ FaultyCluster.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestFaultyCluster = FaultyCluster.TestCase
+TestFaultyCluster = pytest.mark.slow(FaultyCluster.TestCase)

@@ -6,6 +6,7 @@ every end is reported, and no resource is given twice (the world checks after ea
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -266,4 +267,4 @@ Succession.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestSuccession = Succession.TestCase
+TestSuccession = pytest.mark.slow(Succession.TestCase)

@@ -313,6 +313,7 @@ def test_an_update_for_a_disconnected_scheduler_is_recorded_for_reconciliation(w
     assert again.reconcile()[0]["state"] == "TASK_RUNNING"
 
 
+@pytest.mark.slow
 def test_only_a_thousand_completed_tasks_are_kept(world, agent, framework):
     for number in range(1005):
         name = f"t{number}"

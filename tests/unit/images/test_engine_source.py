@@ -73,6 +73,7 @@ def test_an_unknown_section_of_the_operators_file_is_refused() -> None:
         bundle.parse_recipe(RECIPE, "own.toml", "[motor]\nx = 1\n")
 
 
+@pytest.mark.slow
 def test_the_operators_file_changes_the_digest_and_is_in_the_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

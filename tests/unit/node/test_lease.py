@@ -355,6 +355,7 @@ STEPS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(600), deadline=None)
 @given(st.lists(STEPS, max_size=40))
 def test_no_machine_powers_off_with_work_or_with_a_valid_lease(steps):

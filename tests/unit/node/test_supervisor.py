@@ -440,7 +440,7 @@ class AnyMachine(RuleBasedStateMachine):
         assert self.machine.supervisor.is_finished
 
 
-TestAnyMachine = AnyMachine.TestCase
+TestAnyMachine = pytest.mark.slow(AnyMachine.TestCase)
 TestAnyMachine.settings = settings(
     max_examples=examples(150), stateful_step_count=40, deadline=None
 )

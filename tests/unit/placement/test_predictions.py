@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -236,6 +237,7 @@ def predicted(services: Services, machines: list[Machine]) -> tuple[list[str], d
     return [node.name for node in supply.nodes], placement.placed.get(0, {})
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(150), deadline=None)
 @given(machines(), definitions(), st.none() | definitions())
 def test_the_scheduler_places_what_the_planner_predicts(

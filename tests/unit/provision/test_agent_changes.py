@@ -120,6 +120,7 @@ class Cluster:
         await self.drains().give_back(set(self.terraform.account))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     images=st.lists(st.sampled_from((OLD, NEW)), min_size=1, max_size=4),

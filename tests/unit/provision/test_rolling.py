@@ -86,6 +86,7 @@ def images(draw: st.DrawFn) -> list[str | None]:
     return draw(st.lists(one, min_size=number, max_size=number).filter(any))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(images=images(), kills=st.lists(st.integers(0, 40), max_size=5))
 def test_killed_at_any_step_it_never_takes_two_masters_away_and_the_next_run_completes_it(

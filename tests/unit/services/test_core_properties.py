@@ -9,6 +9,7 @@ import random
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -320,7 +321,7 @@ class Scheduling(RuleBasedStateMachine):
             assert TOTAL.contains(used)
 
 
-TestScheduling = Scheduling.TestCase
+TestScheduling = pytest.mark.slow(Scheduling.TestCase)
 TestScheduling.settings = settings(
     max_examples=examples(300),
     stateful_step_count=40,

@@ -136,6 +136,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(rule):
     assert runs[0].record.entries == runs[1].record.entries
 
 
+@pytest.mark.slow
 def test_a_service_that_is_moved_needs_only_the_rest_of_its_time():
     tasks = [a_task(at=number, runs_s=4000, cpus=1.9, mem_mib=2000) for number in range(6)]
     again = run(
@@ -219,6 +220,7 @@ TASKS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     tasks=TASKS,
