@@ -18,7 +18,8 @@ from pathlib import Path
 from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
 from tests.differential.cases import hand_written
 from tests.differential.comparison import Answers
-from tests.differential.run import comparer, run_generated
+from tests.differential.engines import EngineEnded
+from tests.differential.run import NoEnd, comparer, run_generated
 from tests.differential.table import differences, explanation
 
 
@@ -44,19 +45,27 @@ def main(count: int, seed: int) -> int:
         unexplained.append(answers)
         print(f"--- {answers.case.name}: {answers.case.document!r:.1500}")
         print(f"    mesos    {json.dumps(answers.mesos):.600}")
+        if "log" in answers.mesos:
+            print(answers.mesos["log"])
         print(f"    embedded {json.dumps(answers.embedded):.600}", flush=True)
 
     print(f"seed {seed}; repeat with: make differential SEED={seed}")
     folder = Path(tempfile.mkdtemp(prefix="differential-"))
     print(f"logs of the engines: {folder}", flush=True)
+    fault = ""
     with comparer(prefix, folder) as compare:
-        for case in hand_written():
-            report(compare(case))
-        run_generated(compare, count, seed, report)
+        try:
+            for case in hand_written():
+                report(compare(case))
+            run_generated(compare, count, seed, report)
+        except (EngineEnded, NoEnd) as error:
+            fault = str(error)
     for reason, number in explained.most_common():
         print(f"{number:5} {reason}")
     print(f"{total} calls, {explained.total()} differ with a reason, {len(unexplained)} without")
-    if unexplained:
+    if fault:
+        print(f"the run stopped: {fault}")
+    if unexplained or fault:
         return 1
     shutil.rmtree(folder)
     return 0

@@ -371,6 +371,22 @@ TASK_VARIANTS: Mapping[str, Document] = {
     "unknown field": {"unknown": 1},
 }
 
+ENDING_VARIANTS: Mapping[str, Document] = {
+    "resource of the type TEXT": {
+        "resources": [*SMALL, {"name": "x", "type": "TEXT", "text": {"value": "y"}}]
+    },
+    "empty resource allocated to no role": {
+        "resources": [*SMALL, {"name": "x", "type": "SET", "set": {}, "allocation_info": {}}]
+    },
+    "empty resource allocated to another role": {
+        "resources": [
+            *SMALL,
+            {"name": "x", "type": "RANGES", "ranges": {}, "allocation_info": {"role": "b"}},
+        ]
+    },
+}
+"""Tasks that end a process of Apache Mesos."""
+
 ACCEPT_VARIANTS: Mapping[str, Document] = {
     "nothing": [],
     "an operation without type": [{}],
@@ -565,6 +581,14 @@ EXECUTOR_VARIANTS: Mapping[str, Document] = {
 EXECUTOR_IDS = {"executor_id": {"value": "e"}, "framework_id": {"value": "unknown"}}
 
 
+def ending() -> list[Case]:
+    """The hand-written cases that end a process of Apache Mesos."""
+    return [
+        Case(f"task {name}", "task", {**TASK_INFO, **change})
+        for name, change in ENDING_VARIANTS.items()
+    ]
+
+
 def hand_written() -> list[Case]:
     """Every hand-written case."""
     return [
@@ -576,6 +600,7 @@ def hand_written() -> list[Case]:
             Case(f"task {name}", "task", {**TASK_INFO, **change})
             for name, change in TASK_VARIANTS.items()
         ),
+        *ending(),
         *(Case(f"ACCEPT {name}", "accept", value) for name, value in ACCEPT_VARIANTS.items()),
         *(
             Case(f"call {name}", "call", value)
@@ -619,8 +644,6 @@ def _resources() -> st.SearchStrategy[Document]:
         {
             "name": st.sampled_from(["cpus", "mem", "ports", "disk", "gpus", "x"]),
             "type": st.sampled_from(["SCALAR", "RANGES", "SET"]),  # TEXT ends Mesos' master
-            # An empty role beside "*" ends Mesos' agent: slave.cpp checks role == otherRole.
-            "allocation_info": st.just({"role": "*"}),
         },
     )
     return usual | st.builds(lambda odd: [*SMALL, *odd], st.lists(derived, min_size=1, max_size=2))

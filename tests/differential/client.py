@@ -74,6 +74,11 @@ class Scheduler:
         if self._response is not None:
             self._response.close()
 
+    def forget(self) -> None:
+        """Close the stream of an engine that is gone."""
+        if self._response is not None:
+            self._response.close()
+
     async def next_event(self, timeout_s: float = WAIT_S) -> Event:
         """The next event other than HEARTBEAT; offers are also kept.
 

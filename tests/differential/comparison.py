@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +13,12 @@ import aiohttp
 
 from tests.differential.cases import AGENT, FRAMEWORK, OFFER, TASK, Case
 from tests.differential.client import Document, Event, Gone, Outcome, Scheduler
+from tests.differential.engines import End, Engine, EngineEnded
 from tests.support.struct_strategies import as_json
 
 Summary = dict[str, Any]
+ENDING_S = 5.0
+"""How long a process takes at most to end after it has closed its connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +38,85 @@ class Pair:
     """Both engines, each with a framework of its own.
 
     Args:
-        mesos: the URL of the Apache Mesos.
-        embedded: the URL of the embedded engine.
+        mesos: the reference, which is started again when a case ends a process of it.
+        embedded: the engine under test.
 
     """
 
-    def __init__(self, mesos: str, embedded: str, session: aiohttp.ClientSession) -> None:
-        self._schedulers = (Scheduler(mesos, session), Scheduler(embedded, session))
+    def __init__(self, mesos: Engine, embedded: Engine, session: aiohttp.ClientSession) -> None:
+        self.mesos, self._embedded, self._session = mesos, embedded, session
         self._number = 0
+        self._last = "none"
+        self._schedulers: tuple[Scheduler, Scheduler]
 
     async def start(self) -> None:
+        """Subscribe at both engines."""
+        engines = (self.mesos, self._embedded)
+        first, second = (Scheduler(engine.base, self._session) for engine in engines)
+        self._schedulers = (first, second)
         await asyncio.gather(*(scheduler.subscribe() for scheduler in self._schedulers))
 
     async def stop(self) -> None:
+        """End both frameworks."""
         await asyncio.gather(*(scheduler.close() for scheduler in self._schedulers))
 
     async def compare(self, case: Case) -> Answers:
-        """The answers of both engines to a case."""
+        """The answers of both engines to a case.
+
+        A case that ends a process of Apache Mesos has the answer `ends the reference`.
+
+        Raises:
+            EngineEnded: a process of the embedded engine ended.
+
+        """
         self._number += 1
         task_id = f"task-{self._number}"
-        mesos, embedded = await asyncio.gather(
-            *(_run(scheduler, case, task_id) for scheduler in self._schedulers)
+        name = f"{case.name}, the case before: {self._last}"
+        self._last = case.name
+        of_embedded = asyncio.create_task(
+            _unless_ended(self._embedded, _run(self._schedulers[1], case, task_id))
         )
+        try:
+            mesos = await _unless_ended(self.mesos, _run(self._schedulers[0], case, task_id))
+            if isinstance(mesos, End):
+                await self._start_reference_again()
+            embedded = await of_embedded
+        finally:
+            of_embedded.cancel()
+        if isinstance(embedded, End):
+            raise EngineEnded(f"{self._embedded.name}: during {name}: {embedded}")
+        if isinstance(mesos, End):
+            mesos = _as_summary(mesos, name)
         return Answers(case, mesos, embedded)
+
+    async def _start_reference_again(self) -> None:
+        self._schedulers[0].forget()
+        await self.mesos.restart()
+        reference = Scheduler(self.mesos.base, self._session)
+        await reference.subscribe()
+        self._schedulers = (reference, self._schedulers[1])
+
+
+def _as_summary(end: End, name: str) -> Summary:
+    return {"ends the reference": end.part, "status": end.status, "during": name, "log": end.log}
+
+
+async def _unless_ended(engine: Engine, call: Coroutine[Any, Any, Summary]) -> Summary | End:
+    """The summary of a call, or the end of a process of the engine in the meantime."""
+    answer = asyncio.create_task(call)
+    end = asyncio.create_task(engine.until_end())
+    try:
+        await asyncio.wait([answer, end], return_when=asyncio.FIRST_COMPLETED)
+        if answer.done() and not engine.has_ended:
+            with contextlib.suppress(aiohttp.ClientError):
+                return answer.result()
+        return await asyncio.wait_for(end, ENDING_S)
+    except TimeoutError:
+        return answer.result()
+    finally:
+        for task in (answer, end):
+            task.cancel()
+        await asyncio.gather(answer, end, return_exceptions=True)
 
 
 async def _run(scheduler: Scheduler, case: Case, task_id: str) -> Summary:
