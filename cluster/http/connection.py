@@ -43,6 +43,8 @@ class Connection(web.RequestHandler):
         is_busy: a request is being handled.
         is_receiving: the handler waits for the body.
         is_stream: the answer goes on until one side ends it; no time-out applies.
+        is_established: it is past the handshake of TLS, where the port has one.
+        handshake: the handshake that is under way; it has a time-out of its own.
 
     """
 
@@ -50,7 +52,9 @@ class Connection(web.RequestHandler):
         "_blocked_since",
         "_has_partial_request",
         "_owner",
+        "handshake",
         "is_busy",
+        "is_established",
         "is_receiving",
         "is_stream",
         "peer",
@@ -67,6 +71,8 @@ class Connection(web.RequestHandler):
         self.is_busy = False
         self.is_receiving = False
         self.is_stream = False
+        self.is_established = False
+        self.handshake: asyncio.Task[None] | None = None
 
     @property
     def is_evictable(self) -> bool:
@@ -78,6 +84,8 @@ class Connection(web.RequestHandler):
         """Take the peer's address before the server decides whether it may connect."""
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if isinstance(name, tuple) else "local"
+        self.is_established = True
+        self.since = self._loop.time()
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -133,6 +141,12 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.write(self._owner.refusal(status, message))
         self.force_close()
+
+    def force_close(self) -> None:
+        """Close the connection, also in the middle of its handshake."""
+        if self.handshake is not None:
+            self.handshake.cancel()
+        super().force_close()
 
     def log_exception(self, *_arguments: Any, **fields: Any) -> None:
         """Take what aiohttp would log: an answer that could not be written."""

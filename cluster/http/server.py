@@ -23,6 +23,7 @@ from mesaform.http.errors import phrase
 from mesaform.http.hosts import AcceptedHosts
 from mesaform.http.port import HttpPort, Limits
 from mesaform.http.tls import ServerTls
+from mesaform.http.tls_listener import TlsSite
 from mesaform.http.unhandled import UNHANDLED
 
 NO_TIMEOUT_S = 10**6
@@ -61,31 +62,57 @@ class _Protocols(web.Server):
             auto_decompress=False,
         )
 
+    @property
+    def count(self) -> int:
+        """How many connections are open, handshakes included."""
+        return sum(map(len, self._peers.values()))
+
+    def begin_handshake(self, connection: Connection, peer: str) -> None:
+        """Count a connection from its accept on."""
+        connection.peer = peer
+        self._admit(connection)
+
+    def end_handshake(self, connection: Connection) -> None:
+        """Forget a connection whose handshake was not completed."""
+        if not connection.is_established:
+            self._forget(connection)
+
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if not isinstance(handler, Connection):
-            return
-        of_peer = self._peers.setdefault(handler.peer, {})
-        of_peer[handler] = None
-        if len(of_peer) > self._max_of_peer:
-            self._make_place(handler, list(of_peer))
-        elif len(self._connections) > self._max_connections:
-            self._make_place(handler, [item for peer in self._peers.values() for item in peer])
+        if isinstance(handler, Connection) and handler.handshake is None:
+            self._admit(handler)
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
         super().connection_lost(handler, exc)
-        if isinstance(handler, Connection) and handler.peer in self._peers:
-            self._peers[handler.peer].pop(handler, None)
-            if not self._peers[handler.peer]:
-                del self._peers[handler.peer]
+        if isinstance(handler, Connection):
+            self._forget(handler)
+
+    def _admit(self, connection: Connection) -> None:
+        of_peer = self._peers.setdefault(connection.peer, {})
+        of_peer[connection] = None
+        if len(of_peer) > self._max_of_peer:
+            self._make_place(connection, list(of_peer))
+        elif self.count > self._max_connections:
+            self._make_place(connection, [item for peer in self._peers.values() for item in peer])
+
+    def _forget(self, connection: Connection) -> None:
+        of_peer = self._peers.get(connection.peer, {})
+        of_peer.pop(connection, None)
+        if not of_peer:
+            self._peers.pop(connection.peer, None)
 
     def _make_place(self, newest: Connection, connections: list[Connection]) -> None:
-        """Close the connection that has waited longest for its peer, or else the newest."""
+        """Close the connection that has waited longest for its peer, or else the newest.
+
+        It no longer counts at once: further ones may be accepted before it is closed.
+        """
         waiting = [item for item in connections if item.is_evictable and item is not newest]
         if waiting:
-            min(waiting, key=lambda item: item.since).force_close()
+            oldest = min(waiting, key=lambda item: item.since)
+            self._forget(oldest)
+            oldest.force_close()
         else:
             newest.refuse(503, "Too many connections of this address")
 
@@ -95,6 +122,12 @@ class _Protocols(web.Server):
         for connection in self.connections:
             if isinstance(connection, Connection):
                 connection.end_if_overdue(now)
+
+
+def _bound(address: str, number: int) -> socket.socket:
+    """A socket that is bound to an address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, number), family=family, backlog=BACKLOG)
 
 
 def _open_files() -> int:
@@ -119,38 +152,6 @@ class _Runner(web.AppRunner):
         served = await super()._make_server()
         self.protocols = _Protocols(served, self._owner, self._owner.boundary)
         return self.protocols
-
-
-class _Site(web.TCPSite):
-    """aiohttp's listener, with a limit for the handshake of TLS."""
-
-    __slots__ = ("_handshake_s",)
-
-    def __init__(
-        self,
-        runner: _Runner,
-        address: tuple[str, int],
-        tls: ssl.SSLContext | None,
-        handshake_s: float,
-    ) -> None:
-        super().__init__(runner, *address, ssl_context=tls, backlog=BACKLOG)
-        self._handshake_s = handshake_s
-
-    async def start(self) -> None:
-        """Listen."""
-        await web.BaseSite.start(self)
-        server = self._runner.server
-        if server is None:
-            raise RuntimeError("the application is not prepared")
-        self._server = await asyncio.get_running_loop().create_server(
-            server,
-            self._host,
-            self._port,
-            ssl=self._ssl_context,
-            backlog=self._backlog,
-            ssl_handshake_timeout=self._handshake_s if self._ssl_context else None,
-        )
-        self._bound_port = int(self._server.sockets[0].getsockname()[1])
 
 
 class HttpServer:
@@ -194,7 +195,7 @@ class HttpServer:
     def connection_count(self) -> int:
         """How many connections are open."""
         protocols = self._runner.protocols
-        return len(protocols.connections) if protocols is not None else 0
+        return protocols.count if protocols is not None else 0
 
     async def start(self) -> None:
         """Prepare the application. It listens only where `listen` says. Idempotent."""
@@ -214,25 +215,35 @@ class HttpServer:
         """
         await self.start()
         context = None if self._tls is None else await self._tls.context()
-        site = _Site(self._runner, (address, number), context, self.limits.header_s)
         try:
-            await site.start()
+            listening = _bound(address, number)
         except OSError as error:
-            await site.stop()
             raise Busy(
                 f"cannot listen: {error.strerror or error}",
                 where=f"{address}:{number}",
                 fix=fix or "end the program that listens there",
             ) from error
-        self._sites[address, number] = site
-        return site.port
+        self._sites[address, number] = await self._open(listening, context)
+        return int(listening.getsockname()[1])
 
     async def listen_on(self, listening: socket.socket) -> None:
         """Listen on a socket that is bound already."""
         await self.start()
         context = None if self._tls is None else await self._tls.context()
-        site = web.SockSite(self._runner, listening, backlog=BACKLOG, ssl_context=context)
+        await self._open(listening, context)
+
+    async def _open(self, listening: socket.socket, context: ssl.SSLContext | None) -> web.BaseSite:
+        """Accept connections of a bound socket."""
+        connections = self._runner.protocols
+        if connections is None:
+            raise RuntimeError("the application is not prepared")
+        listening.listen(BACKLOG)
+        site: web.BaseSite = web.SockSite(self._runner, listening, backlog=BACKLOG)
+        if context is not None:
+            handshake_s = self.limits.header_s
+            site = TlsSite(self._runner, listening, connections, context, handshake_s)
         await site.start()
+        return site
 
     async def stop_listening(self, address: str, number: int) -> None:
         """Close the listener of an address; its connections end by themselves. Idempotent."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import urllib.parse
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -27,6 +28,12 @@ from mesaform.engine.link_tls import require_own_certificate, server_credentials
 from mesaform.engine.link_validation import read_from_agent
 from mesaform.engine.master.agent_identity import instance_of
 from mesaform.engine.master.events import AgentLeaving, AgentPong, AgentRegistering, AgentUpdate
+from mesaform.engine.master.link_connections import (
+    SWEEP_S,
+    LinkConnections,
+    Peer,
+    most_connections,
+)
 from mesaform.engine.master.state import INTERNAL_ERROR
 from mesaform.engine.master.term import CallFailed, EndOfLink, LinkQueue, Term
 from mesaform.http import UNHANDLED
@@ -100,6 +107,8 @@ class LinkServer:
         self.refusals = 0
         self._first_message_timeout_s = first_message_timeout_s
         self._server: Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._linked: set[Peer] = set()
         self._rejections: dict[str, Rejections] = {}
         #: Streams that were ended because of what the agent sent.
         self.rejected = 0
@@ -111,7 +120,8 @@ class LinkServer:
             Busy: the port is taken.
 
         """
-        server = grpc.aio.server(options=link.SERVER_OPTIONS)
+        most = ("grpc.max_allowed_incoming_connections", most_connections())
+        server = grpc.aio.server(options=[*link.SERVER_OPTIONS, most])
         service, method = link.METHOD.strip("/").split("/")
         handler = grpc.stream_stream_rpc_method_handler(
             self._connect, request_deserializer=None, response_serializer=None
@@ -131,6 +141,9 @@ class LinkServer:
             )
         self._server = server
         await server.start()
+        host = address.rpartition(":")[0].strip("[]")
+        connections = LinkConnections((host, port))
+        self._sweeper = asyncio.create_task(self._sweep(connections), name="link connections")
 
     def _open(self, server: Server, address: str) -> int:
         if self._tls is None:
@@ -139,8 +152,19 @@ class LinkServer:
 
     async def stop(self) -> None:
         """Close the port and every link."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
         if self._server is not None:
             await self._server.stop(grace=0.5)
+
+    async def _sweep(self, connections: LinkConnections) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                connections.sweep(self._linked)
+            except OSError as error:  # of /proc; the process may lack files at this moment
+                log.warning("link_connections_unreadable", error=str(error))
 
     async def _connect(self, requests: AsyncIterator[bytes], context: ServicerContext) -> None:
         term = self._term()
@@ -181,6 +205,8 @@ class LinkServer:
             require_own_certificate(instance_id, context.auth_context())
         link_id = uuid.uuid4().hex
         queue: LinkQueue = asyncio.Queue()
+        peer = _peer(context.peer())
+        self._linked.add(peer)
         term.links[link_id] = queue
         reader = asyncio.create_task(_read(term, link_id, requests, queue), name=f"link {link_id}")
         message: bytes | EndOfLink = EndOfLink()
@@ -192,6 +218,7 @@ class LinkServer:
                     break
                 await context.write(message)
         finally:
+            self._linked.discard(peer)
             reader.cancel()
             results = await asyncio.gather(reader, return_exceptions=True)
             term.link_closed(link_id)
@@ -247,6 +274,12 @@ class LinkServer:
             return ""
         record = term.core.state.record(register.agent_id) if register.agent_id else None
         return instance_of(register, peer, record, self._verifier)
+
+
+def _peer(text: str) -> Peer:
+    """Address and port of gRPC's `ipv4:10.0.0.1:4711` or `ipv6:%5B::1%5D:4711`."""
+    host, _, port = urllib.parse.unquote(text).partition(":")[2].rpartition(":")
+    return host.strip("[]"), int(port) if port.isdecimal() else 0
 
 
 async def _read(term: Term, link_id: str, requests: AsyncIterator[bytes], queue: LinkQueue) -> None:

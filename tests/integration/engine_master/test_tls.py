@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,9 +16,11 @@ from harness.master_process import SIZE, LinkedAgent, Running, eventually, runni
 from mesaform.common.json_types import as_list
 from mesaform.engine import link
 from mesaform.engine.link_tls import channel_credentials
+from mesaform.engine.master.link_connections import PEER_CONNECTIONS
 from mesaform.http import open_session
 from mesaform.mesos.messages import AgentInfo, Attribute, Text, to_wire
 from mesaform.mesos.operator import OperatorClient
+from tests.support.half_open import few_files, half_open
 from tests.support.instances import Account
 from tests.support.tls import DAY_S, Cluster, environment
 
@@ -150,3 +154,55 @@ async def test_a_link_is_opened_with_the_certificates_as_they_are_now(
     async with an_agent(master, account, credentials) as agent:
         assert agent.id
     await eventually(lambda: master.process.term is not None and not master.process.term.links)
+
+
+async def test_half_open_connections_of_a_peer_leave_place_for_agents_of_others(
+    zookeeper_url: str, account: Account, cluster: Cluster
+) -> None:
+    credentials = channel_credentials(cluster.machine(AGENT, ADDRESS))
+    files = cluster.uncertified("i-0")
+    with few_files(300):
+        process = Running(zookeeper_url, **account.environment, **environment(files))
+        cluster.certify(files, "i-0", process.address)
+        await process.start()
+        try:
+            await process.leading()
+            async with half_open((process.address, process.link_port), 600, "127.97.4.7"):
+                await eventually_registered(process, account, credentials)
+        finally:
+            await process.stop()
+
+
+async def eventually_registered(
+    master: Running, account: Account, credentials: grpc.ChannelCredentials
+) -> None:
+    """Have an agent register, which tries again as agents do."""
+    async with asyncio.timeout(8):  # gRPC ends a handshake after 10 s
+        while True:
+            try:
+                async with an_agent(master, account, credentials):
+                    return
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_peer_that_opens_many_connections_loses_those_without_a_link(
+    master: Running, account: Account, cluster: Cluster
+) -> None:
+    credentials = channel_credentials(cluster.machine(AGENT, ADDRESS))
+    link_port = (master.address, master.link_port)
+    async with an_agent(master, account, credentials):
+        for _ in range(2):
+            async with half_open(link_port, 400, "127.0.0.1"), asyncio.timeout(8):
+                await eventually(lambda: connections_to(link_port) <= PEER_CONNECTIONS + 1)
+        assert master.process.term is not None
+        assert len(master.process.term.links) == 1, "the flooder's machine keeps its link"
+
+
+def connections_to(target: tuple[str, int]) -> int:
+    """How many connections the host has to an address; gRPC listens on a socket of IPv6."""
+    host, port = target
+    number = int.from_bytes(socket.inet_aton(host), "little")
+    local = f"0000000000000000FFFF0000{number:08X}:{port:04X}"
+    lines = Path("/proc/self/net/tcp6").read_text(encoding="ascii").splitlines()[1:]
+    return sum(1 for line in lines if line.split()[1] == local and line.split()[3] == "01")

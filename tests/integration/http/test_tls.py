@@ -7,7 +7,7 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from mesaform.node.copy_authority import copy
 from mesaform.node.interruption_monitor import Settings, send_to_leader
 from mesaform.topology.instance_identity import IDENTITY_HEADER, identity_header
 from mesaform.topology.user_data import MachineNotice
+from tests.support.half_open import few_files, half_open
 from tests.support.instances import Account
 from tests.support.tls import DAY_S, Cluster
 
@@ -144,6 +145,59 @@ async def test_a_peer_that_sends_no_handshake_is_disconnected(cluster: Cluster) 
         async with asyncio.timeout(60):
             assert await reader.read() == b""
         writer.close()
+
+
+FLOODERS = ("127.74.0.6", "127.74.0.7", "127.74.0.8")
+
+
+def flooded(at: str, count: int, peer: str = FLOODERS[0]) -> AbstractAsyncContextManager[None]:
+    """A peer that holds `count` half-open handshakes."""
+    host, _, port = at.rpartition(":")
+    return half_open((host, int(port)), count, peer)
+
+
+async def test_half_open_handshakes_of_a_peer_leave_place_for_another_one(
+    cluster: Cluster,
+) -> None:
+    files = cluster.machine("i-0", MASTER)
+    limits = Limits(header_s=600, peer_connections=30)
+    with few_files(150):
+        async with serving(files, limits=limits) as at, flooded(at, 400):
+            async with asyncio.timeout(20):
+                assert (await get(cluster.trust, at))["scheme"] == "https"
+
+
+async def test_half_open_handshakes_count_from_their_accept_on(cluster: Cluster) -> None:
+    files = cluster.machine("i-0", MASTER)
+    server = HttpServer(
+        web.Application(),
+        HttpPort("test", Limits(header_s=600, peer_connections=30), tls=files),
+        shutdown_s=0.2,
+    )
+    address = f"{MASTER}:{await server.listen(MASTER, free_port(MASTER))}"
+    try:
+        async with flooded(address, 200), asyncio.timeout(60):
+            while server.connection_count < 30:
+                await asyncio.sleep(0.01)
+            assert server.connection_count == 30
+        async with asyncio.timeout(60):
+            while server.connection_count:
+                await asyncio.sleep(0.01)
+    finally:
+        await server.stop()
+
+
+async def test_the_connections_of_all_peers_have_a_limit_during_handshakes(
+    cluster: Cluster,
+) -> None:
+    files = cluster.machine("i-0", MASTER)
+    limits = Limits(header_s=600, peer_connections=30, connections=40)
+    with few_files(150):
+        async with serving(files, limits=limits) as at, AsyncExitStack() as floods:
+            for peer in FLOODERS:
+                await floods.enter_async_context(flooded(at, 100, peer))
+            async with asyncio.timeout(20):
+                assert (await get(cluster.trust, at))["scheme"] == "https"
 
 
 async def test_a_port_listens_once_its_machine_has_a_certificate(cluster: Cluster) -> None:
