@@ -281,9 +281,8 @@ class Observer:
 
     async def _view(self, trouble: list[str], *, detailed: bool = False) -> ClusterView | None:
         try:
-            agents, tasks, frameworks, metrics, quota, master = await asyncio.gather(
-                self._agents(),
-                self._tasks(),
+            (agents, tasks), frameworks, metrics, quota, master = await asyncio.gather(
+                self._agents_and_tasks(),
                 self.operator.get_frameworks(),
                 self.operator.get_metrics(),
                 self._optional("GET_QUOTA"),
@@ -317,6 +316,16 @@ class Observer:
             faults=self.faults,
             agent_tasks=self.agent_tasks,
         )
+
+    async def _agents_and_tasks(self) -> tuple[Agents, Tasks]:
+        """Read all agents, then the tasks.
+
+        A task whose resources an agent has allocated is then among the tasks. Otherwise what a
+        framework wants would not be lessened by a task that has taken its place already, and a
+        machine too many would be bought for it.
+        """
+        agents = await self._agents()
+        return agents, await self._tasks()
 
     async def _agents(self) -> Agents:
         """Read all agents.

@@ -91,6 +91,20 @@ class SparkDynamic(Scheduler):
     """Spark with dynamic allocation: declines with the default filter at its limit as well."""
 
 
+@dataclass
+class SparkGrowing(SparkDynamic):
+    """Dynamic allocation of a job that has work for `most` executors.
+
+    It wants one executor, then one, two, four more and so on, each second.
+    """
+
+    most: int = 0
+    step: int = 1
+
+    def act(self, world: FrameworkWorld) -> None:
+        self.wanted, self.step = min(self.most, self.wanted + self.step), self.step * 2
+
+
 class MesosExecute(Scheduler):
     """Declines offers that do not hold its task, then suppresses; suppresses after the launch."""
 

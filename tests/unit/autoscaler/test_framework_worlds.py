@@ -21,6 +21,7 @@ from tests.unit.autoscaler.framework_world import (
     MesosExecute,
     Scheduler,
     SparkDynamic,
+    SparkGrowing,
     SparkStatic,
 )
 
@@ -110,6 +111,17 @@ def test_dynamic_spark_at_its_limit_costs_one_test_per_pause_and_gives_the_machi
     world.run(20 + 2 * IDLE_S)
     assert len(world.ours) <= 1
     assert world.bought <= 3
+
+
+@pytest.mark.parametrize("executors", [4, 7])
+def test_spark_that_wants_more_in_growing_steps_costs_one_test_more_than_it_needs(executors):
+    spark = SparkGrowing("spark", most=executors)
+    world = a_world(spark)
+    world.run(BEGIN_S + executors * 40 + 60)
+    assert spark.running == executors
+    assert world.bought <= executors - 2 + 1
+    world.run(2 * IDLE_S)
+    assert len(world.ours) == executors - 2
 
 
 def test_dynamic_spark_that_leaves_room_gets_nothing():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +18,12 @@ from mesaform.autoscaler.model.cluster_view import Quota
 from mesaform.autoscaler.model.planner_state import PlannerState
 from mesaform.autoscaler.model.shape import make
 from mesaform.autoscaler.observation.observer import Observer, ServicesClient
+from mesaform.autoscaler.observation.task_events import TaskEvents
 from mesaform.mesos.operator import OperatorClient
+from mesaform.mesos.recordio import encode
 from mesaform.testing.fake_cloud import FakeFleet
+
+HANG_S = 60.0
 
 FILTERS = {
     "*": {"min_allocatable_resources": {"quantities": [{"quantities": {"cpus": {"value": 2.0}}}]}}
@@ -28,6 +35,19 @@ def a_framework(name: str) -> dict[str, Any]:
         "framework_info": {"id": {"value": f"F-{name}"}, "name": name, "offer_filters": FILTERS},
         "active": True,
         "connected": True,
+    }
+
+
+def an_agent(*, allocated_cpus: float) -> dict[str, Any]:
+    def cpus(value: float) -> list[dict[str, Any]]:
+        return [{"name": "cpus", "type": "SCALAR", "scalar": {"value": value}}]
+
+    instance = {"name": "instance_id", "type": "TEXT", "text": {"value": "i-1"}}
+    return {
+        "agent_info": {"id": {"value": "S-1"}, "hostname": "10.0.0.1", "attributes": [instance]},
+        "active": True,
+        "total_resources": cpus(2.0),
+        "allocated_resources": cpus(allocated_cpus),
     }
 
 
@@ -44,13 +64,46 @@ class Engine:
         }
     )
     is_queue_available: bool = True
+    stream: web.StreamResponse | None = None
+    end: asyncio.Event = field(default_factory=asyncio.Event)
+    before_agents: Callable[[], Awaitable[None]] | None = None
 
-    async def operator(self, request: web.Request) -> web.Response:
+    async def operator(self, request: web.Request) -> web.StreamResponse:
         kind = (await request.json())["type"]
+        if kind == "SUBSCRIBE":
+            return await self._subscribed(request)
+        if kind == "GET_AGENTS" and self.before_agents is not None:
+            await self.before_agents()
         answer = self.answers.get(kind, {})
         if isinstance(answer, int):
             return web.Response(status=answer, text="not here")
         return web.json_response({"type": kind, kind.lower(): answer})
+
+    async def _subscribed(self, request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        self.stream = stream
+        await self.send({"type": "SUBSCRIBED"})
+        await self.end.wait()
+        return stream
+
+    async def send(self, event: dict[str, Any]) -> None:
+        assert self.stream is not None
+        await self.stream.write(encode(json.dumps(event).encode()))
+
+    async def launch(self) -> None:
+        """Launch an executor of Spark, as the master does: both answers and the stream have it."""
+        task = {
+            "task_id": {"value": "0"},
+            "framework_id": {"value": "F-spark"},
+            "agent_id": {"value": "S-1"},
+            "state": "TASK_STAGING",
+            "resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 2.0}}],
+        }
+        self.answers["GET_TASKS"] = {"tasks": [task]}
+        self.answers["GET_AGENTS"] = {"agents": [an_agent(allocated_cpus=2.0)]}
+        if self.stream is not None:
+            await self.send({"type": "TASK_ADDED", "task_added": {"task": task}})
 
     async def queue(self, _: web.Request) -> web.Response:
         app = {"id": "/web", "cpus": 1, "mem": 64}
@@ -86,6 +139,7 @@ async def observer(engine: Engine) -> AsyncIterator[Observer]:
             ServicesClient([base], session),
             FakeFleet(lambda: NOW),
         )
+    engine.end.set()
     await runner.cleanup()
 
 
@@ -135,3 +189,30 @@ async def test_no_demand_is_inferred_while_the_queue_does_not_answer(
     assert snapshot.cluster is not None
     assert snapshot.cluster.frameworks == ()
     assert await observer.waiting() == 0
+
+
+async def follows(events: TaskEvents) -> None:
+    async with asyncio.timeout(HANG_S):
+        while not events.is_connected:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("has_stream", [True, False])
+async def test_a_task_that_starts_while_agents_are_read_is_among_the_tasks(
+    engine: Engine, observer: Observer, has_stream: bool
+):
+    engine.answers["GET_AGENTS"] = {"agents": [an_agent(allocated_cpus=0.0)]}
+    async with asyncio.TaskGroup() as group:
+        if has_stream:
+            observer.events = TaskEvents(observer.operator, time.monotonic)
+            following = group.create_task(observer.events.run())
+            await follows(observer.events)
+        await observer.snapshot(a_spec(), PlannerState(), (), None)
+        engine.before_agents = engine.launch
+        view = (await observer.snapshot(a_spec(), PlannerState(), (), None)).cluster
+        if has_stream:
+            following.cancel()
+    assert view is not None
+    (agent,) = view.agents
+    assert (agent.free[0], agent.frameworks) == (0, {"F-spark": 1})
+    assert [item.tasks for item in view.frameworks if item.name == "spark"] == [1]
