@@ -7,8 +7,9 @@ load of any kind is worth more than its machine (Farley).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from mesaform.autoscaler.packing.patterns import (
 )
 from mesaform.autoscaler.packing.problem import Problem
 from mesaform.autoscaler.packing.search import best_load
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
 
 TINY = 1e-7
 SMOOTHING = 0.3
@@ -108,24 +112,18 @@ def solve_relaxation(
 ) -> Relaxation | None:
     """Solve the programme for `wanted` over these columns; None if HiGHS cannot."""
     from scipy.optimize import linprog
-    from scipy.sparse import csr_matrix, hstack, identity, vstack
 
     rows, most = wanted.size, problem.usd_per_hour.max() * 20
     pools = sorted(
         {problem.pools[k] for k in kinds if slots.get(problem.pools[k], 0) < wanted.sum()}
     )
-    member = np.array(
-        [[problem.pools[k] == pool for k in kinds] for pool in pools], dtype=np.float64
-    ).reshape(len(pools), len(kinds))
-    left = vstack([csr_matrix(-loads.T.astype(np.float64)), csr_matrix(member)])
-    missing = vstack([-identity(rows), csr_matrix((len(pools), rows))])
     bounds = np.concatenate(
         [-wanted.astype(np.float64), [float(slots.get(pool, 0)) for pool in pools]]
     )
     cost = np.concatenate([problem.usd_per_hour[kinds], np.full(rows, most)])
     answer = linprog(
         cost,
-        A_ub=hstack([left, missing], format="csr"),
+        A_ub=_programme_matrix(problem, kinds, loads, pools),
         b_ub=bounds,
         bounds=(0, None),
         method="highs",
@@ -141,6 +139,28 @@ def solve_relaxation(
         scarcity,
         float(answer.fun),
     )
+
+
+def _programme_matrix(
+    problem: Problem, kinds: Ints, loads: Ints, pools: Sequence[str]
+) -> csc_matrix:
+    """The left side of the programme: what columns and missing pieces serve, and pools' members.
+
+    It is assembled from its nonzero values: joining matrices takes longer than to solve them.
+    """
+    from scipy.sparse import csc_matrix
+
+    columns, rows = loads.shape
+    column, row = np.nonzero(loads)
+    entries = [(row, column, -loads[column, row])]
+    entries.append((np.arange(rows), columns + np.arange(rows), np.full(rows, -1)))
+    for number, pool in enumerate(pools):
+        members = np.flatnonzero(np.isin(kinds, problem.in_pools[pool]))
+        ones = np.ones(members.size, dtype=np.int64)
+        entries.append((ones * (rows + number), members, ones))
+    at, of, value = (np.concatenate(part) for part in zip(*entries, strict=True))
+    shape = (rows + len(pools), columns + rows)
+    return csc_matrix((value.astype(np.float64), (at, of)), shape=shape)
 
 
 @dataclass(frozen=True, slots=True)
