@@ -70,7 +70,7 @@ def features(environ: Mapping[str, str], cgroups: Path = Path("/sys/fs/cgroup"))
     )
     return MachineFeatures(
         is_root=os.geteuid() == 0,
-        is_shared="MESAFORM_HARDWARE" in environ,
+        is_shared="MESAFORM_MACHINE_DIR" in environ,
         has_cgroups=has_cgroups,
         has_systemd=Path("/run/systemd/system").is_dir(),
         has_docker=shutil.which("dockerd") is not None,

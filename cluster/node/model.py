@@ -45,7 +45,7 @@ class MachineFeatures:
 
     Attributes:
         is_root: the node runs as root.
-        is_shared: the machine is simulated, and shares a kernel with others.
+        is_shared: the machine is a process of its host and shares its files and control groups.
         has_cgroups: a hierarchy with the controllers of cpu and memory is mounted.
         has_systemd: systemd runs the machine.
         has_docker: Docker Engine is installed.

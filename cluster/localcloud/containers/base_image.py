@@ -69,6 +69,7 @@ def files() -> dict[str, str]:
         "etc/systemd/system/chrony.service.d/container.conf": "chrony.conf",
         "usr/lib/mesaform/show-hypervisor": "show-hypervisor",
         "etc/systemd/system/mesaform-hypervisor.service": "hypervisor.service",
+        "etc/systemd/system/mesaform-control-groups.service": "control-groups.service",
     }
     return {path: (folder / name).read_text() for path, name in names.items()}
 
@@ -208,7 +209,8 @@ def _configure(root: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (root / "usr/lib/mesaform/show-hypervisor").chmod(0o755)
-    _inside(root, "systemctl enable mesaform-hypervisor.service; cloud-init clean --logs")
+    units = " ".join(Path(path).name for path in files() if path.endswith(".service"))
+    _inside(root, f"systemctl enable {units}; cloud-init clean --logs")
     shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
     (root / "etc/machine-id").write_text("")
     for key in (root / "etc/ssh").glob("ssh_host_*"):

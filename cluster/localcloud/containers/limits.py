@@ -9,55 +9,74 @@ from mesaform.localcloud.containers.names import Owner
 from mesaform.localcloud.protocol import Machine
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+BESIDE_VERSION_1 = "unified"
+"""The hierarchy of version 2 on hosts whose controllers are those of version 1 (systemd(1))."""
 PERIOD_US = 100_000
 """The period of a quota of processor time (cgroups(7))."""
+
+
+def has_version_2(root: Path = CONTROL_GROUPS) -> bool:
+    """Whether this host has all controllers in the one hierarchy of version 2."""
+    return (root / "cgroup.controllers").exists()
 
 
 def enter_files(owner: Owner, machine: Machine, root: Path = CONTROL_GROUPS) -> list[Path]:
     """Make the control groups of a machine, and return the files that take its first process.
 
-    Empty where this host has no controller for it: then the machine has the limits of the host.
+    Of version 1 the machine has a group in each hierarchy, since what runs inside makes groups
+    below the one in which the machine is. Empty where this host has no hierarchy: then the machine
+    has the limits of the host.
     """
-    settings = (
-        _settings_of_version_2(machine)
-        if (root / "cgroup.controllers").exists()
-        else _settings_of_version_1(machine)
-    )
     files = []
-    for controller, values in settings.items():
-        above = root / controller
-        if not above.is_dir():
-            continue
-        group = above / owner.control_group / machine.instance_id
-        if controller == "":
-            _pass_controllers_on(above, group)
-        group.mkdir(parents=True, exist_ok=True)
-        for name, value in values.items():
+    for hierarchy in _hierarchies(root):
+        above = hierarchy / owner.control_group
+        above.mkdir(exist_ok=True)
+        _pass_on(hierarchy, above)
+        group = above / machine.instance_id
+        group.mkdir(exist_ok=True)
+        for name, value in _settings(hierarchy, machine).items():
             (group / name).write_text(value)
         files.append(group / "cgroup.procs")
     return files
 
 
-def _settings_of_version_1(machine: Machine) -> dict[str, dict[str, str]]:
-    return {
-        "memory": {"memory.limit_in_bytes": str(machine.mem_mib << 20)},
-        "cpu": {"cpu.cfs_quota_us": str(machine.vcpus * PERIOD_US)},
-    }
+def _hierarchies(root: Path) -> list[Path]:
+    """Where this host's hierarchies are mounted; a link is a second name of one."""
+    if has_version_2(root):
+        return [root]
+    folders = (path for path in root.glob("*") if path.is_dir() and not path.is_symlink())
+    return sorted(path for path in folders if path.name != BESIDE_VERSION_1)
 
 
-def _settings_of_version_2(machine: Machine) -> dict[str, dict[str, str]]:
-    return {
-        "": {
+def _pass_on(hierarchy: Path, group: Path) -> None:
+    """Let groups below a new group use its controllers."""
+    if has_version_2(hierarchy):
+        for folder in (hierarchy, group):
+            (folder / "cgroup.subtree_control").write_text("+memory +cpu")
+    if "cpuset" in _controllers(hierarchy):
+        # A group of cpuset takes no process before it has both (cpuset(7)).
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            (group / name).write_text((hierarchy / name).read_text())
+        (group / "cgroup.clone_children").write_text("1")
+
+
+def _controllers(hierarchy: Path) -> list[str]:
+    """The controllers of a hierarchy of version 1, after which its folder is named."""
+    return hierarchy.name.split(",")
+
+
+def _settings(hierarchy: Path, machine: Machine) -> dict[str, str]:
+    if has_version_2(hierarchy):
+        return {
             "memory.max": str(machine.mem_mib << 20),
             "cpu.max": f"{machine.vcpus * PERIOD_US} {PERIOD_US}",
         }
-    }
-
-
-def _pass_controllers_on(above: Path, group: Path) -> None:
-    group.parent.mkdir(exist_ok=True)
-    for folder in (above, group.parent):
-        (folder / "cgroup.subtree_control").write_text("+memory +cpu")
+    settings = {}
+    if "memory" in _controllers(hierarchy):
+        settings["memory.limit_in_bytes"] = str(machine.mem_mib << 20)
+    if "cpu" in _controllers(hierarchy):
+        settings["cpu.cfs_quota_us"] = str(machine.vcpus * PERIOD_US)
+    return settings
 
 
 def remove(owner: Owner, instance_id: str, root: Path = CONTROL_GROUPS) -> None:
@@ -87,5 +106,5 @@ def remove_common(owner: Owner, root: Path = CONTROL_GROUPS) -> None:
 
 
 def _groups_of(owner: Owner, root: Path) -> list[Path]:
-    folders = (root / name / owner.control_group for name in ("", "memory", "cpu"))
+    folders = (hierarchy / owner.control_group for hierarchy in _hierarchies(root))
     return [folder for folder in folders if folder.is_dir()]

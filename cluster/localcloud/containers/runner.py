@@ -122,7 +122,8 @@ class ContainerRunner:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "TERM": "dumb",
             "MESAFORM_INSTANCE_ID": machine.instance_id,
-            "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+            # Controllers that this host has in version 1 cannot be used in version 2.
+            "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1" if limits.has_version_2() else "0",
             # Docker Engine lets packets pass in the machine's own network; see ENVIRONMENT.md of
             # systemd. The rest of /proc/sys is the host's, and stays closed.
             "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",

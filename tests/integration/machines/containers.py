@@ -8,11 +8,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from mesaform.localcloud.containers import network, prerequisites
+from mesaform.localcloud.containers import limits, network, prerequisites
 from mesaform.localcloud.containers.names import Owner
 from mesaform.localcloud.containers.runner import ContainerRunner
 from mesaform.localcloud.instance_identity import IdentityService
@@ -51,6 +52,35 @@ def a_machine(number: int, mem_mib: int = 1024) -> Machine:
         vpc_id="vpc-1",
         vpc_cidr="10.219.0.0/16",
     )
+
+
+def run_inside(instance_id: str, *command: str, check: bool = True) -> str:
+    """Run a command as root inside a machine; return its output.
+
+    Raises:
+        LookupError: the machine has no first process yet.
+        CalledProcessError: it failed.
+
+    """
+    argv = ["nsenter", "--target", str(first_process(instance_id)), "--all", *command]
+    return subprocess.run(argv, capture_output=True, text=True, check=check, timeout=GUARD_S).stdout
+
+
+def first_process(instance_id: str) -> int:
+    """The systemd of a machine by the host's numbers."""
+    for pid in Census().take().get(instance_id, set()):
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            continue
+        numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+        if numbers.split()[2:] == ["1"]:
+            return pid
+    raise LookupError(instance_id)
+
+
+def _has_ended(instance_id: str) -> bool:
+    return not Census().take().get(instance_id)
 
 
 async def _no_credentials(_instance_id: str) -> Credentials:
@@ -94,17 +124,8 @@ class Machines:
         return state.strip() in ("running", "degraded")
 
     def run(self, machine: Machine, *command: str, check: bool = True) -> str:
-        """Run a command as root inside; return its output.
-
-        Raises:
-            LookupError: the machine has no first process yet.
-            CalledProcessError: it failed.
-
-        """
-        argv = ["nsenter", "--target", str(self.first_process(machine)), "--all", *command]
-        return subprocess.run(
-            argv, capture_output=True, text=True, check=check, timeout=GUARD_S
-        ).stdout
+        """Run a command as root inside; return its output. Errors are those of `run_inside`."""
+        return run_inside(machine.instance_id, *command, check=check)
 
     def shell(self, machine: Machine, script: str) -> str:
         """Run a script as root inside; return its output."""
@@ -112,15 +133,7 @@ class Machines:
 
     def first_process(self, machine: Machine) -> int:
         """The machine's systemd by the host's numbers."""
-        for pid in Census().take().get(machine.instance_id, set()):
-            try:
-                status = Path(f"/proc/{pid}/status").read_text()
-            except OSError:
-                continue
-            numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
-            if numbers.split()[2:] == ["1"]:
-                return pid
-        raise LookupError(machine.instance_id)
+        return first_process(machine.instance_id)
 
     @property
     def owner(self) -> Owner:
@@ -137,7 +150,9 @@ class Machines:
         for machine in self.known:
             for pid in Census().take().get(machine.instance_id, set()):
                 send(pid, 9)
+            await until(partial(_has_ended, machine.instance_id), "its processes end")
             await self.runner.release(machine.instance_id)
         await self.runner.release_unlisted(())
         await self.runner.close()
         assert network.bridges(self.owner) == set()
+        assert limits.machines(self.owner) == set()

@@ -124,6 +124,27 @@ async def test_the_kernel_ends_a_process_above_the_memory_of_its_machine_and_not
     assert machines.is_up(other)
 
 
+async def test_a_machine_limits_its_own_units_and_no_other_machine_sees_their_groups(
+    machines: Machines,
+) -> None:
+    if not (CONTROL_GROUPS / "memory").is_dir():
+        pytest.skip("this host has no control groups of version 1")
+    machine, other = a_machine(9), a_machine(10)
+    await machines.boot(machine)
+    await machines.boot(other)
+    limited = ["systemd-run", "--quiet", "--wait", "--pipe", "--property=MemoryMax=64M"]
+    take = [*limited, "python3", "-c", TAKE_MEMORY.format(256)]
+    assert machines.run(machine, *take, check=False) == ""
+    assert "oom-kill" in machines.shell(machine, "journalctl --no-pager --grep oom-kill")
+    named = machines.shell(machine, "systemctl show --property=ControlGroup ssh.service")
+    group = named.strip().removeprefix("ControlGroup=")
+    for hierarchy in ("memory", "cpu", "pids", "systemd"):
+        machines.shell(machine, f"test -d /sys/fs/cgroup/{hierarchy}/system.slice")
+    assert group == "/system.slice/ssh.service"
+    machines.shell(machine, "mkdir /sys/fs/cgroup/freezer/own")
+    machines.shell(other, "test ! -d /sys/fs/cgroup/freezer/own")
+
+
 async def test_chrony_measures_the_clock_of_a_machine_and_leaves_it_alone(
     machines: Machines,
 ) -> None:

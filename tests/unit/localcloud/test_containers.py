@@ -71,13 +71,24 @@ def test_the_rules_are_nftables_language(groups: tuple[SecurityGroup, ...]) -> N
 
 def test_a_machine_is_limited_to_its_memory_and_processors(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
-    for controller in ("memory", "cpu"):
+    for controller in ("memory", "cpu,cpuacct", "freezer", "cpuset", "unified"):
         (tmp_path / controller).mkdir()
+    (tmp_path / "cpu").symlink_to("cpu,cpuacct")
+    for name, value in (("cpuset.cpus", "0-3"), ("cpuset.mems", "0")):
+        (tmp_path / "cpuset" / name).write_text(value)
     files = limits.enter_files(owner, A, tmp_path)
     group = tmp_path / "memory" / owner.control_group / "i-a"
     assert (group / "memory.limit_in_bytes").read_text() == str(1024 << 20)
+    assert (tmp_path / "cpuset" / owner.control_group / "cpuset.cpus").read_text() == "0-3"
     assert {path.name for path in files} == {"cgroup.procs"}
+    entered = {path.relative_to(tmp_path).parts[0] for path in files}
+    assert entered == {"memory", "cpu,cpuacct", "freezer", "cpuset"}
     assert limits.machines(owner, tmp_path) == {"i-a"}
+
+
+def test_a_host_without_control_groups_limits_nothing(tmp_path: Path) -> None:
+    assert limits.enter_files(Owner(tmp_path), A, tmp_path / "none") == []
+    assert limits.machines(Owner(tmp_path), tmp_path / "none") == set()
 
 
 def test_control_groups_of_version_2_are_used_where_the_host_has_them(tmp_path: Path) -> None:

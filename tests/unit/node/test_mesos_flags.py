@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
-from mesaform.node import mesos_flags
+from mesaform.node import machine, mesos_flags
 from mesaform.node.process import outlives_node
 from tests.support import mesos_flags as document
 
@@ -52,3 +52,24 @@ def test_a_node_that_stops_spares_executors_in_their_slice(tmp_path: Path) -> No
     cgroup.write_text("0::/system.slice/mesaform-node.service\n")
     assert not outlives_node(cgroup)
     assert not outlives_node(tmp_path / "of-an-ended-process")
+
+
+def test_only_machines_that_are_processes_share_their_host(tmp_path: Path) -> None:
+    size = {"MESAFORM_HARDWARE": '{"vcpus":2,"mem_mib":8192}'}
+    assert not machine.features(size, tmp_path).is_shared
+    assert machine.features(size | {"MESAFORM_MACHINE_DIR": str(tmp_path)}, tmp_path).is_shared
+
+
+def test_control_groups_of_both_versions_need_the_controllers_of_cpu_and_memory(
+    tmp_path: Path,
+) -> None:
+    old, new = tmp_path / "1", tmp_path / "2"
+    for name in ("cpu", "memory"):
+        assert not machine.features({}, old).has_cgroups
+        (old / name).mkdir(parents=True)
+        (old / name / "tasks").touch()
+    assert machine.features({}, old).has_cgroups
+    new.mkdir()
+    for text, expected in (("pids", False), ("cpu memory pids", True)):
+        (new / "cgroup.controllers").write_text(text)
+        assert machine.features({}, new).has_cgroups is expected
