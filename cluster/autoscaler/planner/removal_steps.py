@@ -194,11 +194,19 @@ def _end_abandoned(node: AgentNode, agent: Agent, removal: Removal) -> Command |
 def _check_deactivated(
     node: AgentNode, agent: Agent, removal: Removal, context: PassContext
 ) -> Command | None:
-    """Drain once the deactivation has settled; deactivate again when the call was lost."""
-    if context.now - removal.since < SETTLE_S:
+    """Drain once the deactivation has settled; deactivate again when the call was lost.
+
+    Apache Mesos drains no agent that is in a maintenance schedule. An empty one, which takes no
+    work, is marked gone after the time that a drain may take.
+    """
+    wait_s = context.now - removal.since
+    if wait_s < SETTLE_S:
         return None
     if not agent.is_empty and not removal.is_disruptive:
         return None
+    if agent.deactivated and _is_drain_refused(agent, removal, wait_s, context):
+        late = Reason.of(ReasonCode.DRAIN_UNCONFIRMED, wait_s=wait_s)
+        return _terminate(node, removal, (removal.reason, late), context.now, gone=agent)
     if agent.active and not agent.deactivated:
         action: RemovalAction = Deactivate(node.name, agent.agent_id)
         next_removal = _in_phase(removal, "deactivated", context.now)
@@ -206,6 +214,14 @@ def _check_deactivated(
         action = _drain(node, agent, removal, context.snapshot.spec.autoscaler)
         next_removal = _in_phase(removal, "draining", context.now)
     return removal_command(node, (action,), next_removal, (removal.reason,))
+
+
+def _is_drain_refused(agent: Agent, removal: Removal, wait_s: float, context: PassContext) -> bool:
+    """Whether an empty agent, to be removed for good, has not begun to drain for too long."""
+    if removal.is_disruptive or removal.policy == "operator" or agent.drain_state:
+        return False
+    limit_s = context.snapshot.spec.autoscaler.drain_grace_s + DRAIN_SLACK_S
+    return agent.is_empty and wait_s >= limit_s
 
 
 def _empty_drain(node: AgentNode, removal: Removal, context: PassContext) -> Command | None:

@@ -564,6 +564,21 @@ def test_an_empty_agent_that_does_not_drain_in_time_is_marked_gone_and_terminate
     assert done(outcome) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
 
 
+def test_an_empty_agent_whose_drain_is_refused_is_marked_gone_and_terminated_in_time():
+    early, late = a_leaving_snapshot(asleep(), ago=60), a_leaving_snapshot(asleep(), ago=80)
+    assert done(plan(early, NOW)) == [Drain("i-1", "S-i-1", 10.0)]
+    assert done(plan(late, NOW)) == [MarkGone("i-1", "S-i-1"), Terminate("i-1")]
+
+
+def test_a_deactivated_agent_with_a_task_is_not_terminated_by_any_deadline():
+    for policy in ("operator", "underused"):
+        snapshot = a_leaving_snapshot(asleep(tasks=1, allocated=make(1, 32)), ago=8000)
+        removal = replace(snapshot.state.removals["i-1"], policy=policy)
+        state = replace(snapshot.state, removals={"i-1": removal})
+        actions = done(plan(replace(snapshot, state=state), NOW))
+        assert not [step for step in actions if isinstance(step, MarkGone | Terminate)]
+
+
 def test_a_draining_agent_with_a_task_is_not_terminated_by_any_deadline():
     agent = asleep(drain_state="DRAINING", tasks=1, allocated=make(1, 32))
     assert done(plan(a_leaving_snapshot(agent, phase="draining", ago=8000), NOW)) == []
