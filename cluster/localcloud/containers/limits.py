@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 from mesaform.localcloud.containers.names import Owner
 from mesaform.localcloud.protocol import Machine
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+REMOVAL_S = 2.0
+REMOVAL_POLL_S = 0.02
 BESIDE_VERSION_1 = "unified"
 """The hierarchy of version 2 on hosts whose controllers are those of version 1 (systemd(1))."""
 PERIOD_US = 100_000
@@ -80,15 +83,24 @@ def _settings(hierarchy: Path, machine: Machine) -> dict[str, str]:
 
 
 def remove(owner: Owner, instance_id: str, root: Path = CONTROL_GROUPS) -> None:
-    """Remove a machine's control groups, with those that it made inside. Idempotent."""
+    """Remove a machine's control groups, with those that it made inside. Idempotent. Blocks.
+
+    Processes that were killed leave their group a moment later. A group that still has some then
+    stays.
+    """
+    give_up_at = time.monotonic() + REMOVAL_S
     for above in _groups_of(owner, root):
-        group = above / instance_id
-        if not group.is_dir():
-            continue
-        inner = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
-        for folder in (*inner, group):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        while not _remove_tree(above / instance_id) and time.monotonic() < give_up_at:
+            time.sleep(REMOVAL_POLL_S)
+
+
+def _remove_tree(group: Path) -> bool:
+    """Remove a group and those below it; whether it is gone."""
+    inner = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
+    for folder in (*inner, group):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    return not group.is_dir()
 
 
 def machines(owner: Owner, root: Path = CONTROL_GROUPS) -> set[str]:

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -79,10 +78,6 @@ def first_process(instance_id: str) -> int:
     raise LookupError(instance_id)
 
 
-def _has_ended(instance_id: str) -> bool:
-    return not Census().take().get(instance_id)
-
-
 async def _no_credentials(_instance_id: str) -> Credentials:
     raise LookupError("no role")
 
@@ -150,7 +145,6 @@ class Machines:
         for machine in self.known:
             for pid in Census().take().get(machine.instance_id, set()):
                 send(pid, 9)
-            await until(partial(_has_ended, machine.instance_id), "its processes end")
             await self.runner.release(machine.instance_id)
         await self.runner.release_unlisted(())
         await self.runner.close()

@@ -132,13 +132,13 @@ async def test_a_machine_limits_its_own_units_and_no_other_machine_sees_their_gr
     machine, other = a_machine(9), a_machine(10)
     await machines.boot(machine)
     await machines.boot(other)
-    limited = ["systemd-run", "--quiet", "--wait", "--pipe", "--property=MemoryMax=64M"]
-    take = [*limited, "python3", "-c", TAKE_MEMORY.format(256)]
-    assert machines.run(machine, *take, check=False) == ""
-    assert "oom-kill" in machines.shell(machine, "journalctl --no-pager --grep oom-kill")
+    run = ["systemd-run", "--quiet", "--wait", "--pipe"]
+    take = ["python3", "-c", TAKE_MEMORY.format(256)]
+    assert machines.run(machine, *run, "--property=MemoryMax=512M", *take) == "taken\n"
+    assert machines.run(machine, *run, "--property=MemoryMax=64M", *take, check=False) == ""
     named = machines.shell(machine, "systemctl show --property=ControlGroup ssh.service")
     group = named.strip().removeprefix("ControlGroup=")
-    for hierarchy in ("memory", "cpu", "pids", "systemd"):
+    for hierarchy in ("memory", "pids", "systemd"):
         machines.shell(machine, f"test -d /sys/fs/cgroup/{hierarchy}/system.slice")
     assert group == "/system.slice/ssh.service"
     machines.shell(machine, "mkdir /sys/fs/cgroup/freezer/own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -84,6 +85,21 @@ def test_a_machine_is_limited_to_its_memory_and_processors(tmp_path: Path) -> No
     entered = {path.relative_to(tmp_path).parts[0] for path in files}
     assert entered == {"memory", "cpu,cpuacct", "freezer", "cpuset"}
     assert limits.machines(owner, tmp_path) == {"i-a"}
+
+
+def test_control_groups_go_with_those_inside_once_their_last_process_has_left(
+    tmp_path: Path,
+) -> None:
+    owner = Owner(tmp_path)
+    inner = tmp_path / "memory" / owner.control_group / "i-a/system.slice/ssh.service"
+    inner.mkdir(parents=True)
+    file = inner / "cgroup.procs"
+    file.touch()  # the kernel refuses to remove a group with processes, as it does a full folder
+    leave = threading.Timer(0.1, file.unlink)
+    leave.start()
+    limits.remove(owner, "i-a", tmp_path)
+    assert limits.machines(owner, tmp_path) == set()
+    leave.join()
 
 
 def test_a_host_without_control_groups_limits_nothing(tmp_path: Path) -> None:
