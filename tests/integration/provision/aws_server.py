@@ -1,8 +1,9 @@
 """moto's server as a process of its own: `python aws_server.py <address> <port>`.
 
 It has the corrections of the project's local cloud that Terraform can see. A launch template
-launches without its own tags. A launch waits for its instance profile. An instance reports the groups of its first interface, and its end
-removes its interfaces and addresses. Reserved addresses of a subnet are given only by name.
+launches without its own tags. A launch waits for its instance profile. An instance reports the
+groups of its first interface, and its end removes its interfaces and addresses. Reserved addresses
+of a subnet are given only by name.
 
 Calls are answered one at a time: moto is not safe for threads, and rules of one group that are
 removed at once end in InvalidPermission.NotFound.
