@@ -28,8 +28,9 @@ _Stranger = tuple[int, int, int]
 """A process of no machine: its pid, start and parent. It may belong to one as an orphan."""
 _LOOKS_AT_STRANGER = 4
 _LOOK_AGAIN = 10
-"""After so many counts a stranger is looked at in every tenth: its environment and files may
-change. Most processes of a host are strangers, and looking takes longer than counting them."""
+"""After so many counts a stranger is read and looked at in every tenth: its parent, environment and
+files may change. Most processes of a host are strangers. Another process cannot have got its pid
+meanwhile: the kernel gives pids in turn."""
 
 
 def _instance_of(process: Process) -> str | None:
@@ -67,13 +68,15 @@ class Census:
 
     _owners: dict[_Identity, str | None] = field(default_factory=dict)
     _strangers: dict[_Stranger, int] = field(default_factory=dict)
+    _settled: dict[int, Process] = field(default_factory=dict)
+    """Strangers that the next count takes as they were, by pid."""
 
     def take(self) -> dict[str, set[int]]:
         """The running processes of every machine, by instance id.
 
-        Reads all of /proc, which takes a few milliseconds.
+        The first count reads all of /proc, which takes a few milliseconds.
         """
-        listed = (proc.read_process(pid) for pid in proc.pids())
+        listed = (self._settled.get(pid) or proc.read_process(pid) for pid in proc.pids())
         processes = {process.pid: process for process in listed if process is not None}
         owners: dict[_Identity, str | None] = {}
         for process in processes.values():
@@ -107,18 +110,21 @@ class Census:
         return owner
 
     def _count_strangers(self, processes: Iterable[Process]) -> None:
-        keys = [
-            _stranger(process)
+        strangers = {
+            _stranger(process): process
             for process in processes
             if self._owners[process.pid, process.start_ticks] is None
-        ]
-        self._strangers = {key: self._strangers.get(key, 0) + 1 for key in keys}
+        }
+        self._strangers = {key: self._strangers.get(key, 0) + 1 for key in strangers}
+        self._settled = {
+            process.pid: process
+            for key, process in strangers.items()
+            if self._strangers[key] > _LOOKS_AT_STRANGER
+            and (self._strangers[key] + process.pid) % _LOOK_AGAIN
+        }
 
     def _look_at(self, process: Process) -> str | None:
-        looks = self._strangers.get(_stranger(process), 0)
-        if looks > _LOOKS_AT_STRANGER and (looks + process.pid) % _LOOK_AGAIN:
-            return None
-        return _instance_of(process)
+        return None if process.pid in self._settled else _instance_of(process)
 
 
 def _stranger(process: Process) -> _Stranger:
