@@ -176,6 +176,18 @@ class Cloud:
     def image_state(self, image: str) -> str:
         return self.ec2.describe_images(ImageIds=[image])["Images"][0]["State"]
 
+    def end_machines(self) -> None:
+        """Terminate every instance, and wait until its processes have ended."""
+        alive = {
+            "Name": "instance-state-name",
+            "Values": ["pending", "running", "stopping", "stopped"],
+        }
+        listed = self.ec2.describe_instances(Filters=[alive])["Reservations"]
+        ids = [each["InstanceId"] for item in listed for each in item["Instances"]]
+        if ids:
+            self.ec2.terminate_instances(InstanceIds=ids)
+        eventually(lambda: not processes_of(self.root), "no process of a machine is left")
+
     def fault(self, **fault: Any) -> str:
         answer = daemon.ask(self.root, "faults", method="POST", body=fault)
         assert answer is not None
@@ -236,11 +248,23 @@ def stop_cloud(cloud: Cloud) -> None:
     assert not processes_of(cloud.root)
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+@pytest.fixture(scope="session")
+def _shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     cloud = start_cloud(tmp_path_factory.mktemp("cloud"), "127.61.0.0/16")
     yield cloud
     stop_cloud(cloud)
+
+
+@pytest.fixture(scope="module")
+def cloud(_shared_cloud: Cloud) -> Iterator[Cloud]:
+    """The local cloud that most modules share: its start takes seconds of processor time.
+
+    A module's machines end with it. A module that stops its cloud, or leaves it in any state, has a
+    fixture of its own.
+    """
+    yield _shared_cloud
+    _shared_cloud.clear_faults()
+    _shared_cloud.end_machines()
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import socket
 import stat
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,13 +26,27 @@ from mesaform.common.json_types import as_object
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import METADATA_PORT, Layout
 from mesaform.localcloud.operator_credentials import read_credentials
-from tests.integration.localcloud.conftest import REGION, Cloud, eventually
+from tests.integration.localcloud.conftest import (
+    REGION,
+    Cloud,
+    eventually,
+    start_cloud,
+    stop_cloud,
+)
 from tests.support.port_attacks import Port, attack_connection, attack_slowly
 
 pytestmark = pytest.mark.slow
 MIB = 1024 * 1024
 FORM = "application/x-www-form-urlencoded"
 Answer = tuple[int, dict[str, str], bytes]
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Without files of machines, which have the modes that their programs give them."""
+    cloud = start_cloud(tmp_path_factory.mktemp("boundary"), "127.68.0.0/16")
+    yield cloud
+    stop_cloud(cloud)
 
 
 def send(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -21,7 +21,7 @@ from mesaform.common.json_types import as_object
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import Layout
 from mesaform.localcloud.operator_credentials import read_credentials
-from tests.integration.localcloud.conftest import REGION, Cloud
+from tests.integration.localcloud.conftest import REGION, Cloud, start_cloud, stop_cloud
 
 pytestmark = pytest.mark.slow
 FORM = "application/x-www-form-urlencoded"
@@ -34,6 +34,15 @@ JSON_TARGETS = {
     "logs": "Logs_20140328",
 }
 ENDS_EVERYTHING = frozenset({"DeleteQueue"})
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    cloud = start_cloud(tmp_path_factory.mktemp("generated"), "127.66.0.0/16")
+    yield cloud
+    stop_cloud(cloud)
+
+
 generated = settings(
     max_examples=120,
     deadline=None,
