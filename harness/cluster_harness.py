@@ -272,6 +272,18 @@ class ClusterHarness:
                 return address
         return None
 
+    def registered_agents(self) -> list[dict[str, Any]]:
+        """The agents that the leading engine master lists; empty while none leads.
+
+        `status` also has what EC2 and the autoscaler say, and takes a second of processor time.
+        """
+        for address in self.masters():
+            code, _, text = self.http(f"http://{address}:5050/slaves")
+            if code == 200:
+                agents: list[dict[str, Any]] = json.loads(text)["slaves"]
+                return agents
+        return []
+
     def running_tasks(self, prefix: str) -> set[str]:
         """Ids of running tasks whose id begins so, as the leading engine master tells."""
         for address in self.masters():
@@ -283,6 +295,31 @@ class ClusterHarness:
                     if task["state"] == "TASK_RUNNING" and task["id"].startswith(prefix)
                 }
         return set()
+
+    def until_recorded(self, what: str, look: Callable[[], T | None], timeout_s: float) -> T:
+        """As `until`, for what the ledger records: looks again when the ledger has changed."""
+        looked_at: list[Any] = [None]
+
+        def look_if_changed() -> T | None:
+            listed = self._ledger_objects()
+            if listed == looked_at[0]:
+                return None
+            looked_at[0] = listed
+            return look()
+
+        return until(what, look_if_changed, timeout_s)
+
+    def _ledger_objects(self) -> set[tuple[str, str]]:
+        """Name and digest of each object of the ledger."""
+        s3 = self.boto("s3")
+        return {
+            (entry["Key"], entry["ETag"])
+            for bucket in s3.list_buckets()["Buckets"]
+            for page in s3.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket["Name"], Prefix=f"{self.name}/ledger/"
+            )
+            for entry in page.get("Contents", ())
+        }
 
     def boto(self, service: Any) -> Any:
         """A client of the local cloud; made once, because making one takes 0.1 s."""

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mesaform.provision.tools import jsii_cache
+
 CHECKOUT = Path(__file__).parents[1]
 UV = Path(sys.executable).parent / "uv"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -17,6 +19,8 @@ class Installation:
     """An environment with only the wheel.
 
     `environment` are the variables of its programs: no path of the checkout, a cache of its own.
+    Only what jsii unpacks is shared with the checkout, by digest: it takes seconds of processor
+    time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,6 +38,7 @@ class Installation:
             **inherited,
             "PATH": path,
             "MESAFORM_CACHE_DIR": str(folder / "cache"),
+            "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(jsii_cache()),
         }
         self.environment.pop("VIRTUAL_ENV", None)
 

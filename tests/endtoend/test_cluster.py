@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections import Counter
 from functools import partial
 
@@ -155,6 +156,11 @@ def assert_explained(cluster, subject, *patterns):
     )
 
 
+def is_active_since(time_s, agent):
+    """Whether an agent of `/slaves` registered again after that time, and is active."""
+    return agent["active"] and agent.get("reregistered_time", 0) > time_s
+
+
 def leader_of(status):
     (leader,) = [master for master in status["masters"] if master["address"] == status["leader"]]
     return leader
@@ -220,10 +226,8 @@ def test_5050_and_8080_answer_on_their_leader_and_redirect_elsewhere(cluster):
 
 
 def test_a_second_up_changes_nothing(cluster):
-    before = {
-        machine["instance_id"]
-        for machine in cluster.status()["masters"] + cluster.status()["agents"]
-    }
+    status = cluster.status()
+    before = {machine["instance_id"] for machine in status["masters"] + status["agents"]}
     process = cluster.popen("up", "--yes", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     shown, _ = process.communicate(timeout=900)
     assert process.returncode == 0, shown
@@ -257,7 +261,9 @@ def test_machines_for_a_burst_are_bought_at_once_and_why_names_the_waiting_tasks
     running(cluster, "burst", 5)
     machines = set(cluster.bought(*ALIVE))
     assert len(machines) == 3, "two of the five run on Terraform's machines"
-    until("the ledger has the purchases", lambda: bought_for(cluster, "/burst") == machines, 180)
+    cluster.until_recorded(
+        "the ledger has the purchases", lambda: bought_for(cluster, "/burst") == machines, 180
+    )
     assert_explained(
         cluster,
         "/burst",
@@ -292,7 +298,7 @@ def test_in_a_slow_decline_machines_go_one_after_another_and_no_task_is_lost(clu
         r"-0\.3[12]\d\d",
     )
     end(cluster, "burst")
-    until("two agents are left", lambda: len(cluster.status()["agents"]) == 2, 180)
+    until("two agents are left", lambda: len(cluster.registered_agents()) == 2, 180)
     assert {agent["managed_by"] for agent in cluster.status()["agents"]} == {"terraform"}
 
 
@@ -305,7 +311,7 @@ def test_with_a_zone_out_of_capacity_machines_come_from_elsewhere_and_the_zone_i
     machines = cluster.bought(*ALIVE)
     assert len(machines) == 3
     assert home not in zones(machines)
-    until(
+    cluster.until_recorded(
         "the ledger has the purchases",
         lambda: bought_for(cluster, "/elsewhere") == set(machines),
         180,
@@ -331,7 +337,9 @@ def test_a_daemon_killed_between_journal_and_answer_is_followed_by_one_that_buys
     assert bought_for(cluster, "") & machines == set(), "the answer came: this proves nothing"
     os.kill(cluster.pid_on(address, "-m", "mesaform.autoscaler"), signal.SIGKILL)
     running(cluster, "once", 3)
-    until("the ledger knows of it", lambda: bought_for(cluster, "/once") == machines, 180)
+    cluster.until_recorded(
+        "the ledger knows of it", lambda: bought_for(cluster, "/once") == machines, 180
+    )
     assert set(cluster.bought()) - before == machines, "bought twice"
     assert_explained(
         cluster,
@@ -386,7 +394,7 @@ def test_an_interrupted_spot_machine_is_replaced_within_its_notice_and_its_task_
         r"1 x m5\.large for pool spot",
         rf"/brief has to leave {machine} spot interruption",
     )
-    until(
+    cluster.until_recorded(
         "its end is recorded",
         lambda: "instance_terminated" in {row["decision"] for row in cluster.decisions(machine)},
         180,
@@ -437,14 +445,16 @@ def test_an_agent_killed_hard_comes_back_with_its_tasks(cluster):
     before = until(
         "two run", lambda: (ids := cluster.running_tasks("kept")) and len(ids) == 2 and ids, 180
     )
+    killed_at = time.time()
     for agent in cluster.status()["agents"]:
         os.kill(cluster.engine_pid(agent["address"], "agent"), signal.SIGKILL)
     until(
         "both agents are registered again",
-        lambda: sum(agent["state"] == "active" for agent in cluster.status()["agents"]) == 2,
+        lambda: sum(is_active_since(killed_at, each) for each in cluster.registered_agents()) == 2,
         180,
     )
     until("the same tasks run", lambda: cluster.running_tasks("kept") == before, 180)
+    assert [agent["state"] for agent in cluster.status()["agents"]] == ["active"] * 2
     cluster.services("/v2/apps/kept", method="DELETE")
 
 
