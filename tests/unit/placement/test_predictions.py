@@ -157,6 +157,30 @@ def definitions(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+OF_OPERATOR = {
+    "UNIQUE": (["rack", "UNIQUE"], ["@zone", "UNIQUE"], ["hostname", "UNIQUE"]),
+    "MAX_PER": (["rack", "MAX_PER", "2"], ["@zone", "MAX_PER", "1"]),
+    "CLUSTER": (["rack", "CLUSTER"], ["@zone", "CLUSTER"], ["rack", "CLUSTER", "0.3"]),
+    "GROUP_BY": (["rack", "GROUP_BY"], ["@zone", "GROUP_BY", "2"], ["@zone", "GROUP_BY", "3"]),
+    "IS": (["rack", "IS", "0.300"], ["rack", "IS", "b"]),
+    "LIKE": (["rack", "LIKE", "[0-9].*"],),
+    "UNLIKE": (["rack", "UNLIKE", "[0-9].*"],),
+}
+
+
+@st.composite
+def large_machines(draw: st.DrawFn) -> list[Machine]:
+    """Machines with all that an app asks for, so that the constraint decides or their cpus do."""
+
+    def machine(number: int) -> Machine:
+        rack = draw(st.sampled_from(["b", "0.30", "2"]))
+        zone = draw(st.sampled_from(["us-east-1a", "us-east-1b"]))
+        total = Resources.of(cpus=draw(st.sampled_from([1, 8])), mem_mib=4000)
+        return Machine(f"h{number}", f"rack:{rack}", zone, total, Resources.of(), [])
+
+    return [machine(number) for number in range(draw(st.integers(2, 4)))]
+
+
 class Services:
     """The services' core, which is offered the machines one after the other."""
 
@@ -235,6 +259,21 @@ def predicted(services: Services, machines: list[Machine]) -> tuple[list[str], d
     supply = build_supply(snapshot, NOW)
     placement = place(queue.units(entries, NOW), supply.nodes, supply.usage)
     return [node.name for node in supply.nodes], placement.placed.get(0, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", OF_OPERATOR)
+@settings(max_examples=examples(100), deadline=None)
+@given(machines=large_machines(), instances=st.integers(3, 8), data=st.data())
+def test_each_operator_means_the_same_to_the_planner_and_the_scheduler(
+    operator: str, machines: list[Machine], instances: int, data: st.DataObject
+) -> None:
+    app = {"id": "/app", "cmd": "serve", "cpus": 0.5, "mem": 32, "portDefinitions": []}
+    constraint = data.draw(st.sampled_from(OF_OPERATOR[operator]))
+    services = Services(machines)
+    services.put({**app, "instances": instances, "constraints": [constraint]})
+    order, expected = predicted(services, machines)
+    assert services.fill(order) == expected
 
 
 @pytest.mark.slow
