@@ -68,6 +68,28 @@ def _new_session() -> botocore.session.Session:
     return session
 
 
+def configured_endpoints() -> dict[str, str]:
+    """Endpoints that the shared configuration files name for the present profile.
+
+    By setting: `endpoint_url`, and `<service>.endpoint_url` of the profile's `services` section
+    (AWS SDKs and tools reference guide, "Service-specific endpoints"). Terraform reads them too.
+
+    Raises:
+        CloudError: the profile does not exist, or a file cannot be read.
+
+    """
+    session = _new_session()
+    with translate_errors("shared configuration of AWS"):
+        profile = session.get_scoped_config()
+        sections = session.full_config.get("services", {})
+    settings = {"": profile, **sections.get(profile.get("services", ""), {})}
+    return {
+        f"{service}.endpoint_url".lstrip("."): str(values["endpoint_url"])
+        for service, values in settings.items()
+        if isinstance(values, dict) and "endpoint_url" in values
+    }
+
+
 def _create(session: botocore.session.Session, service: str, region: str, config: Config) -> Any:
     where = f"client of {service}"
     with translate_errors(where):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,13 +45,15 @@ class Context:
 
         Raises:
             MissingPrerequisite: the target is local and no local cloud runs.
-            NotOwned: the target is aws and the environment names another endpoint.
+            NotOwned: the target is aws and the settings of AWS name another endpoint.
 
         """
         os.environ.setdefault("AWS_REGION", self.spec.region)
         os.environ.setdefault("AWS_DEFAULT_REGION", self.spec.region)
         if self.spec.target != "local":
-            require_aws_endpoint(os.environ, self.file)
+            from mesaform.aws.client import configured_endpoints
+
+            require_aws_endpoint(os.environ, configured_endpoints, self.file)
             return
         layout = Layout(self.local_dir)
         endpoint = read_endpoint(layout)
@@ -64,26 +66,43 @@ class Context:
         os.environ.update(local_environment(layout, endpoint.url, self.spec.region))
 
 
-def require_aws_endpoint(environment: Mapping[str, str], file: Path) -> None:
-    """Check that no variable sends the calls for `target: aws` to another endpoint.
+def require_aws_endpoint(
+    environment: Mapping[str, str], configured: Callable[[], Mapping[str, str]], file: Path
+) -> None:
+    """Check that no setting sends the calls for `target: aws` to another endpoint.
 
-    `AWS_ENDPOINT_URL` is left over in a shell that ran `eval "$(mesaform local env)"`. A proof of
-    the local cloud says nothing of the account.
+    `AWS_ENDPOINT_URL` is left over in a shell that ran `eval "$(mesaform local env)"`; a profile of
+    `~/.aws/config` may have `endpoint_url`. A proof of another cloud says nothing of the account.
+
+    Args:
+        environment: the environment variables.
+        configured: returns the endpoints of the profile (`aws.client.configured_endpoints`).
+        file: the cluster file, for the message.
 
     Raises:
-        NotOwned: a variable does, and `MESAFORM_ALLOW_ENDPOINT_URL` is not 1.
+        NotOwned: a setting does, and `MESAFORM_ALLOW_ENDPOINT_URL` is not 1.
 
     """
     if environment.get(ALLOW_ENDPOINT_URL) == "1":
         return
-    if named := sorted(key for key in environment if key.startswith("AWS_ENDPOINT_URL")):
-        values = ", ".join(f"{key}={environment[key]}" for key in named)
-        raise NotOwned(
-            f"target: aws, but the environment sends calls elsewhere: {values}",
-            where=str(file),
-            fix=f"nothing was changed; unset {' '.join(named)}, or, if such an endpoint is meant"
-            f" (a VPC endpoint), set {ALLOW_ENDPOINT_URL}=1",
-        )
+    names = sorted(key for key in environment if key.startswith("AWS_ENDPOINT_URL"))
+    of_profile = configured()
+    values = {name: environment[name] for name in names} | dict(of_profile)
+    if not values:
+        return
+    listed = ", ".join(f"{key}={value}" for key, value in values.items())
+    raise NotOwned(
+        f"target: aws, but the settings of AWS send calls elsewhere: {listed}",
+        where=str(file),
+        fix=f"nothing was changed; {_remedy(names, of_profile)}, or, if such an endpoint is meant"
+        f" (a VPC endpoint), set {ALLOW_ENDPOINT_URL}=1",
+    )
+
+
+def _remedy(names: Sequence[str], of_profile: Mapping[str, str]) -> str:
+    unset = [f"unset {' '.join(names)}"] if names else []
+    other = ["use a profile without endpoint_url (AWS_PROFILE)"] if of_profile else []
+    return " and ".join((*unset, *other))
 
 
 def local_environment(layout: Layout, url: str, region: str) -> dict[str, str]:
