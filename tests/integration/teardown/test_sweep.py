@@ -8,6 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.ec2.models.subnets import SubnetBackend
 
+from mesaform.aws.client import client
 from mesaform.aws.resources.owned import OwnedResource
 from mesaform.aws.resources.registry import registered_kinds
 from mesaform.aws.resources.sweep import Sweep, resource_kinds
@@ -52,6 +53,23 @@ async def test_everything_tagged_is_listed_and_removed_and_nothing_else(cloud: C
     assert len(ec2.describe_vpcs(Filters=strangers)["Vpcs"]) == 1
     assert len(ec2.describe_volumes(Filters=strangers)["Volumes"]) == 2
     assert len(cloud.client("iam").list_roles()["Roles"]) == 2
+
+
+async def test_the_public_images_and_snapshots_of_others_are_not_asked_for(cloud: Cloud) -> None:
+    """A list of all that is public takes longer than a call may."""
+    asked: dict[str, Any] = {}
+
+    def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+        asked[model.name] = params.get("Owners") or params.get("OwnerIds")
+
+    sweep, events = sweep_of("one"), client("ec2", REGION).meta.events
+    events.register("provide-client-params.ec2", note)
+    try:
+        await sweep.inventory()
+    finally:
+        events.unregister("provide-client-params.ec2", note)
+    owners = {asked["DescribeImages"][0], asked["DescribeSnapshots"][0]}
+    assert owners == {"self"}
 
 
 async def test_a_subnet_goes_with_its_reservations_of_addresses(
