@@ -5,9 +5,13 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mesaform.localcloud.moto_patches.moto_types import IamBackend, StsBackend
+from mesaform.localcloud.moto_patches.profiles import is_of_present_role
 from mesaform.localcloud.timestamps import seconds
+
+Backend = TypeVar("Backend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +45,35 @@ class AccessKeys:
         return key_id == self._operator_id
 
     def find(self, key_id: str) -> AccessKey | None:
-        """The key of this id."""
+        """The key of this id. A session ends with its role."""
         if key_id == self._operator_id:
             return AccessKey(self._operator_secret)
-        return next((key for known, key in self._stored() if known == key_id), None)
+        return self._of_session(key_id) or self._of_user(key_id)
 
-    def _stored(self) -> Iterator[tuple[str, AccessKey]]:
-        for regions in list(self._sts.values()):
-            for backend in list(regions.values()):
-                for role in reversed(backend.assumed_roles):
-                    yield (
-                        role.access_key_id,
-                        AccessKey(
-                            role.secret_access_key, role.session_token, seconds(role.expiration)
-                        ),
+    def _of_session(self, key_id: str) -> AccessKey | None:
+        for account_id, partition, backend in self._backends(self._sts):
+            for session in reversed(backend.assumed_roles):
+                if session.access_key_id == key_id:
+                    if not is_of_present_role(self._iam[account_id][partition], session):
+                        return None
+                    return AccessKey(
+                        session.secret_access_key,
+                        session.session_token,
+                        seconds(session.expiration),
                     )
-        for partitions in list(self._iam.values()):
-            for account in list(partitions.values()):
-                for user in account.users.values():
-                    for key in user.access_keys:
-                        yield key.access_key_id, AccessKey(key.secret_access_key)
+        return None
+
+    def _of_user(self, key_id: str) -> AccessKey | None:
+        for _, _, account in self._backends(self._iam):
+            for user in account.users.values():
+                for key in user.access_keys:
+                    if key.access_key_id == key_id:
+                        return AccessKey(key.secret_access_key)
+        return None
+
+    @staticmethod
+    def _backends(of: Mapping[str, Mapping[str, Backend]]) -> Iterator[tuple[str, str, Backend]]:
+        """The backends by account and partition."""
+        for account_id, partitions in list(of.items()):
+            for partition, backend in list(partitions.items()):
+                yield account_id, partition, backend

@@ -13,7 +13,7 @@ from mesaform.common.errors import BadInput
 from mesaform.localcloud import security_groups, timestamps
 from mesaform.localcloud.announcing import Bus
 from mesaform.localcloud.faults import Due, Rebalance, Scheduled, SpotInterruption
-from mesaform.localcloud.moto_patches import states, volumes
+from mesaform.localcloud.moto_patches import profiles, states, volumes
 from mesaform.localcloud.moto_patches.moto_types import (
     Ec2Backend,
     IamBackend,
@@ -135,10 +135,7 @@ class Ec2:
         if not reference:
             raise LookupError(f"{instance_id} has no instance profile")
         iam = self._iam[backend.account_id][backend.partition]
-        arn = reference["Arn"]
-        profile = next((item for item in iam.get_instance_profiles() if item.arn == arn), None)
-        if profile is None:
-            raise LookupError(f"the instance profile {arn} is gone")
+        profile = profiles.find_associated(iam, reference)
         if not profile.roles:
             raise LookupError(f"instance profile {profile.name} has no role")
         role = profile.roles[0]
@@ -150,6 +147,7 @@ class Ec2:
             duration=CREDENTIALS_S,
             external_id="",
         )
+        session.role_id = role.id
         return Credentials(
             access_key_id=session.access_key_id,
             secret_access_key=session.secret_access_key,

@@ -139,8 +139,10 @@ class Metadata:
         return None
 
     def update(self, machine: Machine) -> None:
-        """Take changed facts of a machine: tags, an interruption notice."""
+        """Take changed facts of a machine: tags, an interruption notice, another profile."""
         if served := self._find(machine):
+            if served.machine.profile_id != machine.profile_id:
+                self._credentials.pop(machine.instance_id, None)
             served.machine = machine
 
     async def close(self, instance_id: str) -> None:

@@ -181,7 +181,7 @@ async def deploy(
 
     boot_image = await asyncio.to_thread(image.look_up, place.spec)
     with _terraform_turn(place, held) as turn:
-        caller, _, _ = await asyncio.to_thread(_look_at_account, place)
+        caller, view, knowledge = await asyncio.to_thread(_look_at_account, place)
         if preview is None:
             preview = await _prepare_alone(place, report, turn)
         await asyncio.to_thread(_establish, place, caller, place.spec.zones)
@@ -191,8 +191,20 @@ async def deploy(
         orphans.mark_unfinished(place.cluster_dir, caller.cloud_time_s)
         wanted = [stack for stack in stacks or STACKS if stack not in preview.unchanged]
         await StacksRun(place, boot_image, report, turn).run("apply", wanted)
+        await asyncio.to_thread(_renew_credentials, place, view, knowledge, report)
         orphans.unfinished(place.cluster_dir).unlink()
     return outputs(place) or Outputs()
+
+
+def _renew_credentials(
+    place: ClusterContext, view: AccountView, knowledge: FolderKnowledge, report: Report
+) -> None:
+    """Associate machines that outlived their instance profile with the present one."""
+    from mesaform.aws.profile_associations import ProfileAssociations
+    from mesaform.provision.machine_credentials import renew_credentials
+
+    own = [machine for machine in view.machines if knowledge.has_tagged(machine.tags)]
+    renew_credentials(own, ProfileAssociations(place.spec.region), report)
 
 
 async def _prepare_alone(place: ClusterContext, report: Report, held: HeldLock) -> Preview:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mesaform.common.errors import NotOwned
 from mesaform.provision.deployment import Deployment
@@ -24,12 +25,17 @@ LISTED_AT_MOST = 8
 
 @dataclass(frozen=True, slots=True)
 class CloudMachine:
-    """A machine with the cluster's tag that is not terminated. `launched_at` is epoch seconds."""
+    """A machine with the cluster's tag that is not terminated. `launched_at` is epoch seconds.
+
+    The profile is the one that the machine was associated with; it may be gone.
+    """
 
     instance_id: str
     vpc_id: str
     launched_at: float
     tags: Mapping[str, str]
+    profile_name: str = ""
+    profile_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +113,7 @@ def view_account(cluster: str, region: str) -> AccountView:
     tagged = {"Name": f"tag:{Tag.CLUSTER}", "Values": [cluster]}
     alive = {"Name": "instance-state-name", "Values": list(ALIVE_STATES)}
     machines = tuple(
-        CloudMachine(
-            raw["InstanceId"],
-            raw.get("VpcId", ""),
-            raw["LaunchTime"].timestamp(),
-            tag_map(raw.get("Tags")),
-        )
+        _cloud_machine(raw)
         for page in pages(ec2, "describe_instances", "listing machines", Filters=[tagged, alive])
         for reservation in page["Reservations"]
         for raw in reservation["Instances"]
@@ -123,6 +124,20 @@ def view_account(cluster: str, region: str) -> AccountView:
         for raw in page["Vpcs"]
     }
     return AccountView(machines, vpcs)
+
+
+def _cloud_machine(raw: Mapping[str, Any]) -> CloudMachine:
+    from mesaform.aws.resources.kind import tag_map
+
+    profile = raw.get("IamInstanceProfile") or {}
+    return CloudMachine(
+        raw["InstanceId"],
+        raw.get("VpcId", ""),
+        raw["LaunchTime"].timestamp(),
+        tag_map(raw.get("Tags")),
+        profile.get("Arn", "").rpartition("/")[2],
+        profile.get("Id", ""),
+    )
 
 
 def deployment_ids(view: AccountView) -> frozenset[str]:

@@ -202,6 +202,7 @@ NETWORK_TERRAFORM: Mapping[str, tuple[str, ...]] = {
 
 IMPLIED: Mapping[str, tuple[str, ...]] = {
     "ec2:CreateFleet": ("ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"),
+    "ec2:ReplaceIamInstanceProfileAssociation": ("iam:PassRole",),
     "ec2:RunInstances": ("ec2:CreateTags", "iam:PassRole"),
 }
 """Actions that AWS checks besides the one that is called: tags and the instance profile."""
@@ -226,8 +227,11 @@ class Rule:
 RULES = (
     Rule("ReadRegions", ("ec2:DescribeRegions", "pricing:GetProducts")),
     Rule(
-        "EndOwnMachines",
-        ("ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances"),
+        "ChangeOwnMachines",
+        (
+            *("ec2:ReplaceIamInstanceProfileAssociation", "ec2:StartInstances"),
+            *("ec2:StopInstances", "ec2:TerminateInstances"),
+        ),
         (f"{_ARN}:ec2:{_LOCAL}:instance/*",),
         {"Null": {"aws:ResourceTag/mesaform:managed-by": "false"}},
     ),

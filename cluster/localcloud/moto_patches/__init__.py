@@ -19,6 +19,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
         listings,
         network,
         network_options,
+        profiles,
         queues,
         requests,
         reservations,
@@ -30,6 +31,7 @@ def apply(on_new_image: Callable[[str], None]) -> None:
     account.apply()
     network.apply()
     network_options.apply()
+    profiles.apply()
     reservations.apply()
     states.apply()
     requests.apply()

@@ -9,10 +9,10 @@ import copy
 from collections.abc import Callable, Mapping
 
 from moto.ec2.exceptions import EC2ClientError, InvalidSecurityGroupNotFoundError
-from moto.ec2.utils import convert_tag_spec, filter_iam_instance_profiles, parse_user_data
+from moto.ec2.utils import convert_tag_spec, parse_user_data
 
 from mesaform.localcloud.faults import FaultRegistry
-from mesaform.localcloud.moto_patches import account, network, states
+from mesaform.localcloud.moto_patches import account, network, profiles, states
 from mesaform.localcloud.moto_patches.moto_types import (
     Ec2Backend,
     Image,
@@ -20,7 +20,6 @@ from mesaform.localcloud.moto_patches.moto_types import (
     MotoObject,
     Parameters,
     PatchedInstance,
-    Profile,
     Reservation,
     Tags,
 )
@@ -163,7 +162,7 @@ def require_launchable(backend: Ec2Backend, spec: Spec) -> None:
     """
     _require_image(backend, spec.get("ImageId"))
     _security_groups(backend, spec)
-    require_profile(backend, spec.get("IamInstanceProfile"))
+    profiles.require(backend, spec.get("IamInstanceProfile"))
     account.require_sold(str(spec.get("InstanceType")), place(backend, spec))
 
 
@@ -190,7 +189,7 @@ def launch(backend: Ec2Backend, spec: Spec, count: int, zone: str) -> Reservatio
     image = _require_image(backend, spec.get("ImageId"))
     _require_architecture(image, str(spec.get("InstanceType") or ""))
     groups = _security_groups(backend, spec)
-    profile = require_profile(backend, spec.get("IamInstanceProfile"))
+    profile = profiles.require(backend, spec.get("IamInstanceProfile"))
     _require_addresses(backend, spec, count)
     tags = convert_tag_spec(spec.get("TagSpecifications") or [])
     before = set(backend.reservations)
@@ -297,37 +296,6 @@ def _security_groups(backend: Ec2Backend, spec: Spec) -> list[object]:
             raise InvalidSecurityGroupNotFoundError(name)
         groups.append(group)
     return groups
-
-
-def require_profile(backend: Ec2Backend, reference: Mapping[str, str] | None) -> Profile | None:
-    """The instance profile that a launch names, if it names one.
-
-    Raises:
-        EC2ClientError: EC2's error for a profile that does not exist yet, or has no role yet.
-
-    """
-    if not reference:
-        return None
-    arn, name = reference.get("Arn"), reference.get("Name")
-    try:
-        profile: Profile | None = filter_iam_instance_profiles(
-            backend.account_id, backend.partition, arn, name
-        )
-    except Exception:  # moto raises IAM's error; EC2 has one of its own
-        profile = None
-    if profile is None:
-        raise EC2ClientError(
-            "InvalidParameterValue",
-            f"Value ({arn or name}) for parameter iamInstanceProfile.name is invalid. "
-            "Invalid IAM Instance Profile",
-        )
-    if not profile.roles:
-        raise EC2ClientError(
-            "InvalidParameterValue",
-            f"Value ({arn or name}) for parameter iamInstanceProfile.name is invalid. "
-            f"IAM Instance Profile {profile.arn} has no associated IAM Roles",
-        )
-    return profile
 
 
 def _require_addresses(backend: Ec2Backend, spec: Spec, count: int) -> None:

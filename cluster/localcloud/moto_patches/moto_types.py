@@ -261,6 +261,7 @@ class Zone(Protocol):
 class Profile(Protocol):
     """An instance profile."""
 
+    id: str
     name: str
     arn: str
     roles: list[Role]
@@ -269,6 +270,7 @@ class Profile(Protocol):
 class Role(Protocol):
     """An IAM role."""
 
+    id: str
     name: str
     arn: str
 
@@ -297,6 +299,7 @@ class Ec2Backend(Protocol):
     get_security_group_by_name_or_id: Callable[..., object | None]
     run_instances: Callable[..., Reservation]
     associate_iam_instance_profile: Callable[..., object]
+    iam_instance_profile_associations: dict[str, Any]
     create_volume: Callable[..., Volume]
     attach_volume: Callable[..., object]
     detach_volume: Callable[..., object]
@@ -329,9 +332,10 @@ class User(Protocol):
 
 
 class IamBackend(Protocol):
-    """IAM of one account."""
+    """IAM of one account. `roles` by their ids."""
 
     users: dict[str, User]
+    roles: dict[str, Role]
 
     def get_instance_profiles(self) -> Iterable[Profile]:
         """All instance profiles."""
@@ -339,8 +343,10 @@ class IamBackend(Protocol):
 
 
 class AssumedRole(Protocol):
-    """The credentials of a role's session."""
+    """The credentials of a role's session. `machines` sets `role_id`, which moto does not have."""
 
+    role_arn: str
+    role_id: str
     access_key_id: str
     secret_access_key: str
     session_token: str

@@ -31,6 +31,7 @@ from mesaform.localcloud.protocol import Event
 
 CONSOLE_BYTES = 64 * 1024
 """How much of the end of a console log EC2 returns."""
+_moto_register_image = AmisResponse.register_image
 _moto_instance_status = InstanceResponse.describe_instance_status
 
 
@@ -120,6 +121,15 @@ def _pending_image(backend: Ec2Backend, instance: PatchedInstance, request: Para
     return image
 
 
+def _register_image(self: Ec2Response) -> ActionResult:
+    """Register with the architecture and root device, which moto drops. It has nothing to boot."""
+    answer = _moto_register_image(self)
+    image = self.ec2_backend.amis[answer.result["ImageId"]]
+    image.architecture = self._get_param("Architecture") or "i386"
+    image.root_device_name = self._get_param("RootDeviceName") or image.root_device_name
+    return answer
+
+
 def _instance_status(self: Ec2Response) -> ActionResult:
     """Add the filter `event.code`, which moto lacks: instances with such scheduled events."""
     codes = self._filters_from_querystring().get("event.code")
@@ -156,3 +166,4 @@ def apply() -> None:
     InstanceResponse.run_instances = _run_instances
     General.get_console_output = _console_output
     AmisResponse.create_image = _create_image
+    AmisResponse.register_image = _register_image

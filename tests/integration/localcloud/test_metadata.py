@@ -262,6 +262,70 @@ def test_a_machine_whose_profile_was_deleted_has_no_credentials(cloud: Cloud, pr
     assert "unhandled_error" not in log
 
 
+def test_a_machine_gets_no_credentials_from_a_new_profile_of_the_same_name_until_associated(
+    cloud: Cloud, profile: str
+) -> None:
+    iam, again = cloud.client("iam"), "again"
+    path = "/latest/meta-data/iam/security-credentials/"
+
+    def create() -> str:
+        iam.create_instance_profile(InstanceProfileName=again)
+        answer = iam.get_instance_profile(InstanceProfileName=again)
+        iam.add_role_to_instance_profile(InstanceProfileName=again, RoleName=profile)
+        return answer["InstanceProfile"]["InstanceProfileId"]
+
+    first = create()
+    instance, machine = launched(cloud, IamInstanceProfile={"Name": again})
+    assert cloud.describe(instance)["IamInstanceProfile"]["Id"] == first
+    iam.remove_role_from_instance_profile(InstanceProfileName=again, RoleName=profile)
+    iam.delete_instance_profile(InstanceProfileName=again)
+    second = create()
+    assert machine.ask(path, **{TOKEN: machine.token()})[0] == 404
+    (association,) = cloud.ec2.describe_iam_instance_profile_associations(
+        Filters=[{"Name": "instance-id", "Values": [instance]}]
+    )["IamInstanceProfileAssociations"]
+    assert association["IamInstanceProfile"]["Id"] == first
+    replaced = cloud.ec2.replace_iam_instance_profile_association(
+        AssociationId=association["AssociationId"], IamInstanceProfile={"Name": again}
+    )["IamInstanceProfileAssociation"]
+    assert replaced["AssociationId"] != association["AssociationId"]
+    assert cloud.describe(instance)["IamInstanceProfile"]["Id"] == second
+    eventually(
+        lambda: machine.ask(path, **{TOKEN: machine.token()}) == (200, profile),
+        "the machine has credentials",
+        5,
+    )
+
+
+def test_a_session_ends_with_its_role(cloud: Cloud) -> None:
+    iam, name = cloud.client("iam"), "short-lived"
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+
+    def create() -> None:
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
+        iam.create_instance_profile(InstanceProfileName=name)
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
+    create()
+    _, machine = launched(cloud, IamInstanceProfile={"Name": name})
+    credentials = json.loads(machine.get(f"meta-data/iam/security-credentials/{name}"))
+    sts = boto3.client(
+        "sts",
+        endpoint_url=cloud.url,
+        region_name=REGION,
+        aws_access_key_id=credentials["AccessKeyId"],
+        aws_secret_access_key=credentials["SecretAccessKey"],
+        aws_session_token=credentials["Token"],
+    )
+    sts.get_caller_identity()
+    iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name)
+    iam.delete_instance_profile(InstanceProfileName=name)
+    iam.delete_role(RoleName=name)
+    create()
+    with pytest.raises(ClientError, match="InvalidClientTokenId"):
+        sts.get_caller_identity()
+
+
 def test_a_launch_waits_for_its_profile_and_the_profiles_role(cloud: Cloud, profile: str) -> None:
     iam, late = cloud.client("iam"), {"Name": "late"}
     with pytest.raises(ClientError, match="Invalid IAM Instance Profile"):

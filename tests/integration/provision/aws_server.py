@@ -1,100 +1,61 @@
-"""moto's server as a process of its own: `python aws_server.py <address> <port>`.
+"""The local cloud's endpoint in a process of its own, with machines that only run.
 
-It has the corrections of the project's local cloud that Terraform can see. A launch template
-launches without its own tags. A launch waits for its instance profile. An instance reports the
-groups of its first interface, and its end removes its interfaces and addresses. Reserved addresses
-of a subnet are given only by name.
-
-Calls are answered one at a time: moto is not safe for threads, and rules of one group that are
-removed at once end in InvalidPermission.NotFound.
+`python -m tests.integration.provision.aws_server <folder> <address> <port>`. It is what
+`mesaform up` reaches, with all corrections of moto, without a supervisor. In place of the
+hypervisor a thread reports each instance's state as EC2 wants it, and starts nothing.
 """
 
 from __future__ import annotations
 
+import socket
 import sys
-from ipaddress import ip_address
-from threading import Lock
+from pathlib import Path
+from threading import Thread
+from urllib.request import Request, urlopen
 
-from moto.ec2.models.amis import Ami
-from moto.ec2.models.instances import Instance
-from moto.ec2.models.subnets import Subnet
-from moto.ec2.responses.instances import InstanceResponse
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.server import MotoRequestHandler
-from werkzeug.serving import run_simple
+import msgspec
 
-from mesaform.localcloud.moto_patches import launch, network_options, queues, templates
+from mesaform.localcloud import endpoint
+from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.operator_credentials import ensure_credentials
+from mesaform.localcloud.protocol import PREFIX, StateReport, World
 
-
-def interfaces_as_on_aws() -> None:
-    prepare = Instance.prep_nics
-
-    def prep_nics(self, *args, **kwargs):
-        prepare(self, *args, **kwargs)
-        for nic in self.nics.values():
-            nic.delete_on_termination = True
-        if 0 in self.nics:
-            self.security_groups = list(self.nics[0].group_set)
-
-    Instance.prep_nics = prep_nics
+BACKLOG = 128
+WAIT_S = 25.0
+REACHED = {"pending": "running", "stopping": "stopped", "shutting-down": "terminated"}
+"""The state that an instance reaches in each state that is not to last."""
 
 
-def images_as_on_aws() -> None:
-    """RegisterImage's architecture, which moto drops; all images of these tests have the same."""
-    prepare = Ami.__init__
+def report_states(url: str, token: str) -> None:
+    """Report for ever that each instance has reached the state on the way to which it is."""
 
-    def init(self, *args, **kwargs):
-        prepare(self, *args, **kwargs)
-        if self.architecture is None:
-            self.architecture = "x86_64"
+    def call(path: str, body: bytes | None = None) -> bytes:
+        headers = {"Authorization": f"Bearer {token}"}
+        request = Request(f"{url}{PREFIX}/machines{path}", data=body, headers=headers)
+        with urlopen(request, timeout=2 * WAIT_S) as answer:  # the endpoint of this process
+            return answer.read()
 
-    Ami.__init__ = init
-
-
-def profiles_as_on_aws() -> None:
-    """EC2's refusal of a launch before its profile exists; the provider repeats such a launch."""
-    run = InstanceResponse.run_instances
-
-    def run_instances(self):
-        launch.require_profile(self.ec2_backend, self.params.get("IamInstanceProfile"))
-        return run(self)
-
-    InstanceResponse.run_instances = run_instances
+    version = ""
+    while True:
+        wait_s = WAIT_S if version else 0.0
+        world = msgspec.json.decode(call(f"?after={version}&wait_s={wait_s}"), type=World)
+        version = world.version
+        for machine in world.machines:
+            if state := REACHED.get(machine.state):
+                report = msgspec.json.encode(StateReport(state, machine.boots))
+                call(f"/{machine.instance_id}/state", report)
 
 
-def reservations_as_on_aws() -> None:
-    next_address = Subnet.get_available_subnet_ip
-
-    def get_available_subnet_ip(self, instance):
-        while True:
-            address = next_address(self, instance)
-            if not any(
-                ip_address(address) in item.cidr
-                for item in self._cidr_reservations
-                if item.reservation_type == "explicit"
-            ):
-                return address
-            del self._subnet_ips[address]
-
-    Subnet.get_available_subnet_ip = get_available_subnet_ip
-
-
-def serve(address: str, port: int) -> None:
-    moto, turn = DomainDispatcherApplication(create_backend_app), Lock()
-
-    def one_at_a_time(environ, start_response):
-        with turn:
-            return moto(environ, start_response)
-
-    run_simple(address, port, one_at_a_time, threaded=True, request_handler=MotoRequestHandler)
+def main(folder: str, address: str, port: str) -> None:
+    """Serve until SIGTERM."""
+    layout = Layout(Path(folder))
+    layout.create()
+    token = ensure_credentials(layout).control_token
+    listening = socket.create_server((address, int(port)), backlog=BACKLOG)
+    url = f"http://{address}:{port}"
+    Thread(target=report_states, args=(url, token), daemon=True).start()
+    endpoint.serve(layout, listening.detach())
 
 
 if __name__ == "__main__":
-    images_as_on_aws()
-    reservations_as_on_aws()
-    templates.apply()
-    network_options.apply()
-    queues.apply()
-    interfaces_as_on_aws()
-    profiles_as_on_aws()
-    serve(sys.argv[1], int(sys.argv[2]))
+    main(*sys.argv[1:])

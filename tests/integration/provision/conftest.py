@@ -1,4 +1,4 @@
-"""An AWS endpoint of the tests' own, and clusters that are deployed to it."""
+"""The local cloud's endpoint for these tests, and clusters that are deployed to it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ import pytest
 
 from harness.ports import free_port
 from mesaform.cli.context import Context, endpoint_environment, open_context
+from mesaform.localcloud.layout import Layout
+from mesaform.localcloud.operator_credentials import ACCESS_KEY_ID, read_credentials
 from mesaform_images.lookup import recipe_digest
 from tests.integration.provision.stub_files import cluster_text
 
@@ -28,14 +30,20 @@ REGION = "us-east-1"
 @dataclass(frozen=True)
 class Aws:
     url: str
+    secret: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The operator's environment."""
+        return endpoint_environment(self.url, REGION, ACCESS_KEY_ID, self.secret)
 
     def client(self, service: Any):
         return boto3.client(
             service,
             endpoint_url=self.url,
             region_name=REGION,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
+            aws_access_key_id=ACCESS_KEY_ID,
+            aws_secret_access_key=self.secret,
         )
 
     def bake(self) -> str:
@@ -66,25 +74,29 @@ class Aws:
 
 
 @pytest.fixture(scope="session")
-def aws() -> Iterator[Aws]:
-    port = free_port(ADDRESS)
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    folder, port = tmp_path_factory.mktemp("local-cloud"), free_port(ADDRESS)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.provision.aws_server", ADDRESS, str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**environment, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"},
-        cwd=Path(__file__).parents[3],
-    )
+    command = [sys.executable, "-m", "tests.integration.provision.aws_server"]
+    with (folder / "endpoint.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, str(folder), ADDRESS, str(port)],
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=Path(__file__).parents[3],
+        )
     deadline = time.monotonic() + 60
     while server.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex((ADDRESS, port)) == 0:
                 break
         time.sleep(0.05)  # a process's start can only be polled
-    yield Aws(f"http://{ADDRESS}:{port}")
+    secret = read_credentials(Layout(folder)).secret_access_key
+    yield Aws(f"http://{ADDRESS}:{port}", secret)
     server.terminate()
     server.wait(timeout=60)
+    assert "unhandled_error" not in (folder / "endpoint.log").read_text()
 
 
 @pytest.fixture
@@ -98,6 +110,6 @@ def cluster_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def place(aws: Aws, cluster_file: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A cluster on the tests' endpoint, not yet deployed."""
-    for key, value in endpoint_environment(aws.url, REGION, "local", "local").items():
+    for key, value in aws.variables.items():
         monkeypatch.setenv(key, value)
     return open_context(str(cluster_file))

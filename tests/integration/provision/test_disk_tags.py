@@ -6,9 +6,10 @@ import pytest
 
 from mesaform.provision.disk_tags import tag_disks
 from mesaform.topology import names
-from tests.integration.provision.test_guards import OWNER, SECOND, Cloud
+from tests.integration.provision.test_guards import Cloud
 
 pytestmark = pytest.mark.slow
+OWNER, SECOND = "cccccccccccccccc", "dddddddddddddddd"
 
 
 def test_untagged_disks_of_this_deployment_get_the_tags_of_their_machine(aws, place):

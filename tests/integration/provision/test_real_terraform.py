@@ -1,4 +1,4 @@
-"""The stacks with the real cdktf, Terraform and AWS provider, against moto's API.
+"""The stacks with the real cdktf, Terraform and AWS provider, against the local cloud's API.
 
 The tests that use `shared` run in order and share one deployment: each of these programs takes
 seconds of processor time.
@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from mesaform import provision
-from mesaform.cli.context import Context, endpoint_environment, open_context
+from mesaform.cli.context import Context, open_context
 from mesaform.common.errors import BadInput, CloudError, MissingPrerequisite, NotOwned
 from mesaform.common.progress import Recorded
 from mesaform.config.schema import ClusterSpec
@@ -46,7 +46,7 @@ def shared(aws, tmp_path_factory) -> Iterator[Context]:
     file = tmp_path_factory.mktemp("shared") / "cluster.yaml"
     file.write_text(cluster_text("t-shared"))
     with pytest.MonkeyPatch.context() as patch:
-        for key, value in endpoint_environment(aws.url, REGION, "local", "local").items():
+        for key, value in aws.variables.items():
             patch.setenv(key, value)
         yield open_context(str(file))
 
@@ -95,7 +95,7 @@ async def test_the_next_deployment_completes_it_as_described(aws, shared):
     outputs = await provision.deploy(shared, Recorded())
 
     assert outputs.complete
-    assert outputs.master_private_addresses == ("127.60.0.10", "127.60.32.10", "127.60.64.10")
+    assert outputs.master_private_addresses == ("10.60.0.10", "10.60.32.10", "10.60.64.10")
     assert len(outputs.agent_ids["default"]) == 2
     machines = aws.instances(shared.spec.name)
     known = provision.terraform_instance_ids(shared)
