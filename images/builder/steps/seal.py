@@ -1,7 +1,8 @@
 """What is of the builder alone leaves its disk, so that machines of the image start as new ones.
 
 That is its user data with a presigned URL, its machine id, host keys and seed of random numbers.
-So does the login user, as whom a task could become root.
+So do the login user, as whom a task could become root, and the state of Docker Engine, which has
+its own id.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ LEFT_BY_CLOUD_INIT = ("var/lib/cloud", "var/log/cloud-init.log", "var/log/cloud-
 MACHINE_ID = "etc/machine-id"
 LOGIN_RULES = "etc/sudoers.d/90-cloud-init-users"
 """Where cloud-init writes that the login user of the base image may become root."""
+DOCKER_STATE = ("var/lib/docker", "var/lib/containerd")
+DOCKER_UNITS = ("docker.socket", "docker.service", "containerd.service")
 NO_LOGIN_USER = "etc/cloud/cloud.cfg.d/99-mesaform.cfg"
 
 
@@ -28,6 +31,7 @@ def steps(host: Host, _recipe: Recipe, _digest: str, _versions: dict[str, str]) 
         ("remove downloaded packages", lambda: _remove_packages(host)),
         ("remove the builder's identity", lambda: remove_identity(host)),
         ("remove the login user", lambda: remove_login_users(host)),
+        ("remove the state of Docker Engine", lambda: _stop_and_remove_docker(host)),
     ]
 
 
@@ -49,6 +53,23 @@ def remove_identity(host: Host) -> None:
     for key in (host.root / "etc/ssh").glob("ssh_host_*"):
         _remove(key)
     (host.root / MACHINE_ID).write_text("")
+
+
+def _stop_and_remove_docker(host: Host) -> None:
+    if host.program("dockerd") is not None:
+        host.run("systemctl", "stop", *DOCKER_UNITS)
+    remove_docker_state(host)
+
+
+def remove_docker_state(host: Host) -> None:
+    """Remove what Docker Engine wrote when its package started it. Idempotent.
+
+    Machines of an image that has it share one id of Docker Engine. Where the root disk is an
+    overlay it does not start: it renames folders of its state, and those of lower layers cannot be
+    renamed (Documentation/filesystems/overlayfs.rst of Linux, "renaming directories").
+    """
+    for name in DOCKER_STATE:
+        _remove(host.root / name)
 
 
 def remove_login_users(host: Host) -> None:

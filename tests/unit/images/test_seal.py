@@ -37,6 +37,19 @@ def test_the_builders_user_data_and_identity_are_not_in_the_image(tmp_path: Path
     assert (tmp_path / "etc/ssh/sshd_config").read_text() == "kept"
 
 
+def test_docker_engine_of_a_machine_does_not_begin_with_the_state_of_the_builders(
+    tmp_path: Path,
+) -> None:
+    for name in ("docker/engine-id", "docker/runtimes/runc", "containerd/io.containerd/meta.db"):
+        (tmp_path / "var/lib" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "var/lib" / name).write_text("state")
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    for _ in range(2):
+        seal.remove_docker_state(a_host(tmp_path))
+    assert list((tmp_path / "var/lib").iterdir()) == []
+    assert (tmp_path / "etc/docker").is_dir(), "its settings stay"
+
+
 def test_no_user_of_the_image_may_become_root(tmp_path: Path) -> None:
     rules = tmp_path / seal.LOGIN_RULES
     rules.parent.mkdir(parents=True)
