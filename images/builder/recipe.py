@@ -38,6 +38,7 @@ class Engine(TypedDict):
     debs: list[Deb]
     prefix: str
     programs: list[str]
+    runtime_packages: list[str]
 
 
 class SessionManager(TypedDict):
