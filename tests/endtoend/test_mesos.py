@@ -7,6 +7,7 @@ more to one. Skipped where `MESAFORM_TEST_MESOS` names no folder with Apache Mes
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -78,6 +79,59 @@ test_machines_for_a_burst_are_bought_at_once = (
 def test_the_bought_machines_go_when_their_tasks_have_ended(cluster):
     shared.end(cluster, "burst")
     until("two agents are left", lambda: len(cluster.status()["agents"]) == 2, 180)
+
+
+def operate(cluster, **call):
+    """An operator's call to the leading master; its answer, None without one."""
+    url = f"http://{cluster.leader()}:5050/api/v1"
+    code, _, text = cluster.http(url, method="POST", body=call)
+    assert code in (200, 202), text
+    return json.loads(text) if text else None
+
+
+def one_bought(cluster, app):
+    """The machine bought for an app that fills Terraform's two and this one."""
+    shared.want(cluster, app, 3)
+    shared.running(cluster, app, 3)
+    (machine,) = cluster.bought(*shared.ALIVE)
+    return machine
+
+
+def test_a_drain_moves_the_task_to_another_machine_and_the_machine_goes(cluster):
+    old = one_bought(cluster, "moved")
+    cluster.mesaform("drain", old, "--reason", "noise")
+    until("it is terminated", lambda: old not in cluster.bought(*shared.ALIVE), 240)
+    shared.running(cluster, "moved", 3)
+    shared.assert_explained(cluster, old, "drain", "noise")
+    gone = operate(cluster, type="GET_AGENTS")["get_agents"]["agents"]
+    names = {item["text"]["value"] for agent in gone for item in attributes(agent, "instance_id")}
+    assert old not in names
+    shared.end(cluster, "moved")
+
+
+def attributes(agent, name):
+    return [item for item in agent["agent_info"].get("attributes", []) if item["name"] == name]
+
+
+def test_an_empty_machine_in_a_maintenance_schedule_is_marked_gone_and_terminated(cluster):
+    machine = one_bought(cluster, "maintained")
+    address = cluster.bought()[machine]["PrivateIpAddress"]
+    window = {
+        "machine_ids": [{"hostname": address, "ip": address}],
+        "unavailability": {"start": {"nanoseconds": (time.time_ns() + 3600 * 10**9)}},
+    }
+    schedule(cluster, [window])
+    shared.end(cluster, "maintained")
+    shared.assert_explained(cluster, machine, "terminated", r"still not drained after \d+ s")
+    schedule(cluster, [])
+
+
+def schedule(cluster, windows):
+    operate(
+        cluster,
+        type="UPDATE_MAINTENANCE_SCHEDULE",
+        update_maintenance_schedule={"schedule": {"windows": windows}},
+    )
 
 
 test_tasks_outlive_the_leading_master_and_new_work_is_accepted = (
