@@ -97,22 +97,29 @@ def _init(self: MotoObject, *arguments: object, **named: object) -> None:
     _point(self)
 
 
-def _asked(response: Ec2Response) -> dict[str, str]:
+def _required(response: Ec2Response) -> Profile:
+    """The profile that a request must name."""
     asked = response._get_param  # noqa: SLF001 - moto's way to ask
     parts = {name: asked(f"IamInstanceProfile.{name}") for name in ("Arn", "Name")}
-    return {name: value for name, value in parts.items() if value}
+    named = {name: value for name, value in parts.items() if value}
+    profile = require(response.ec2_backend, named)
+    if profile is None:
+        raise EC2ClientError(
+            "MissingParameter", "The request must contain the parameter iamInstanceProfile"
+        )
+    return profile
 
 
 def _associate(self: Ec2Response) -> ActionResult:
     self.error_on_dryrun()
-    require(self.ec2_backend, _asked(self))
+    _required(self)
     return _moto_associate(self)
 
 
 def _replace(self: Ec2Response) -> ActionResult:
     """Replace the profile of an association, which gets a new id."""
     self.error_on_dryrun()
-    profile = require(self.ec2_backend, _asked(self))
+    profile = _required(self)
     wanted = self._get_param("AssociationId")
     known = self.ec2_backend.iam_instance_profile_associations.values()
     association = next((item for item in known if item.association_id == wanted), None)

@@ -285,6 +285,10 @@ def test_a_machine_gets_no_credentials_from_a_new_profile_of_the_same_name_until
         Filters=[{"Name": "instance-id", "Values": [instance]}]
     )["IamInstanceProfileAssociations"]
     assert association["IamInstanceProfile"]["Id"] == first
+    with pytest.raises(ClientError, match="MissingParameter"):
+        cloud.ec2.replace_iam_instance_profile_association(
+            AssociationId=association["AssociationId"], IamInstanceProfile={"Name": ""}
+        )
     replaced = cloud.ec2.replace_iam_instance_profile_association(
         AssociationId=association["AssociationId"], IamInstanceProfile={"Name": again}
     )["IamInstanceProfileAssociation"]
