@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 import boto3
 
 from harness.installation import Installation
+from harness.networks import claim_net
 from harness.ports import free_port
 
 T = TypeVar("T")
@@ -99,7 +100,8 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 class ClusterHarness:
     """One cluster in a folder of its own, of this checkout or of an installed wheel.
 
-    With `mesos`, the prefix of an Apache Mesos, that is its engine.
+    Without a `cidr` it claims a network. With `mesos`, the prefix of an Apache Mesos, that is its
+    engine.
     """
 
     def __init__(
@@ -107,11 +109,13 @@ class ClusterHarness:
         folder: Path,
         *,
         name: str,
-        cidr: str,
+        cidr: str = "",
         template: str = CLUSTER,
         installed: Installation | None = None,
         mesos: Path | None = None,
     ) -> None:
+        self._claim = None if cidr else claim_net()
+        cidr = self._claim.cidr if self._claim else cidr
         self.folder, self.name, self.cidr = folder, name, cidr
         self.python = str(installed.python) if installed else sys.executable
         folder.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,6 @@ def cluster(tmp_path_factory, installation):
     cluster = ClusterHarness(
         tmp_path_factory.mktemp("whole"),
         name="whole",
-        cidr="127.77.0.0/16",
         template=CLUSTER,
         installed=installation,
     )

@@ -6,6 +6,8 @@ more to one. Skipped where `MESAFORM_TEST_MESOS` names no folder with Apache Mes
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import time
 
@@ -14,6 +16,7 @@ import pytest
 from harness.cluster_harness import ClusterHarness, until
 from harness.mesos_prefix import PREFIX_VARIABLE, mesos_prefix
 from tests.endtoend import test_cluster as shared
+from tests.fuzz.scheduler import SMALL, LiveScheduler
 
 pytestmark = [
     pytest.mark.endtoend,
@@ -30,7 +33,6 @@ def cluster(tmp_path_factory):
     cluster = ClusterHarness(
         tmp_path_factory.mktemp("mesos"),
         name="mesos",
-        cidr="127.78.0.0/16",
         template=f"{shared.CLUSTER}engine: mesos\n",
         mesos=mesos_prefix(),
     )
@@ -137,6 +139,64 @@ def schedule(cluster, windows):
 test_tasks_outlive_the_leading_master_and_new_work_is_accepted = (
     shared.test_tasks_outlive_the_leading_master_and_new_work_is_accepted
 )
+
+
+ENDING = {
+    "agent": {"name": "x", "type": "SET", "set": {}, "allocation_info": {}},
+    "master": {"name": "x", "type": "TEXT", "text": {"value": "y"}},
+}
+"""A resource of a task that ends a process of Apache Mesos by SIGABRT."""
+BACK_S = 60
+
+
+@pytest.mark.parametrize("part", ENDING)
+def test_the_cluster_is_whole_again_after_a_task_has_ended_a_process_of_mesos(cluster, part):
+    ids = {agent["id"] for agent in active_agents(cluster)}
+    leader = cluster.leader()
+    victim = leader if part == "master" else active_agents(cluster)[0]["hostname"]
+    pid = cluster.engine_pid(victim, part)
+    launch_with(leader, victim if part == "agent" else "", ENDING[part])
+    until(
+        f"the {part} ended and was started again",
+        lambda: cluster.engine_pid(victim, part) not in {None, pid},
+        BACK_S,
+    )
+    until("a master leads", cluster.leader, BACK_S)
+    until("both agents are active", lambda: len(active_agents(cluster)) == 2, BACK_S)
+    assert {agent["id"] for agent in active_agents(cluster)} == ids, "each keeps its id"
+    out = cluster.mesaform("run", "--name", part, "--cpus", "0.1", "--mem", "32", "--", "echo", "1")
+    assert out == "1\n"
+
+
+def launch_with(leader, host, resource):
+    """Launch a task with the resource beside usual ones, on a host or on any."""
+    framework = LiveScheduler(leader, agent_host=host)
+    framework.subscribe()
+
+    def offered():
+        return [o for o in framework.offers.values() if host in {"", o["hostname"]}]
+
+    framework.until(lambda: bool(offered()), "an offer")
+    offer = offered()[0]
+    task = {
+        "name": "ending",
+        "task_id": {"value": "ending"},
+        "agent_id": offer["agent_id"],
+        "resources": [*SMALL, resource],
+        "command": {"value": "true"},
+    }
+    launch = {"type": "LAUNCH", "launch": {"task_infos": [task]}}
+    with contextlib.suppress(OSError, http.client.HTTPException):  # of a master that ended
+        framework.call("ACCEPT", accept={"offer_ids": [offer["id"]], "operations": [launch]})
+    framework.close()
+
+
+def active_agents(cluster):
+    """The active agents in the words of the leading master."""
+    leader = cluster.leader()
+    code, _, text = cluster.http(f"http://{leader}:5050/slaves")
+    agents = json.loads(text)["slaves"] if code == 200 else []
+    return [agent for agent in agents if agent["active"]]
 
 
 def test_down_leaves_nothing(cluster):

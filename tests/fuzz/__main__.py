@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import random
 import re
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from mesaform.topology.ports import Port
 from tests.fuzz.campaign import Campaign
 from tests.fuzz.subject import Subject, own_environment
 from tests.fuzz.targets import in_process, on_ports, on_records
@@ -23,9 +21,6 @@ STORED_SHARE = 0.1
 """The part of the time for stored records, where each input takes seconds."""
 GUIDED_SHARE = 0.2
 """The part of the time for inputs that are guided by coverage."""
-NETS = range(133, 200, 4)
-"""The second parts of addresses 127.x.y.z that a run may use; it uses its first one and the next.
-"""
 FOUND = Path(__file__).parents[2] / ".fuzz"
 
 
@@ -39,20 +34,11 @@ def main() -> int:
     with (
         own_environment(),
         tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
-        Subject(Path(folder), free_net()) as subject,
+        Subject(Path(folder)) as subject,
     ):
         wrong += on_cluster(subject, seconds * (1 - GUIDED_SHARE), seed, only)
     print("\n\n".join(wrong) or "nothing wrong")
     return 1 if wrong else 0
-
-
-def free_net() -> int:
-    """The first of `NETS` where no other run has a master."""
-    for net in NETS:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((f"127.{net}.0.10", Port.ENGINE_MASTER))
-            return net
-    raise RuntimeError(f"other runs use every network 127.{NETS[0]} to 127.{NETS[-1]}")
 
 
 def guided(seconds: float, seed: int) -> list[str]:
@@ -102,5 +88,28 @@ def on_cluster(subject: Subject, seconds: float, seed: int, only: set[str]) -> l
     return [*campaign.store(), *wrong]
 
 
+class Ended(KeyboardInterrupt):
+    """A signal that ends the run. Hypothesis repeats an input for other exceptions."""
+
+
+def end_on_signals() -> None:
+    """Have SIGTERM and SIGINT end the run, and with it what it started; further ones are ignored.
+
+    A shell starts programs in the background with SIGINT ignored.
+    """
+
+    def end(number: int, _frame: object) -> None:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)
+        raise Ended(number)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, end)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end_on_signals()
+    try:
+        sys.exit(main())
+    except Ended as signalled:
+        sys.exit(128 + signalled.args[0])

@@ -10,15 +10,13 @@ from tests.fuzz.inputs import from_json
 from tests.fuzz.subject import Subject, own_environment
 from tests.fuzz.targets import by_name
 
-NET = 135
-
 
 def main(files: list[str]) -> int:
     """Replay each file; 1 when the cluster is not well afterwards."""
     with (
         own_environment(),
         tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
-        Subject(Path(folder), NET) as subject,
+        Subject(Path(folder)) as subject,
     ):
         perform = by_name(subject)
         subject.begin_measurement()

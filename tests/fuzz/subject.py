@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.autoscaler_builders import a_spec
+from harness.networks import claim_net
 from mesaform.common import proc
 from mesaform.localcloud import daemon
 from mesaform.localcloud.layout import METADATA_PORT
@@ -51,9 +52,11 @@ class Subject:
 
     """
 
-    def __init__(self, folder: Path, net: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.cluster = LittleCluster(folder, net)
+        self.cluster = LittleCluster(folder)
+        net = self.cluster.net
+        self._machines = claim_net()
         self.master = self.cluster.masters[0]
         self.agent = f"127.{net}.100.1"
         self.autoscaler = f"127.{net}.0.10"
@@ -67,9 +70,9 @@ class Subject:
         }
         self.cloud: Cloud
         self.agent_id = self.instance_id = self.bucket = ""
-        self._net = net
         self._cleanup = contextlib.ExitStack()
         self.files = LocalFiles(folder / "files")
+        self._cleanup.callback(self._machines.release)
         self._cleanup.callback(self.files.close)
         self._log_sizes: dict[Path, int] = {}
         self._baseline: dict[str, int] = {}
@@ -101,9 +104,9 @@ class Subject:
     def _start_cloud(self) -> None:
         root = self.folder / "cloud"
         root.mkdir()
-        running = daemon.start(root, port=0)
         self._cleanup.callback(daemon.stop, root)
-        self.cloud = Cloud(root, running.url, running.pid, f"127.{self._net + 1}.0.0/16")
+        running = daemon.start(root, port=0)
+        self.cloud = Cloud(root, running.url, running.pid, self._machines.cidr)
         host, port = running.url.removeprefix("http://").split(":")
         self.addresses["aws"] = (host, int(port))
         machine = self.cloud.launch(self.cloud.image())

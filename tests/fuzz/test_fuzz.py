@@ -23,13 +23,12 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS") or 60)
 WARM_UP_S = 5.0
 STORED_S = 6.0
 """Of each target on stored records, whose inputs take some seconds; one at least is tried."""
-NET = 131
 
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     """The cluster under test, which all tests of this file share."""
-    with own_environment(), Subject(tmp_path_factory.mktemp("fuzz"), NET) as subject:
+    with own_environment(), Subject(tmp_path_factory.mktemp("fuzz")) as subject:
         yield subject
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from harness.networks import claim_net
 from harness.zookeeper import ZooKeeperServer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -26,9 +27,14 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class LittleCluster:
-    """Masters have the addresses of a cluster file with `cidr: 127.<net>.0.0/16`."""
+    """Masters have the addresses of a cluster file with `cidr: 127.<net>.0.0/16`.
 
-    def __init__(self, folder: Path, net: int, *, masters: int = 1) -> None:
+    The network is claimed while the cluster runs.
+    """
+
+    def __init__(self, folder: Path, *, masters: int = 1) -> None:
+        self._network = claim_net()
+        net = self._network.net
         self.folder, self.net = folder, net
         self.masters = [f"127.{net}.{32 * index}.10" for index in range(masters)]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -68,6 +74,7 @@ class LittleCluster:
                 process.kill()
                 process.wait()
         self.zookeeper.kill()
+        self._network.release()
 
     def zk(self, path: str) -> str:
         return f"zk://{self.zookeeper.hosts}{path}"

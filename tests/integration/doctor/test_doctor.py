@@ -48,7 +48,7 @@ STANDARD_VCPUS, RULES, VPCS = "L-1216C47A", "L-0EA8095F", "L-F678F1CE"
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A local account with the network, templates and image of a cluster."""
-    cloud = start_cloud(tmp_path_factory.mktemp("account"), "127.67.0.0/16")
+    cloud = start_cloud(tmp_path_factory.mktemp("account"))
     _create_cluster(cloud)
     yield cloud
     stop_cloud(cloud)

@@ -14,6 +14,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from harness.networks import ClaimedNet, claim_net
 from harness.ports import free_port
 from mesaform.common import proc
 from mesaform.localcloud import daemon, processes
@@ -60,6 +61,7 @@ class Cloud:
     url: str
     pid: int
     cidr: str
+    claim: ClaimedNet | None = None
     _clients: dict[str, Any] = field(default_factory=dict)
     _network: tuple[str, dict[str, str], str] | None = None
     _image: str = ""
@@ -103,6 +105,10 @@ class Cloud:
             )["GroupId"]
             self._network = (vpc, subnets, group)
         return self._network
+
+    def address(self, rest: str) -> str:
+        """An address of its network, such as `127.201.0.20` for `0.20`."""
+        return ".".join([*self.cidr.split(".")[:2], rest])
 
     def subnet(self, zone: str = f"{REGION}a") -> str:
         return self.network()[1][zone]
@@ -235,22 +241,26 @@ def processes_of(root: Path) -> set[int]:
     }
 
 
-def start_cloud(root: Path, cidr: str) -> Cloud:
+def start_cloud(root: Path, cidr: str = "") -> Cloud:
+    """Start a local cloud. Without `cidr` it gets a network that no other run on this host uses."""
+    network = None if cidr else claim_net()
     running = daemon.start(root, port=free_port("127.0.0.1"))
-    return Cloud(root, running.url, running.pid, cidr)
+    return Cloud(root, running.url, running.pid, network.cidr if network else cidr, network)
 
 
 def stop_cloud(cloud: Cloud) -> None:
     """Stop it and hold it to its promise: no process is left."""
     children = {cloud.pid, cloud.child("endpoint"), cloud.child("hypervisor")}
     daemon.stop(cloud.root)
+    if cloud.claim is not None:
+        cloud.claim.release()
     assert not running(children)
     assert not processes_of(cloud.root)
 
 
 @pytest.fixture(scope="session")
 def _shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    cloud = start_cloud(tmp_path_factory.mktemp("cloud"), "127.61.0.0/16")
+    cloud = start_cloud(tmp_path_factory.mktemp("cloud"))
     yield cloud
     stop_cloud(cloud)
 

@@ -33,7 +33,7 @@ POLICY = (
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    cloud = start_cloud(tmp_path_factory.mktemp("crashes"), "127.62.0.0/16")
+    cloud = start_cloud(tmp_path_factory.mktemp("crashes"))
     yield cloud
     stop_cloud(cloud)
 

@@ -32,7 +32,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("small")
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], check=True)
     try:
-        cloud = start_cloud(folder / "local", "127.63.0.0/16")
+        cloud = start_cloud(folder / "local")
         cloud.ec2.describe_vpcs()  # makes the default VPC
         yield cloud
         (folder / "filler").unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def test_calls_that_cannot_be_stored_fail_at_once_and_change_nothing(
 ) -> None:
     vpcs = cloud.ec2.describe_vpcs()["Vpcs"]
     with pytest.raises(ClientError) as ec2:
-        cloud.ec2.create_vpc(CidrBlock="127.63.0.0/16")
+        cloud.ec2.create_vpc(CidrBlock=cloud.cidr)
     with pytest.raises(ClientError) as ssm:
         cloud.client("ssm").put_parameter(Name="/full", Value="x" * 4000, Type="String")
     with pytest.raises(ClientError) as iam:

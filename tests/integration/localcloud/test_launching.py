@@ -78,7 +78,7 @@ class Network:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    cloud = start_cloud(tmp_path_factory.mktemp("launching"), "127.71.0.0/16")
+    cloud = start_cloud(tmp_path_factory.mktemp("launching"))
     yield cloud
     stop_cloud(cloud)
 

@@ -38,7 +38,9 @@ def test_an_instance_is_pending_until_its_process_runs_and_then_running(cloud: C
 def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_environment(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instance = cloud.launch(cloud.image(), InstanceType="m5.xlarge", PrivateIpAddress="127.61.0.20")
+    instance = cloud.launch(
+        cloud.image(), InstanceType="m5.xlarge", PrivateIpAddress=cloud.address("0.20")
+    )
     facts = cloud.node_facts(instance)
     assert facts["argv"][0] == str(
         (cloud.root / "images" / cloud.image()).resolve() / "opt/mesaform/venv/bin/python"
@@ -46,7 +48,9 @@ def test_the_node_is_started_from_the_image_with_nothing_of_the_operators_enviro
     assert facts["argv"][1:] == ["-m", "mesaform.node"]
     environment = facts["env"]
     assert environment["AWS_ENDPOINT_URL"] == cloud.url
-    assert environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == "http://127.61.0.20:1338"
+    assert (
+        environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == f"http://{cloud.address('0.20')}:1338"
+    )
     assert environment["MESAFORM_HARDWARE"] == '{"vcpus":4,"mem_mib":16384}'
     assert environment["MESAFORM_INSTANCE_ID"] == instance
     assert (
@@ -161,9 +165,9 @@ def test_an_address_that_linux_cannot_bind_is_a_named_failure_of_that_instance(
 
 def test_private_addresses_never_collide_with_fixed_ones_or_each_other(cloud: Cloud) -> None:
     subnet = cloud.ec2.create_subnet(
-        VpcId=cloud.network()[0], CidrBlock="127.61.200.0/28", AvailabilityZone="us-east-1c"
+        VpcId=cloud.network()[0], CidrBlock=cloud.address("200.0/28"), AvailabilityZone="us-east-1c"
     )["Subnet"]["SubnetId"]
-    fixed = cloud.launch(SubnetId=subnet, PrivateIpAddress="127.61.200.9")
+    fixed = cloud.launch(SubnetId=subnet, PrivateIpAddress=cloud.address("200.9"))
     others = [
         item["PrivateIpAddress"]
         for item in cloud.ec2.run_instances(
@@ -174,9 +178,9 @@ def test_private_addresses_never_collide_with_fixed_ones_or_each_other(cloud: Cl
             SubnetId=subnet,
         )["Instances"]
     ]
-    assert len({*others, "127.61.200.9"}) == 9
+    assert len({*others, cloud.address("200.9")}) == 9
     with pytest.raises(cloud.ec2.exceptions.ClientError, match=r"InvalidIPAddress\.InUse"):
-        cloud.launch(SubnetId=subnet, PrivateIpAddress="127.61.200.9")
+        cloud.launch(SubnetId=subnet, PrivateIpAddress=cloud.address("200.9"))
     with pytest.raises(cloud.ec2.exceptions.ClientError, match="InsufficientFreeAddressesInSubnet"):
         cloud.ec2.run_instances(
             ImageId=cloud.base_image,
@@ -187,7 +191,7 @@ def test_private_addresses_never_collide_with_fixed_ones_or_each_other(cloud: Cl
         )
     cloud.ec2.terminate_instances(InstanceIds=[fixed])
     cloud.wait_state(fixed, "terminated")
-    cloud.launch(SubnetId=subnet, PrivateIpAddress="127.61.200.9")
+    cloud.launch(SubnetId=subnet, PrivateIpAddress=cloud.address("200.9"))
 
 
 def test_a_client_token_makes_run_instances_idempotent(cloud: Cloud) -> None:

@@ -25,7 +25,7 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    cloud = start_cloud(tmp_path_factory.mktemp("claims"), "127.64.0.0/16")
+    cloud = start_cloud(tmp_path_factory.mktemp("claims"))
     yield cloud
     stop_cloud(cloud)
 
@@ -75,7 +75,7 @@ def test_default_networks_are_many_and_differ_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_local_clouds_have_default_networks_of_their_own(cloud: Cloud, tmp_path: Path) -> None:
-    second = start_cloud(tmp_path / "second", "127.64.0.0/16")
+    second = start_cloud(tmp_path / "second")
     try:
         assert default_vpc(second) != default_vpc(cloud)
     finally:
@@ -102,7 +102,7 @@ def test_a_vpc_on_another_local_clouds_addresses_is_refused_and_names_it(
 def test_a_default_network_that_another_local_cloud_took_in_the_meantime_moves(
     tmp_path: Path,
 ) -> None:
-    first = start_cloud(tmp_path / "first", "127.64.0.0/16")
+    first = start_cloud(tmp_path / "first")
     before = default_vpc(first)
     assert first.subnet(), "each zone has a subnet outside the default VPC as well"
     daemon.stop(first.root)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def cloud(tmp_path) -> Iterator[Cloud]:
-    cloud = start_cloud(tmp_path / "cloud", "127.96.0.0/16")
+    cloud = start_cloud(tmp_path / "cloud")
     yield cloud
     stop_cloud(cloud)
 
@@ -44,7 +44,7 @@ def checkout(cloud: Cloud, tmp_path, monkeypatch) -> Iterator[Checkout]:
         REGION,
         Account(variables),
         image_id=cloud.base_image,
-        network="127.96",
+        network=".".join(cloud.cidr.split(".")[:2]),
     )
     discard_clients()
 

@@ -42,7 +42,7 @@ network: {operator_cidrs: [203.0.113.0/24]}
 
 @pytest.fixture(autouse=True)
 def _cloud(tmp_path, monkeypatch) -> Iterator[None]:
-    cloud = start_cloud(tmp_path / "cloud", "127.95.0.0/16")
+    cloud = start_cloud(tmp_path / "cloud")
     key = operator_key(cloud.root)
     variables = endpoint_environment(
         cloud.url, REGION, key["aws_access_key_id"], key["aws_secret_access_key"]

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.zookeeper, pytest.mark.timeout(180)]
 def cluster(tmp_path) -> Iterator[LittleCluster]:
     if not available():
         pytest.skip("needs Java and Debian's zookeeper package: apt-get install zookeeper")
-    with LittleCluster(tmp_path, 64, masters=3) as cluster:
+    with LittleCluster(tmp_path, masters=3) as cluster:
         cluster.start_agent(1)
         yield cluster
 

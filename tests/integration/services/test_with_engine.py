@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.zookeeper, pytest.mark.timeout(180)]
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LittleCluster]:
     if not available():
         pytest.skip("needs Java and Debian's zookeeper package: apt-get install zookeeper")
-    with LittleCluster(tmp_path_factory.mktemp("cluster"), 63, masters=2) as cluster:
+    with LittleCluster(tmp_path_factory.mktemp("cluster"), masters=2) as cluster:
         cluster.start_agent(1)
         cluster.start_agent(2)
         yield cluster

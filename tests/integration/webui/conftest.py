@@ -65,7 +65,7 @@ def empty_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebClust
         pytest.fail(
             "needs Java and Debian's zookeeper package: apt-get install zookeeper", pytrace=False
         )
-    with WebCluster(tmp_path_factory.mktemp("cluster"), NET, masters=2) as cluster:
+    with WebCluster(tmp_path_factory.mktemp("cluster"), masters=2) as cluster:
         yield cluster
 
 

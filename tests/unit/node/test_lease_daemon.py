@@ -285,7 +285,7 @@ class Leased:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LittleCluster]:
-    with LittleCluster(tmp_path_factory.mktemp("lease"), 163) as little_cluster:
+    with LittleCluster(tmp_path_factory.mktemp("lease")) as little_cluster:
         yield little_cluster
 
 
