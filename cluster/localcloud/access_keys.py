@@ -24,7 +24,7 @@ class AccessKey:
 
     def admits(self, token: str) -> bool:
         """Whether a request with this session token is of this key."""
-        return hmac.compare_digest(self.token.encode(), token.encode())
+        return hmac.compare_digest(self.token.encode(), token.encode("utf-8", "surrogateescape"))
 
 
 class AccessKeys:

@@ -102,7 +102,7 @@ class Control:
 
     async def answer(self, http: web.Request, head: AwsRequest) -> Answer:
         """The answer to a request below `/_mesaform/`."""
-        given = head.header("Authorization").encode()
+        given = head.header("Authorization").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             return _json({"error": "the token of the local cloud is missing or wrong"}, 403)
         name, _, rest = head.path.removeprefix(PREFIX + "/").partition("/")

@@ -124,7 +124,9 @@ def is_valid(request: AwsRequest, signature: Signature, secret: str) -> bool:
     if not _matches_payload(request, signature):
         return False
     expected = signature_value(request, signature, secret)
-    return hmac.compare_digest(expected.encode(), signature.value.encode())
+    return hmac.compare_digest(
+        expected.encode(), signature.value.encode("utf-8", "surrogateescape")
+    )
 
 
 def _matches_payload(request: AwsRequest, signature: Signature) -> bool:

@@ -33,6 +33,7 @@ from tests.integration.localcloud.conftest import (
     start_cloud,
     stop_cloud,
 )
+from tests.support import raw_http
 from tests.support.port_attacks import Port, attack_connection, attack_slowly
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ Answer = tuple[int, dict[str, str], bytes]
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Without files of machines, which have the modes that their programs give them."""
-    cloud = start_cloud(tmp_path_factory.mktemp("boundary"), "127.68.0.0/16")
+    cloud = start_cloud(tmp_path_factory.mktemp("boundary"))
     yield cloud
     stop_cloud(cloud)
 
@@ -370,3 +371,20 @@ def test_the_account_is_readable_by_its_owner_alone(cloud: Cloud) -> None:
     assert objects
     files = [account / "account.json", *objects]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        b"Bearer \xff",
+        b"AWS4-HMAC-SHA256 Credential=\xff/1/r/s/aws4_request, SignedHeaders=host, Signature=\xff",
+    ],
+)
+@pytest.mark.parametrize("path", ["/_mesaform/faults", "/"])
+def test_a_credential_that_is_no_text_is_refused(
+    cloud: Cloud, path: str, credential: bytes
+) -> None:
+    host, _, port = cloud.url.removeprefix("http://").partition(":")
+    data = raw_http.request("POST", path, b"{}", host=host)
+    data = data.replace(b"Connection: close", b"Connection: close\r\nAuthorization: " + credential)
+    assert 400 <= asyncio.run(raw_http.send(host, int(port), data)).status < 500

@@ -38,7 +38,7 @@ ENDS_EVERYTHING = frozenset({"DeleteQueue"})
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    cloud = start_cloud(tmp_path_factory.mktemp("generated"), "127.66.0.0/16")
+    cloud = start_cloud(tmp_path_factory.mktemp("generated"))
     yield cloud
     stop_cloud(cloud)
 
