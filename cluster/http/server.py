@@ -43,6 +43,8 @@ class _Protocols(web.Server):
         )
         self._owner = owner
         self._peers: dict[str, dict[Connection, None]] = {}
+        self.count = 0
+        """How many connections are open, handshakes included."""
         limits = owner.limits
         self._max_connections = min(limits.connections, _open_files() // 2)
         self._max_of_peer = min(limits.peer_connections, self._max_connections * 3 // 4)
@@ -61,11 +63,6 @@ class _Protocols(web.Server):
             lingering_time=limits.stall_s,
             auto_decompress=False,
         )
-
-    @property
-    def count(self) -> int:
-        """How many connections are open, handshakes included."""
-        return sum(map(len, self._peers.values()))
 
     def begin_handshake(self, connection: Connection, peer: str) -> None:
         """Count a connection from its accept on."""
@@ -91,6 +88,7 @@ class _Protocols(web.Server):
 
     def _admit(self, connection: Connection) -> None:
         of_peer = self._peers.setdefault(connection.peer, {})
+        self.count += connection not in of_peer
         of_peer[connection] = None
         if len(of_peer) > self._max_of_peer:
             self._make_place(connection, list(of_peer))
@@ -99,6 +97,7 @@ class _Protocols(web.Server):
 
     def _forget(self, connection: Connection) -> None:
         of_peer = self._peers.get(connection.peer, {})
+        self.count -= connection in of_peer
         of_peer.pop(connection, None)
         if not of_peer:
             self._peers.pop(connection.peer, None)

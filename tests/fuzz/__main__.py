@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import random
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import psutil
 
 from tests.fuzz.campaign import Campaign
 from tests.fuzz.subject import Subject, own_environment
@@ -107,9 +110,22 @@ def end_on_signals() -> None:
         signal.signal(name, end)
 
 
+def end_processes() -> None:
+    """Kill the processes of this run that are left.
+
+    A signal may come between the start of a process and the moment at which its starter knows it.
+    """
+    while left := psutil.Process().children(recursive=True):
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left)
+
+
 if __name__ == "__main__":
     end_on_signals()
     try:
         sys.exit(main())
     except Ended as signalled:
+        end_processes()
         sys.exit(128 + signalled.args[0])
