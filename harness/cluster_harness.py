@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -97,6 +97,15 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def without_settings(inherited: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what a person has set for AWS and for mesaform."""
+    return {
+        key: value
+        for key, value in inherited.items()
+        if not key.startswith(("AWS_", "MESAFORM_")) or key == CACHE
+    }
+
+
 class ClusterHarness:
     """One cluster in a folder of its own, of this checkout or of an installed wheel.
 
@@ -115,19 +124,14 @@ class ClusterHarness:
         mesos: Path | None = None,
     ) -> None:
         self._claim = None if cidr else claim_net()
-        cidr = self._claim.cidr if self._claim else cidr
-        self.folder, self.name, self.cidr = folder, name, cidr
+        self.cidr = self._claim.cidr if self._claim else cidr
+        self.folder, self.name = folder, name
         self.python = str(installed.python) if installed else sys.executable
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "cluster.yaml").write_text(template.format(name=name, cidr=cidr))
+        (folder / "cluster.yaml").write_text(template.format(name=name, cidr=self.cidr))
         self.port = free_port("127.0.0.1")
         self._clients: dict[tuple[Any, str], Any] = {}
-        inherited = installed.environment if installed else os.environ
-        self.environment = {
-            key: value
-            for key, value in inherited.items()
-            if not key.startswith(("AWS_", "MESAFORM_")) or key == CACHE
-        }
+        self.environment = without_settings(installed.environment if installed else os.environ)
         self.mesos = mesos
         if mesos is not None:
             recipe = folder / "recipe.toml"

@@ -76,8 +76,7 @@ class Census:
 
         The first count reads all of /proc, which takes a few milliseconds.
         """
-        listed = (self._settled.get(pid) or proc.read_process(pid) for pid in proc.pids())
-        processes = {process.pid: process for process in listed if process is not None}
+        processes = self._list()
         owners: dict[_Identity, str | None] = {}
         for process in processes.values():
             self._assign(process, processes, owners)
@@ -89,6 +88,10 @@ class Census:
             if owner is not None and not process.has_ended:
                 members.setdefault(owner, set()).add(process.pid)
         return members
+
+    def _list(self) -> dict[int, Process]:
+        listed = (self._settled.get(pid) or proc.read_process(pid) for pid in proc.pids())
+        return {process.pid: process for process in listed if process is not None}
 
     def _assign(
         self,

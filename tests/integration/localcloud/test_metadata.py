@@ -188,7 +188,9 @@ def test_a_machine_reads_its_own_facts(cloud: Cloud, instance: str, machine: Mac
         "placement/region": REGION,
         "instance-life-cycle": "on-demand",
     }
-    assert machine.get("meta-data/hostname").startswith("ip-127-61-")
+    assert machine.get("meta-data/hostname") == "{}.ec2.internal".format(
+        "ip-" + described["PrivateIpAddress"].replace(".", "-")
+    )
     assert machine.get("user-data") == '{"version":1}'
     assert machine.get("meta-data/tags/instance/mesaform:role") == "agent"
     document = json.loads(machine.get("dynamic/instance-identity/document"))

@@ -40,12 +40,12 @@ def missing() -> str | None:
 
 
 class Browser:
-    """One window. A page may request only addresses 127.<net>.x.y.
+    """One window. A page may request only addresses of this machine, 127.x.y.z.
 
     `arguments` are further ones of Chromium.
     """
 
-    def __init__(self, net: int, profile: Path, *arguments: str) -> None:
+    def __init__(self, profile: Path, *arguments: str) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
         for argument in (*QUIET, *arguments, f"--user-data-dir={profile}"):
@@ -54,7 +54,6 @@ class Browser:
         self.driver = webdriver.Chrome(
             service=Service(shutil.which("chromedriver")), options=options
         )
-        self._hosts = f"127.{net}."
 
     def quit(self) -> None:
         self.driver.quit()
@@ -151,5 +150,5 @@ class Browser:
             url
             for url in asked
             if urlsplit(url).scheme not in ours
-            and not (urlsplit(url).hostname or "").startswith(self._hosts)
+            and not (urlsplit(url).hostname or "").startswith("127.")
         ]

@@ -14,8 +14,6 @@ from tests.integration.webui import browser as chromium
 from tests.integration.webui.browser import Browser
 from tests.support.little_cluster import LittleCluster
 
-NET = 121
-
 
 class WebCluster(LittleCluster):
     """A cluster with the masters' addresses in the `zk://` URL, from which pages find them."""
@@ -95,7 +93,7 @@ def cluster(empty_cluster: WebCluster) -> Iterator[WebCluster]:
 def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if (lacking := chromium.missing()) is not None:
         pytest.fail(lacking, pytrace=False)
-    browser = Browser(NET, tmp_path_factory.mktemp("profile"))
+    browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.quit()
 

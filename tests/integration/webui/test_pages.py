@@ -14,6 +14,11 @@ from tests.integration.webui.framework import Framework
 pytestmark = [pytest.mark.browser, pytest.mark.zookeeper, pytest.mark.slow, pytest.mark.timeout(90)]
 
 
+def agent_host(cluster: WebCluster, number: int | str = "") -> str:
+    """The address of an agent, or the beginning of all of them."""
+    return f"127.{cluster.net}.100.{number}"
+
+
 def test_pages_of_an_empty_cluster_show_the_next_step(
     empty_cluster: WebCluster, browser: Browser
 ) -> None:
@@ -37,7 +42,7 @@ def test_agents_frameworks_and_tasks_of_a_live_cluster_appear(
     assert cluster.leader(5050) in browser.text("#facts")
     assert "embedded" in browser.text("#facts")
     first, second = browser.rows("agents")
-    assert first.startswith("127.121.100.1 ")
+    assert first.startswith(f"{agent_host(cluster, 1)} ")
     assert "rack=r2" in second
     assert "active" in second
     [framework] = browser.rows("frameworks")
@@ -76,16 +81,16 @@ def test_a_deactivated_agent_shows_as_such(
         agent = next(
             agent["id"]
             for agent in json.load(answer)["slaves"]
-            if agent["hostname"] == "127.121.100.2"
+            if agent["hostname"] == agent_host(cluster, 2)
         )
     browser.open(engine_url)
     operator("DEACTIVATE_AGENT", agent)
     try:
-        browser.until(lambda: "deactivated" in browser.row("agents", "127.121.100.2"))
+        browser.until(lambda: "deactivated" in browser.row("agents", agent_host(cluster, 2)))
         assert "1 of 2 active" in browser.text("#tiles")
     finally:
         operator("REACTIVATE_AGENT", agent)
-    browser.until(lambda: "active" in browser.row("agents", "127.121.100.2").split())
+    browser.until(lambda: "active" in browser.row("agents", agent_host(cluster, 2)).split())
 
 
 def test_markup_in_names_of_frameworks_tasks_and_commands_shows_as_text(
@@ -119,13 +124,15 @@ def test_markup_in_names_of_frameworks_tasks_and_commands_shows_as_text(
 
 
 def test_the_filter_narrows_tasks_and_a_refresh_keeps_rows_and_what_was_typed(
-    browser: Browser, engine_url: str
+    cluster: WebCluster, browser: Browser, engine_url: str
 ) -> None:
     browser.size(1400, 400)
     browser.open(engine_url)
     browser.until(lambda: len([row for row in browser.rows("tasks") if "web.shop" in row]) == 2)
     host = next(
-        word for word in browser.row("tasks", "web.shop").split() if word.startswith("127.121.100.")
+        word
+        for word in browser.row("tasks", "web.shop").split()
+        if word.startswith(agent_host(cluster))
     )
     browser.first("#filter").send_keys(f"WEB {host}")
     browser.until(
@@ -235,12 +242,12 @@ def test_a_failing_app_shows_its_delay_and_its_output(
 
 @pytest.mark.parametrize("width", [1000, 1600])
 def test_nothing_is_cut_off(
-    browser: Browser, engine_url: str, services_url: str, width: int
+    cluster: WebCluster, browser: Browser, engine_url: str, services_url: str, width: int
 ) -> None:
     browser.size(width, 900)
     for url in (engine_url, f"{services_url}#app=%2Fshop%2Fweb"):
         browser.open(url)
-        browser.until(lambda: "127.121.100." in browser.text("main"))
+        browser.until(lambda: agent_host(cluster) in browser.text("main"))
         wider = (
             "return [...document.querySelectorAll('html, .scroll, .tiles > li')]"
             ".filter((one) => one.scrollWidth > one.clientWidth)"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.webui.browser import Browser
-from tests.integration.webui.conftest import NET, WebCluster
+from tests.integration.webui.conftest import WebCluster
 
 pytestmark = pytest.mark.browser
 
@@ -29,7 +29,7 @@ def test_a_page_whose_name_resolves_to_the_leader_is_refused(
     empty_cluster: WebCluster, tmp_path: Path, port: int, read: str, write: str, body: str
 ) -> None:
     leader = empty_cluster.leader(port)
-    browser = Browser(NET, tmp_path, f"--host-resolver-rules=MAP evil.example {leader}")
+    browser = Browser(tmp_path, f"--host-resolver-rules=MAP evil.example {leader}")
     try:
         browser.driver.get(f"http://evil.example:{port}/")
         assert browser.driver.execute_script("return location.host") == f"evil.example:{port}"
