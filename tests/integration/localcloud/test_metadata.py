@@ -224,13 +224,9 @@ def test_a_changed_tag_is_shown(cloud: Cloud, instance: str, machine: Machine) -
     )
 
 
-def test_the_credentials_are_those_of_the_role(
-    cloud: Cloud, machine: Machine, instance: str
-) -> None:
-    assert machine.get("meta-data/iam/security-credentials/") == "on-machines"
-    credentials = json.loads(machine.get("meta-data/iam/security-credentials/on-machines"))
-    assert credentials["Code"] == "Success"
-    sts = boto3.client(
+def sts_with(cloud: Cloud, credentials: dict[str, Any]) -> Any:
+    """STS, called with credentials from the metadata service."""
+    return boto3.client(
         "sts",
         endpoint_url=cloud.url,
         region_name=REGION,
@@ -238,6 +234,15 @@ def test_the_credentials_are_those_of_the_role(
         aws_secret_access_key=credentials["SecretAccessKey"],
         aws_session_token=credentials["Token"],
     )
+
+
+def test_the_credentials_are_those_of_the_role(
+    cloud: Cloud, machine: Machine, instance: str
+) -> None:
+    assert machine.get("meta-data/iam/security-credentials/") == "on-machines"
+    credentials = json.loads(machine.get("meta-data/iam/security-credentials/on-machines"))
+    assert credentials["Code"] == "Success"
+    sts = sts_with(cloud, credentials)
     assert sts.get_caller_identity()["Arn"].endswith(f":assumed-role/on-machines/{instance}")
 
 
@@ -315,14 +320,7 @@ def test_a_session_ends_with_its_role(cloud: Cloud) -> None:
     create()
     _, machine = launched(cloud, IamInstanceProfile={"Name": name})
     credentials = json.loads(machine.get(f"meta-data/iam/security-credentials/{name}"))
-    sts = boto3.client(
-        "sts",
-        endpoint_url=cloud.url,
-        region_name=REGION,
-        aws_access_key_id=credentials["AccessKeyId"],
-        aws_secret_access_key=credentials["SecretAccessKey"],
-        aws_session_token=credentials["Token"],
-    )
+    sts = sts_with(cloud, credentials)
     sts.get_caller_identity()
     iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=name)
     iam.delete_instance_profile(InstanceProfileName=name)
